@@ -42,6 +42,9 @@ pub struct Jwt {
     pub audience: String,
     /// How far the issuer's clock may be off, in seconds.
     pub clock_skew_s: u64,
+    /// Stands before each subject (`sub`) in the identity, so that no issuer can name an identity of
+    /// a certificate or of the tokens file. It may be empty.
+    pub prefix: String,
 }
 
 /// A signed token that is refused. No variant shows the token.
@@ -56,6 +59,9 @@ pub enum JwtError {
     /// No key fits.
     #[error("no key of the issuer has its key id and algorithm")]
     Key,
+    /// Its signature was not checked, because the caller did not permit it.
+    #[error("its signature was not checked")]
+    NotChecked,
     /// No key has made its signature.
     #[error("its signature is wrong")]
     Signature,
@@ -164,6 +170,16 @@ impl Jwt {
     /// # Errors
     /// The reason why it proves none.
     pub fn verify(&self, token: &str, now_s: u64) -> Result<(Principal, u64), JwtError> {
+        self.verify_if(token, now_s, || true)
+    }
+
+    /// Like [`verify`](Jwt::verify). `may_check` is asked right before a signature is checked.
+    pub(crate) fn verify_if(
+        &self,
+        token: &str,
+        now_s: u64,
+        may_check: impl FnOnce() -> bool,
+    ) -> Result<(Principal, u64), JwtError> {
         let (message, signature) = token.rsplit_once('.').ok_or(JwtError::Form)?;
         let (_, claims) = message.split_once('.').ok_or(JwtError::Form)?;
         let header = jsonwebtoken::decode_header(token).map_err(|_| JwtError::Form)?;
@@ -176,6 +192,9 @@ impl Jwt {
         };
         let mut keys = self.keys.keys.iter().filter(fits).peekable();
         keys.peek().ok_or(JwtError::Key)?;
+        if !may_check() {
+            return Err(JwtError::NotChecked);
+        }
         let signed = |key: &Key| {
             let message = message.as_bytes();
             jsonwebtoken::crypto::verify(signature, message, &key.key, key.algorithm)
@@ -209,8 +228,11 @@ impl Jwt {
         if claims.nbf.is_some_and(|nbf| nbf > now_s.saturating_add(self.clock_skew_s) as f64) {
             return Err(JwtError::NotYet);
         }
-        let principal: Principal =
+        // The subject by itself, because an empty one would become the identity of the prefix.
+        let subject: Principal =
             claims.sub.unwrap_or_default().parse().map_err(JwtError::Subject)?;
+        let principal: Principal =
+            format!("{}{subject}", self.prefix).parse().map_err(JwtError::Subject)?;
         match principal.is_anonymous() {
             true => Err(JwtError::Anonymous),
             false => Ok((principal, expires_at_s)),

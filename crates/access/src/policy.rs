@@ -17,10 +17,11 @@
 //! * An identity has the roles of all bindings that match it. The first of them with `owner` and the
 //!   first with `quota` count; without any, the quota is `default`, and without that there is none.
 //! * A key that a quota leaves out is no bound.
+//! * A `*` in `owner` needs a separator after `{identity}`.
 //! * A revoked identity, certificate or token may do nothing, whatever the bindings say.
 
 use crate::digest::Digest;
-use crate::prefix::{Pattern, Prefix};
+use crate::prefix::{Pattern, Prefix, SEPARATORS};
 use crate::principal::Principal;
 use crate::verb::Verb;
 use crate::yaml::{self, FileError, empty_is_default};
@@ -63,8 +64,9 @@ struct Binding {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quota {
-    /// Operations per second at one gateway. One that asks many shards (a list, a heartbeat, a close,
-    /// a cluster status) counts as one for each of them, up to the burst.
+    /// Operations per second at one gateway, and as many again that keep or end what the identity
+    /// has (renew, release, cancel, heartbeat, close). One that asks many shards (a list, a heartbeat,
+    /// a close, a cluster status) counts as one for each of them, up to the burst.
     pub operations_per_second: Option<NonZeroU32>,
     /// Operations at once after a pause. Without it, those of one second.
     pub burst: Option<NonZeroU32>,
@@ -354,17 +356,36 @@ impl BindingFile {
         if let Some(quota) = quota.as_ref().filter(|quota| !quotas.contains_key(*quota)) {
             problem(unknown("quota", quota, quotas.keys()));
         }
-        if let Some(owner) = &owner
-            && (owner.matches(IDENTITY).count() != 1
-                || owner.strip_suffix('*').unwrap_or(owner).contains('*'))
-        {
-            problem(format!(
-                "the owner {owner:?} is not a text with one {IDENTITY} in it, and perhaps a `*` at \
-                 its end: write \"{IDENTITY}\" or \"{IDENTITY}/*\""
-            ));
+        if let Some(why) = owner.as_deref().and_then(unfit_owner) {
+            problem(why);
         }
         Binding { identities: patterns, roles: given, owner, quota }
     }
+}
+
+/// Why a text is no template of an owner, if it is none.
+fn unfit_owner(owner: &str) -> Option<String> {
+    let (start, begins) = match owner.strip_suffix('*') {
+        Some(start) => (start, true),
+        None => (owner, false),
+    };
+    let one = start.split_once(IDENTITY);
+    let Some((_, rest)) = one.filter(|_| start.matches(IDENTITY).count() == 1) else {
+        return Some(format!(
+            "the owner {owner:?} is not a text with one {IDENTITY} in it, and perhaps a `*` at its \
+             end: write \"{IDENTITY}\" or \"{IDENTITY}/*\""
+        ));
+    };
+    if start.contains('*') {
+        return Some(format!("the owner {owner:?} has a `*` before its end: leave it out"));
+    }
+    // Without the separator, `bob` could write the owner of `bobby`.
+    (begins && !rest.starts_with(SEPARATORS)).then(|| {
+        format!(
+            "the owner {owner:?} has no separator after {IDENTITY}, so one identity could write the \
+             owner of another that begins with it: write \"{IDENTITY}/*\" (or `:`, `.` or `-`)"
+        )
+    })
 }
 
 fn unknown<'a>(what: &str, word: &str, known: impl Iterator<Item = &'a String>) -> String {

@@ -4,7 +4,7 @@ use crate::principal::{Principal, PrincipalError};
 use std::fmt;
 
 /// The characters at which a prefix of names may end.
-const SEPARATORS: [char; 4] = [':', '/', '.', '-'];
+pub(crate) const SEPARATORS: [char; 4] = [':', '/', '.', '-'];
 
 /// A prefix of lock names that ends at a separator (`:`, `/`, `.` or `-`), or the empty one, which
 /// is a prefix of all names.

@@ -2,6 +2,7 @@
 
 /// How far below full a bucket is. A new one is full.
 ///
+/// * After [`take_or_owe`](Bucket::take_or_owe) it can be below empty, and pays that back first.
 /// * Time is milliseconds on any one monotonic clock. A time before the last one counts as the last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket {
@@ -41,6 +42,37 @@ impl Bucket {
             return Err(u32::try_from(wait_ms).unwrap_or(u32::MAX));
         }
         self.missing_milli = after;
+        Ok(())
+    }
+
+    /// Takes `count` operations if there is any room, and owes what is more than that. So what comes
+    /// seldom and counts much passes at any burst, and the rate holds over time.
+    ///
+    /// # Errors
+    /// The milliseconds until there is any room. Nothing is taken then.
+    ///
+    /// ```
+    /// use palisade_access::Bucket;
+    /// let mut bucket = Bucket::default();
+    /// assert_eq!(bucket.take_or_owe(5, 10, 2, 0), Ok(()));
+    /// assert_eq!(bucket.take_or_owe(1, 10, 2, 0), Err(301));
+    /// assert_eq!(bucket.take_or_owe(1, 10, 2, 301), Ok(()));
+    /// ```
+    pub fn take_or_owe(
+        &mut self,
+        count: u32,
+        per_second: u32,
+        burst: u32,
+        now_ms: u64,
+    ) -> Result<(), u32> {
+        self.refill(per_second, now_ms);
+        let full_milli = u64::from(burst.max(1)) * 1_000;
+        if self.missing_milli >= full_milli {
+            let over = self.missing_milli - full_milli + 1;
+            let wait_ms = over.div_ceil(u64::from(per_second.max(1)));
+            return Err(u32::try_from(wait_ms).unwrap_or(u32::MAX));
+        }
+        self.missing_milli += u64::from(count) * 1_000;
         Ok(())
     }
 

@@ -98,6 +98,10 @@ impl Tokens {
         self.by_digest.is_empty()
     }
 
+    pub(crate) fn principals(&self) -> impl Iterator<Item = &Principal> {
+        self.by_digest.values().map(|entry| &entry.principal)
+    }
+
     pub(crate) fn find(&self, digest: &Digest) -> Option<&Entry> {
         self.by_digest.get(digest)
     }

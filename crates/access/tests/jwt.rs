@@ -48,6 +48,7 @@ fn accepting(keys: &[&Value]) -> Jwt {
         issuer: "https://issuer".into(),
         audience: "palisade".into(),
         clock_skew_s: 60,
+        prefix: String::new(),
     }
 }
 
@@ -91,6 +92,22 @@ fn a_token_is_accepted_if_each_claim_is_right() {
         assert!(matches!(of(with("sub", Value::Null)), Err(JwtError::Subject(_))));
         assert!(matches!(of(with("sub", json!("a\nb"))), Err(JwtError::Subject(_))));
     }
+}
+
+/// Regression: a token and a certificate of the same name were one identity, whatever signed them.
+#[test]
+fn with_a_prefix_no_subject_is_an_identity_of_another_kind() {
+    let issuer = Issuer::ed25519("k1");
+    let of = |prefix: &str, sub: &str| {
+        let jwt = Jwt { prefix: prefix.into(), ..accepting(&[&issuer.jwk]) };
+        let verified = jwt.verify(&issuer.sign(Some("k1"), &with("sub", json!(sub))), NOW_S);
+        verified.map(|(principal, _)| principal.to_string())
+    };
+    assert_eq!(of("jwt:", "alice"), Ok("jwt:alice".into()));
+    assert_eq!(of("jwt:", "anonymous"), Ok("jwt:anonymous".into()));
+    assert_eq!(of("anony", "mous"), Err(JwtError::Anonymous));
+    assert!(matches!(of("jwt:", ""), Err(JwtError::Subject(_))));
+    assert!(matches!(of("jwt:", &"x".repeat(253)), Err(JwtError::Subject(_))));
 }
 
 #[test]

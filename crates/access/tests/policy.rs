@@ -124,6 +124,14 @@ fn a_file_that_is_wrong_says_how_to_mend_it() {
             "bindings: [{ identities: [a], roles: [], owner: me }]",
             "the owner \"me\" is not a text with one {identity} in it",
         ),
+        (
+            "bindings: [{ identities: [a], roles: [], owner: '*/{identity}' }]",
+            "has a `*` before its end",
+        ),
+        (
+            "bindings: [{ identities: [a], roles: [], owner: '{identity}*' }]",
+            "has no separator after {identity}",
+        ),
         ("quotas: { default: { waits: 0 } }", "expected a nonzero u32"),
         ("quotas: { default: { burst: 5 } }", "quotas.default: burst needs operations_per_second"),
         ("revoked: ['sha256:12']", "a SHA-256 digest has 64 hex digits"),
@@ -134,6 +142,24 @@ fn a_file_that_is_wrong_says_how_to_mend_it() {
     }
     let two = Policy::parse("roles: { a: { hold: [x], read: [y] } }").unwrap_err().to_string();
     assert_eq!(two.lines().count(), 2, "all problems at once: {two}");
+}
+
+/// Regression: by `{identity}*`, `bob` could write the owner of `bobby`.
+#[test]
+fn no_identity_writes_the_owner_of_another_that_begins_with_it() {
+    let bound = |template: &str, owner: &str| {
+        let policy = format!("bindings: [{{ identities: ['*'], roles: [], owner: '{template}' }}]");
+        let policy = Policy::parse(&policy).ok()?;
+        let mut owner = owner.to_owned();
+        policy.rights(&principal("bob")).bind_owner(&mut owner).ok()
+    };
+    for template in ["{identity}", "{identity}*", "{identity}2/*", "{identity}/*", "{identity}:x*"]
+    {
+        assert_eq!(bound(template, "bobby"), None, "{template}");
+        assert_eq!(bound(template, "bob2/x"), None, "{template}");
+    }
+    assert_eq!(bound("{identity}/*", "bob/2"), Some(()));
+    assert_eq!(bound("on-{identity}.x*", "on-bob.x2"), Some(()));
 }
 
 proptest! {

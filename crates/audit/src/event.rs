@@ -67,6 +67,10 @@ pub struct Event {
     /// The address that it asked from.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub remote: String,
+    /// What stands for the address when repeats without an identity are summed up, because one machine
+    /// can have many addresses. It is not written. If it is empty, the address without its port is used.
+    #[serde(skip)]
+    pub source: String,
     /// What it asked for, in lower case with underscores.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub operation: &'static str,
@@ -96,6 +100,7 @@ impl Event {
             kind,
             principal: empty(),
             remote: empty(),
+            source: empty(),
             operation: "",
             name: empty(),
             fencing_token: 0,

@@ -8,6 +8,8 @@
 //! It promises:
 //!
 //! - No caller waits for the disk. Lines that find no room are counted, and the count is a line.
+//! - Ordinary operations never take all of the room.
+//! - The end of the log waits for the last lines, but not for ever.
 //! - Repeated denials of one identity are summed up, so that a flood of them fills no disk and
 //!   pushes out no other line.
 //! - A file is closed at its size or age, and only as many closed files are kept as asked.

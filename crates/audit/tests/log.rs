@@ -65,3 +65,21 @@ fn a_log_that_is_off_records_nothing_and_one_that_cannot_be_opened_says_so() {
     let error = Audit::start(Settings { file: file.clone(), ..settings(&dir) }, "x", false);
     assert!(error.unwrap_err().to_string().contains(&file));
 }
+
+/// Regression: a task that did not end kept the log, so that a process exited without its last lines.
+#[test]
+fn the_end_writes_the_last_lines_while_other_handles_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(&dir);
+    let audit = Audit::start(settings.clone(), "gateway-a", false).unwrap();
+    let kept = audit.clone();
+    (0..100).for_each(|_| audit.record(Event::of(Kind::Denied)));
+    (0..1_000).for_each(|_| audit.record(Event::of(Kind::Break)));
+    audit.end();
+    let written = lines(&settings);
+    let broken = written.iter().filter(|line| line["event"] == "break").count();
+    assert_eq!((broken, written.len()), (1_000, 1_002), "two lines of denials");
+    kept.record(Event::of(Kind::Break));
+    kept.end();
+    assert_eq!(lines(&settings).len(), 1_002, "it has ended");
+}

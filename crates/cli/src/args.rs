@@ -10,7 +10,7 @@ use crate::duration;
 use crate::lock::at_start::AtStart;
 pub use cert::{Cert, CertCa, CertIssue};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-pub use policy::{Policy, PolicyCheck, PolicyToken};
+pub use policy::{Policy, PolicyCheck, PolicyHash, PolicyToken};
 pub use remote::{Gateways, Remote};
 use routing::Address;
 pub use servers::{Dev, Gateway, Node};

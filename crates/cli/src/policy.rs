@@ -1,10 +1,10 @@
-//! `palisade policy`: asks a policy file, and makes tokens. No cluster is involved.
+//! `palisade policy`: asks a policy file, makes tokens, and hashes them. No cluster is involved.
 
-use crate::args::{Policy, PolicyCheck, PolicyToken};
+use crate::args::{Policy, PolicyCheck, PolicyHash, PolicyToken};
 use crate::failure::{Exit, Failure};
 use crate::output::emit;
 use crate::shown::one_line;
-use access::{Digest, Explained, Tokens, new_token};
+use access::{Digest, Explained, TOKEN_PREFIX, Tokens, new_token, revocable_digest};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -19,6 +19,7 @@ pub fn run(verb: &Policy) -> Result<(), Failure> {
     match verb {
         Policy::Check(args) => check(args),
         Policy::Token(args) => token(args),
+        Policy::Hash(args) => hash(args),
     }
 }
 
@@ -71,6 +72,31 @@ fn token(args: &PolicyToken) -> Result<(), Failure> {
     Tokens::parse(&text).map_err(|error| failed(Exit::Usage, error.to_string()))?;
     replace(file, &text).map_err(|error| failed(Exit::Error, error.to_string()))?;
     emit(&token);
+    Ok(())
+}
+
+fn hash(args: &PolicyHash) -> Result<(), Failure> {
+    let read = match &args.file {
+        Some(file) => std::fs::read_to_string(file),
+        None => std::io::read_to_string(std::io::stdin()),
+    };
+    let failed = |exit: Exit, why: String| {
+        let from =
+            args.file.as_ref().map_or("standard input".into(), |file| file.display().to_string());
+        let next = "give a token as a client sends it, without `Bearer`";
+        Failure::new(exit, "TOKENS", format!("{from}: {why}"), next)
+    };
+    let text = read.map_err(|error| failed(Exit::Error, error.to_string()))?;
+    let token = text.trim();
+    // A hash of something else would be listed, and revoke nothing.
+    let is_signed = token.split('.').filter(|part| !part.is_empty()).count() == 3;
+    if token.contains(char::is_whitespace) || !(token.starts_with(TOKEN_PREFIX) || is_signed) {
+        return Err(failed(
+            Exit::Usage,
+            format!("it is no token: neither `{TOKEN_PREFIX}…` nor a JWT"),
+        ));
+    }
+    emit(&format!("sha256:{}", revocable_digest(token)));
     Ok(())
 }
 

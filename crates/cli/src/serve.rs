@@ -58,6 +58,7 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
     };
     let guard_file = args.guard_file.clone();
     let audit = audit(cluster.audit.as_ref(), &format!("node-{id}"))?;
+    let log = audit.clone();
     let options = NodeOptions {
         cluster,
         id,
@@ -83,10 +84,16 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         error = node.wait_failed() => Some(error),
     };
     end::within(end::STOPS_WITHIN);
-    let Some(error) = failed else { return node.shutdown().await.map_err(node_failure) };
+    // The audit log ends by itself after the node, because a thread on a dead disk may keep its handle.
+    let Some(error) = failed else {
+        let stopped = node.shutdown().await;
+        log.end();
+        return stopped.map_err(node_failure);
+    };
     // A thread that is in the store while the process exits would crash the process. The wait is
     // limited, because a thread on a dead disk never ends.
     let _ = tokio::time::timeout(FAILED_STOP_MAX, node.shutdown()).await;
+    log.end();
     Err(node_failure(error))
 }
 

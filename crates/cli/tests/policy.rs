@@ -83,6 +83,29 @@ fn a_token_is_printed_once_and_its_hash_is_added() {
 }
 
 #[test]
+fn the_hash_of_a_token_is_the_one_that_revokes_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("token");
+    let hash = |token: &str| {
+        std::fs::write(&file, token).expect("a file");
+        said(&palisade(&["policy", "hash", text(&file)]))
+    };
+    let of = |text: &str| format!("sha256:{}\n", access::Digest::of(text.as_bytes()));
+    assert_eq!(hash("plk_x\n"), (Some(0), of("plk_x"), String::new()));
+    assert_eq!(hash("header.claims.signature"), (Some(0), of("header.claims"), String::new()));
+    for bad in
+        ["", "secret", "Bearer plk_secret", "secret.claims", "secret.claims.", "plk_a secret"]
+    {
+        let (code, out, error) = hash(bad);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{bad}: {error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+    // Standard input is read without a file. Here it is empty.
+    assert_eq!(said(&palisade(&["policy", "hash"])).0, Some(2));
+    assert_eq!(said(&palisade(&["policy", "hash", "/nowhere"])).0, Some(1));
+}
+
+#[test]
 fn a_server_listens_beyond_this_machine_only_if_that_is_safe_or_said() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("cluster.yaml");

@@ -4,15 +4,21 @@
 //! long and cheap, and all other operations are short. So waits are counted apart. However many there are, they
 //! take no capacity from a renewal, a release, a cancel or a heartbeat: not on the connection, not
 //! on a stream, and not towards a node.
+//!
+//! The fuller the gateway, the fewer waits and streams one connection or identity gets, but always a
+//! few. So some greedy ones leave room for all others. Without identities only connections have
+//! shares: all clients may then share one address, as behind a proxy, and nothing else tells them
+//! apart.
 
 use crate::connection::Connection;
 use crate::core::is_scan;
 use crate::limits::{
     CONNECTION_STREAMS_MAX, CONNECTION_UNARY_WAITS_MAX, CONNECTION_WAITS_MAX, SCANS_MAX,
-    STREAM_OPS_MAX, STREAM_SCANS_MAX, STREAMS_MAX, UNARY_MAX, WAITS_MAX, WAITS_MIN,
+    STREAM_OPS_MAX, STREAM_SCANS_MAX, STREAMS_MAX, STREAMS_MIN, UNARY_MAX, WAITS_MAX, WAITS_MIN,
 };
 use crate::visitor::Visitor;
 use access::{Identity, Place};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -48,12 +54,13 @@ impl Admission {
     /// Takes a place for one more wait of this visitor. `unary` says that it is a call of its own.
     ///
     /// # Errors
-    /// BUSY if the connection has its full share, or the identity its quota.
+    /// BUSY if the connection has its full share, or the identity its quota, or without one its share.
     pub(crate) fn wait(&self, visitor: &Visitor, unary: bool) -> Result<WaitPlace, Box<Error>> {
-        let mut place = WaitPlace::take(&visitor.connection, &self.waits, unary)?;
+        let (mut place, share) = WaitPlace::take(&visitor.connection, &self.waits, unary)?;
         if let Some(identity) = visitor.caller.identity() {
-            let taken = identity.account.wait(identity.quota());
-            place._of_identity = Some(taken.ok_or_else(|| at_quota(identity, "waits"))?);
+            let bound = Bound::of(identity.quota().waits, share);
+            let taken = identity.account.wait(bound.max());
+            place._of_identity = Some(taken.ok_or_else(|| bound.refusal(identity, "waits"))?);
         }
         Ok(place)
     }
@@ -61,7 +68,7 @@ impl Admission {
     /// Takes a place for a stream.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED if the gateway, the connection or the identity has too many.
+    /// RESOURCE_EXHAUSTED if the gateway, the connection or the identity has too many, or its quota.
     pub(crate) fn stream(&self, visitor: &Visitor) -> Result<StreamPlace, Box<Status>> {
         let full = |of: &str, max: usize| {
             Box::new(Status::resource_exhausted(format!(
@@ -70,6 +77,7 @@ impl Admission {
         };
         let permit = self.streams.clone().try_acquire_owned();
         let permit = permit.map_err(|_| full("gateway", STREAMS_MAX))?;
+        let share = share(self.streams.available_permits() + 1, STREAMS_MIN);
         let connection = visitor.connection.clone();
         let mut place = StreamPlace { connection, _permit: permit, _of_identity: None };
         let before = place.connection.streams.fetch_add(1, Relaxed);
@@ -77,8 +85,9 @@ impl Admission {
             return Err(full("connection", CONNECTION_STREAMS_MAX));
         }
         if let Some(identity) = visitor.caller.identity() {
-            let taken = identity.account.stream(identity.quota());
-            let refused = || Box::new(Status::from(*at_quota(identity, "streams")));
+            let bound = Bound::of(identity.quota().streams, share);
+            let taken = identity.account.stream(bound.max());
+            let refused = || Box::new(Status::from(*bound.refusal(identity, "streams")));
             place._of_identity = Some(taken.ok_or_else(refused)?);
         }
         Ok(place)
@@ -117,17 +126,51 @@ pub(crate) struct ScanPlace {
     _permit: OwnedSemaphorePermit,
 }
 
-/// The refusal of a wait or a stream above an identity's quota.
-fn at_quota(identity: &Identity, what: &str) -> Box<Error> {
-    let who = &identity.principal;
-    // The delay is long, because a client with so many comes back with all of them.
-    Box::new(Error::busy(
-        format!(
-            "{who} has as many {what} at this gateway as its quota allows, and this one was not \
-             begun: end some first, or have the quota changed"
-        ),
-        1_000,
-    ))
+/// How many of `free` places one connection or identity may have: a quarter, but always `least`
+/// while so many are left.
+fn share(free: usize, least: usize) -> usize {
+    (free / 4).max(least.min(free))
+}
+
+/// How many waits or streams an identity may have. The gateway's total bounds both, too.
+#[derive(Clone, Copy, Debug)]
+enum Bound {
+    /// Its quota, which takes the place of a share.
+    Quota(u32),
+    /// Its share of what is free.
+    Share(u32),
+}
+
+impl Bound {
+    fn of(quota: Option<NonZeroU32>, share: usize) -> Bound {
+        match quota {
+            Some(quota) => Bound::Quota(quota.get()),
+            None => Bound::Share(u32::try_from(share).unwrap_or(u32::MAX)),
+        }
+    }
+
+    fn max(self) -> u32 {
+        match self {
+            Bound::Quota(max) | Bound::Share(max) => max,
+        }
+    }
+
+    /// The refusal of one more.
+    fn refusal(self, identity: &Identity, what: &str) -> Box<Error> {
+        let who = &identity.principal;
+        let message = match self {
+            Bound::Quota(_) => format!(
+                "{who} has as many {what} at this gateway as its quota allows, and this one was \
+                 not begun: end some first, or have the quota changed"
+            ),
+            Bound::Share(_) => format!(
+                "{who} has its full share of the {what} of this gateway, and this one was not \
+                 begun: end some first, or use another gateway"
+            ),
+        };
+        // The delay is long, because a client with so many comes back with all of them.
+        Box::new(Error::busy(message, 1_000))
+    }
 }
 
 /// The number of waits of all connections together.
@@ -144,13 +187,13 @@ pub(crate) struct WaitPlace {
 }
 
 impl WaitPlace {
-    /// The fuller the gateway, the fewer places one connection gets, but always a few. So some
-    /// greedy connections leave room for all others.
+    /// Takes a place, and returns it with the share of the gateway's places that one connection or
+    /// identity may have.
     fn take(
         connection: &Arc<Connection>,
         all: &Arc<Waits>,
         unary: bool,
-    ) -> Result<WaitPlace, Box<Error>> {
+    ) -> Result<(WaitPlace, usize), Box<Error>> {
         let place = WaitPlace {
             connection: connection.clone(),
             all: all.clone(),
@@ -160,9 +203,8 @@ impl WaitPlace {
         let before = connection.waits.fetch_add(1, Relaxed);
         let of_all = all.0.fetch_add(1, Relaxed);
         let unary_before = if unary { connection.unary_waits.fetch_add(1, Relaxed) } else { 0 };
-        let free = WAITS_MAX.saturating_sub(of_all);
-        let share_max = CONNECTION_WAITS_MAX.min((free / 4).max(WAITS_MIN.min(free)));
-        let refusal = if before >= share_max {
+        let share = share(WAITS_MAX.saturating_sub(of_all), WAITS_MIN);
+        let refusal = if before >= CONNECTION_WAITS_MAX.min(share) {
             format!("this connection has {before} waits in flight")
         } else if unary_before >= CONNECTION_UNARY_WAITS_MAX {
             format!(
@@ -170,7 +212,7 @@ impl WaitPlace {
                  over a stream"
             )
         } else {
-            return Ok(place);
+            return Ok((place, share));
         };
         // The delay is long, because a client with so many waits comes back with all of them.
         Err(Box::new(Error::busy(
@@ -250,6 +292,7 @@ impl Drop for StreamPlace {
 mod tests {
     use super::*;
     use crate::core::Caller;
+    use wire::v1::ErrorCode;
 
     /// A visitor by a connection of its own.
     fn connected() -> Visitor {
@@ -293,10 +336,90 @@ mod tests {
         assert_eq!(first.part(4_096), 4_096);
     }
 
+    /// Clients of an identity without a quota, each by a connection of its own.
+    fn clients_of(name: &str) -> impl Fn() -> Visitor + use<> {
+        clients_within(name, access::Quota::default())
+    }
+
+    fn clients_within(name: &str, quota: access::Quota) -> impl Fn() -> Visitor + use<> {
+        let identity = Identity::unrestricted(name.parse().unwrap(), quota);
+        let caller = Caller::Client(Arc::new(identity));
+        move || Visitor { caller: caller.clone(), ..connected() }
+    }
+
+    /// Regression: one identity with many connections took all waits and streams of a gateway.
+    #[test]
+    fn a_greedy_identity_leaves_room_for_the_others_however_many_connections_it_has() {
+        for name in ["mallory", access::ANONYMOUS] {
+            let gateway = Admission::default();
+            let greedy = clients_of(name);
+            let waits: Vec<_> = (0..64).flat_map(|_| fill(&greedy(), &gateway)).collect();
+            let fifth = |all: usize| all / 5 - 1..=all / 5 + 1;
+            assert!(fifth(WAITS_MAX).contains(&waits.len()), "{}", waits.len());
+            let refused = gateway.wait(&greedy(), false).unwrap_err();
+            assert_eq!((refused.code(), refused.retry_after_ms), (ErrorCode::Busy, 1_000));
+            assert!(refused.message.contains("its full share of the waits"), "{}", refused.message);
+            assert!(gateway.wait(&clients_of("alice")(), false).is_ok());
+
+            let open = || std::iter::from_fn(|| gateway.stream(&greedy()).ok());
+            let streams: Vec<_> = open().take(STREAMS_MAX).collect();
+            assert!(fifth(STREAMS_MAX).contains(&streams.len()), "{}", streams.len());
+            let refused = gateway.stream(&greedy()).unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+            assert!(gateway.stream(&clients_of("alice")()).is_ok());
+            drop((waits, streams));
+            assert_eq!((gateway.waits(), gateway.streams.available_permits()), (0, STREAMS_MAX));
+        }
+    }
+
+    #[test]
+    fn an_identity_gets_a_few_waits_and_streams_while_any_are_left() {
+        let gateway = Admission::default();
+        let (mut waits, mut streams) = (Vec::new(), Vec::new());
+        for n in 0.. {
+            let by = clients_of(&format!("greedy-{n}"));
+            let free = (WAITS_MAX - gateway.waits(), gateway.streams.available_permits());
+            if free == (0, 0) {
+                break;
+            }
+            let all_waits: Vec<_> = (0..8).flat_map(|_| fill(&by(), &gateway)).collect();
+            let open = std::iter::from_fn(|| gateway.stream(&by()).ok());
+            let all_streams: Vec<_> = open.take(STREAMS_MAX).collect();
+            assert!(all_waits.len() >= WAITS_MIN.min(free.0.div_ceil(2)), "{n}: {free:?}");
+            assert!(all_streams.len() >= STREAMS_MIN.min(free.1.div_ceil(2)), "{n}: {free:?}");
+            waits.push(all_waits);
+            streams.push(all_streams);
+        }
+        assert_eq!(gateway.waits(), WAITS_MAX);
+    }
+
+    /// Regression: a quota above the share gave no more than the share.
+    #[test]
+    fn a_quota_takes_the_place_of_the_share_within_what_the_gateway_has() {
+        for (max, waits_got, streams_got) in
+            [(10_000, 10_000, 10_000), (u32::MAX, WAITS_MAX, STREAMS_MAX)]
+        {
+            let gateway = Admission::default();
+            let quota = access::Quota {
+                waits: NonZeroU32::new(max),
+                streams: NonZeroU32::new(max),
+                ..Default::default()
+            };
+            let by = clients_within("batch", quota);
+            let waits: Vec<_> = (0..8_000)
+                .take_while(|_| gateway.waits() < waits_got)
+                .flat_map(|_| fill(&by(), &gateway))
+                .collect();
+            let open = std::iter::from_fn(|| gateway.stream(&by()).ok());
+            let streams: Vec<_> = open.take(2 * STREAMS_MAX).collect();
+            assert_eq!((waits.len(), streams.len()), (waits_got, streams_got));
+        }
+    }
+
     #[test]
     fn an_identity_has_its_quota_over_all_its_connections() {
         let gateway = Admission::default();
-        let two = std::num::NonZeroU32::new(2);
+        let two = NonZeroU32::new(2);
         let quota = access::Quota { waits: two, streams: two, ..Default::default() };
         let alice = Identity::unrestricted("alice".parse().unwrap(), quota);
         let caller = Caller::Client(Arc::new(alice));
@@ -304,7 +427,7 @@ mod tests {
         let (one, other) = (by(), by());
         let places = (gateway.wait(&one, false).unwrap(), gateway.wait(&other, true).unwrap());
         let refused = gateway.wait(&other, false).unwrap_err();
-        assert_eq!((refused.code(), refused.retry_after_ms), (wire::v1::ErrorCode::Busy, 1_000));
+        assert_eq!((refused.code(), refused.retry_after_ms), (ErrorCode::Busy, 1_000));
         assert_eq!(gateway.waits(), 2, "a refused wait takes no place");
         let streams = (gateway.stream(&one).unwrap(), gateway.stream(&other).unwrap());
         assert_eq!(gateway.stream(&by()).unwrap_err().code(), tonic::Code::ResourceExhausted);

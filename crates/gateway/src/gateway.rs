@@ -252,7 +252,7 @@ impl GatewayHandle {
 
     /// Stops the gateway: refuses new operations, gives running ones at most a second to finish,
     /// and ends the clients' streams. Waiting acquires go on through another gateway and keep their
-    /// places.
+    /// places. Its audit log ends, too.
     pub async fn shutdown(mut self) {
         tracing::info!(address = %self.address, "gateway stops");
         self.end.send_replace(true);
@@ -261,6 +261,9 @@ impl GatewayHandle {
             tracing::debug!("connections were still open at the end of the shutdown");
         }
         self.tasks.shutdown().await;
+        // A connection that was cut may keep the router for a moment, so the log is not left to the end
+        // of its last handle.
+        self.router.audit.end();
     }
 }
 

@@ -8,7 +8,8 @@ pub(crate) const WAITS_MAX: usize = wire::limits::GATEWAY_WAITS_MAX;
 /// Waits of one connection, over all its streams and calls. A connection gets at most a quarter of
 /// the free places, too.
 pub(crate) const CONNECTION_WAITS_MAX: usize = 4_096;
-/// Waits that a connection gets however full the gateway is, while places are left.
+/// Waits that a connection gets however full the gateway is, while places are left. An identity gets
+/// as many, over all its connections, and at most a quarter of the free places, too.
 pub(crate) const WAITS_MIN: usize = 16;
 /// Waits of one connection that are calls of their own.
 pub(crate) const CONNECTION_UNARY_WAITS_MAX: usize = 512;
@@ -38,13 +39,20 @@ pub(crate) const RESULT_FRAME_OPS: usize = 1_024;
 pub(crate) const RESULT_FRAME_BYTES: usize = 512 << 10;
 /// Frames of results on their way to the transport.
 pub(crate) const RESULT_FRAMES_UNDER_WAY: usize = 2;
-/// Open streams of all clients. The excess is refused with RESOURCE_EXHAUSTED.
+/// Open streams of all clients. The excess is refused with RESOURCE_EXHAUSTED. An identity gets at
+/// most a quarter of the free places, over all its connections.
 pub(crate) const STREAMS_MAX: usize = 16_384;
+/// Streams that an identity gets however full the gateway is, while places are left.
+pub(crate) const STREAMS_MIN: usize = 16;
 /// How often a stream looks whether its client still has its identity.
 pub(crate) const PROVE_AGAIN_EVERY: Duration = Duration::from_millis(500);
-/// Longest time for which the stream of a client above its rate is not read. It is short against
-/// leases, because renewals of the same client stand in the same stream.
+/// Longest time for which the stream of a client is not read whose renewals or heartbeats are above
+/// its rate. It is short against leases, because what still finds room then stands in the same
+/// stream.
 pub(crate) const HOLD_MAX: Duration = Duration::from_millis(250);
+/// Time for which a stream is not read after a frame whose operations were all above the rate. So
+/// such frames are few, and the renewals behind them come hardly later.
+pub(crate) const HOLD_AFTER_NOTHING: Duration = Duration::from_millis(20);
 /// Unary calls of all clients at the same time, waits aside. The excess is refused with BUSY.
 pub(crate) const UNARY_MAX: usize = 16_384;
 

@@ -42,6 +42,7 @@ pub(crate) struct Metrics {
     pub(crate) operations_refused: IntCounter,
     pub(crate) denied: IntCounter,
     pub(crate) sign_ins_failed: IntCounter,
+    pub(crate) sign_ins_refused: IntCounter,
     pub(crate) access_refused: IntCounter,
     pub(crate) unseen_grants: IntCounter,
     pub(crate) waits_left: IntCounter,
@@ -136,6 +137,10 @@ impl Metrics {
             sign_ins_failed: r.counter(
                 "sign_ins_failed_total",
                 "Certificates and tokens of clients that proved no identity.",
+            )?,
+            sign_ins_refused: r.counter(
+                "sign_ins_refused_total",
+                "Signed tokens that were not checked, because too many of their source were wrong.",
             )?,
             access_refused: r.counter(
                 "access_files_refused_total",

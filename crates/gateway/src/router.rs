@@ -165,16 +165,18 @@ impl Router {
     /// # Errors
     /// BUSY if its identity is above its rate.
     pub(crate) fn within_rate(&self, visitor: &Visitor, op: Option<&Op>) -> Result<(), Box<Error>> {
-        self.within_rate_of(visitor, || op.map_or(1, |op| shards_asked(op, &self.directory)))
+        let count = || op.map_or(1, |op| shards_asked(op, &self.directory));
+        self.within_rate_of(visitor, op.map(Op::kind), count)
     }
 
     /// Like [`within_rate`](Router::within_rate), for an operation that counts as `count`.
     pub(crate) fn within_rate_of(
         &self,
         visitor: &Visitor,
+        kind: Option<OperationKind>,
         count: impl FnOnce() -> u32,
     ) -> Result<(), Box<Error>> {
-        identities::within_rate(visitor, count, || self.now_ms())
+        identities::within_rate(visitor, kind, count, || self.now_ms())
     }
 
     /// Whether a visitor may do an operation. Binds the owner of an acquire to its identity.

@@ -3,7 +3,7 @@
 use crate::connection::Connection;
 use crate::core::Caller;
 use audit::{Event, Kind};
-use net::accept::Peer;
+use net::accept::{Peer, source_of};
 use net::certificate::Certificate;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -72,7 +72,8 @@ impl Visitor {
             .identity()
             .map_or_else(String::new, |identity| identity.principal.to_string());
         let remote = self.remote.map_or_else(String::new, |remote| remote.to_string());
-        Event { principal, remote, ..Event::of(kind) }
+        let source = self.remote.map_or_else(String::new, |remote| source_of(remote).to_string());
+        Event { principal, remote, source, ..Event::of(kind) }
     }
 }
 

@@ -238,6 +238,60 @@ async fn a_new_policy_acts_on_open_streams_and_a_bad_one_changes_nothing() {
     );
 }
 
+/// To release needs the right to hold as well, because a lock from the time without identities can be
+/// released by every identity that knows its token.
+#[tokio::test]
+async fn an_identity_that_loses_the_right_to_hold_renews_and_releases_nothing() {
+    let files = Files::of(POLICY);
+    let fakes = files.start(answer_all).await;
+    let (door, who) = (Door::of(&fakes).await, Who::Named("both"));
+    let mut open = door.open(who).await;
+    let of_a_hold = || {
+        use OperationKind::*;
+        let is = |kind| matches!(kind, Renew | Release | CancelWait | Heartbeat | CloseSession);
+        let ops = ops("a:1").into_iter().filter(move |(kind, _)| is(*kind));
+        ops.filter_map(|(kind, op)| Some((kind, identified::in_stream(op)?)))
+    };
+    for (kind, op) in of_a_hold() {
+        assert_eq!(open.ask(op).await, Ok(None), "{}", kind.as_str());
+    }
+    files.policy(&POLICY.replace("both: { hold: [\"a:\"], read", "both: { read"));
+    fakes.gateway.reload();
+    fakes.forget();
+    for (kind, op) in of_a_hold() {
+        let refused = Ok(Some(ErrorCode::PermissionDenied));
+        assert_eq!(open.ask(op).await, refused, "{}", kind.as_str());
+    }
+    assert!(fakes.seen().is_empty());
+}
+
+/// Regression: operations above the rate took the rate of renewals, and so did releases.
+#[tokio::test]
+async fn a_flood_costs_its_own_identity_no_lock() {
+    let files = Files::of(POLICY);
+    let fakes = files.start(answer_all).await;
+    let mut open = Door::of(&fakes).await.open(Who::Named("flooder")).await;
+    let mut refused = 0;
+    for _ in 0..50 {
+        let acquire = AcquireRequest { name: "a:1".into(), ..Default::default() };
+        let release = ReleaseRequest { name: "a:1".into(), fencing_token: 7, session_life: 0 };
+        for op in [Op::Acquire(acquire), Op::Release(release)] {
+            let answered = open.ask(op).await;
+            assert!(matches!(answered, Ok(None | Some(ErrorCode::Busy))), "{answered:?}");
+            refused += usize::from(answered != Ok(None));
+        }
+    }
+    assert!(refused > 0);
+    let renew = RenewRequest { name: "a:1".into(), fencing_token: 7 };
+    for _ in 0..4 {
+        assert_eq!(open.ask(Op::Renew(renew.clone())).await, Ok(None), "its burst is 5");
+    }
+    let heartbeats = ops("a:1").into_iter().filter(|(kind, _)| *kind == OperationKind::Heartbeat);
+    for heartbeat in heartbeats.filter_map(|(_, op)| identified::in_stream(op)) {
+        assert_eq!(open.ask(heartbeat).await, Ok(None));
+    }
+}
+
 #[tokio::test]
 async fn a_token_ends_with_its_time_or_its_line_on_open_streams() {
     let files = Files::of(POLICY);

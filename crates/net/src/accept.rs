@@ -16,7 +16,7 @@ mod handshake;
 mod pages;
 
 pub use connection::{Connection, Peer};
-pub use counts::Accepted;
+pub use counts::{Accepted, source_of};
 
 use crate::io::Io;
 use crate::tls::ServerSide;

@@ -10,7 +10,7 @@
 use audit::{Audit, Event, Kind};
 use futures_util::future::{Either, Ready, ready};
 use http::{Request, Response};
-use net::accept::Peer;
+use net::accept::{Peer, source_of};
 use net::role::{Process, Role};
 use routing::NodeId;
 use std::task::{Context, Poll};
@@ -117,6 +117,7 @@ fn refusal<B>(request: &Request<B>, error: &Error) -> Event {
     request.uri().path().clone_into(&mut event.name);
     if let Some(peer) = request.extensions().get::<Peer<()>>() {
         event.remote = peer.remote.to_string();
+        event.source = source_of(peer.remote).to_string();
         let name = peer.certificate.as_ref().and_then(|certificate| certificate.name());
         event.principal = name.unwrap_or_default().to_owned();
     }

@@ -160,7 +160,7 @@ tls:
 access:
   policy: policy.yaml
   tokens: tokens.yaml
-  jwt: { jwks: jwks.json, issuer: "https://issuer", audience: palisade, clock_skew_s: 300 }
+  jwt: { jwks: jwks.json, issuer: "https://issuer", audience: palisade, prefix: "jwt:", clock_skew_s: 300 }
 audit: { file: "-", bytes_max: 65536, hours_max: 1, keep: 0 }
 "#;
     let yaml = |from: &str, to: &str| {
@@ -177,6 +177,7 @@ audit: { file: "-", bytes_max: 65536, hours_max: 1, keep: 0 }
         ("jwks.json", "''", ["`access.jwt.jwks` is empty", "fill it in"]),
         ("\"https://issuer\"", "''", ["`access.jwt.issuer` is empty", "fill it in"]),
         ("audience: palisade", "audience: ''", ["`access.jwt.audience` is empty", "fill it in"]),
+        ("\"jwt:\"", "''", ["`access.jwt.prefix` is empty", "leave its section out"]),
         (
             "clock_skew_s: 300",
             "clock_skew_s: 301",

@@ -14,6 +14,9 @@ pub enum Policy {
     Check(PolicyCheck),
     /// Make a bearer token, print it once, and add its hash to a tokens file
     Token(PolicyToken),
+    /// Print the hash by which a token is revoked: of a token of a tokens file, or of a signed one
+    /// (JWT)
+    Hash(PolicyHash),
 }
 
 #[derive(Debug, Args)]
@@ -47,6 +50,16 @@ pub struct PolicyToken {
     /// The token is refused after this time. Default: it has no end
     #[arg(long, value_name = "DURATION", value_parser = expiry)]
     pub expires: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+List the hash under `revoked` in the policy. The token itself is read from a file or from standard \
+input, because other users of the machine can see arguments.")]
+pub struct PolicyHash {
+    /// The path of a file with the token. Default: standard input
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
 }
 
 /// Most days until a token expires: ten years.

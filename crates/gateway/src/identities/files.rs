@@ -45,9 +45,13 @@ fn load(config: &AccessConfig, files: &[File]) -> Result<Loaded, AccessFileError
     let jwt = config.jwt.as_ref().map(|jwt| {
         let keys = read(files.next(), Jwks::parse)?;
         let (issuer, audience) = (jwt.issuer.clone(), jwt.audience.clone());
-        Ok(Jwt { keys, issuer, audience, clock_skew_s: jwt.clock_skew_s })
+        let prefix = jwt.prefix.clone().unwrap_or_default();
+        Ok(Jwt { keys, issuer, audience, clock_skew_s: jwt.clock_skew_s, prefix })
     });
-    Ok(Loaded { policy, sign_in: SignIn { tokens, jwt: jwt.transpose()? } })
+    let sign_in = SignIn { tokens, jwt: jwt.transpose()? };
+    let path = config.tokens.clone().unwrap_or_default();
+    sign_in.check().map_err(|source| AccessFileError { path, source })?;
+    Ok(Loaded { policy, sign_in })
 }
 
 fn read<T>(

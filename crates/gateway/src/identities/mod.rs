@@ -5,27 +5,39 @@
 //! * A revoked certificate proves nothing, and neither does a header beside it.
 //! * The identity of a connection's last header is remembered, so that it costs a comparison per
 //!   call. New files, and the end of a token's time, end that memory.
+//! * A header that proves none is remembered for a moment, and failed checks of signatures are bounded
+//!   by source. Otherwise a client could have signatures checked without end.
+//! * That bound refuses guesses only. A token of the file is looked up whatever failed before, because
+//!   that costs one hash and cannot be guessed. A signed token that was proven lately is checked, too.
 //!
 //! The decisions are in `access`; this module reads the files and the clock, and tells the audit log
 //! and the metrics.
 
+mod failures;
 mod files;
+mod lately;
 
-use crate::connection::Proven;
+use crate::connection::{Proven, Refused};
 use crate::core::Caller;
 use crate::error::GatewayError;
 use crate::metrics::Metrics;
 use crate::permissions::{Need, need};
 use crate::visitor::{Proof, Visitor};
-use access::{Accounts, Certificate, Digest, Identity, Principal};
+use access::{Accounts, Certificate, Digest, Identity, Principal, Work};
 use audit::{Audit, Event, Kind};
+use failures::Failures;
 use files::{Files, Loaded};
+use lately::Lately;
 use routing::AccessConfig;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use wire::OperationKind;
 use wire::v1::{Error, ErrorCode};
+
+/// How long a connection remembers that a header was refused. A token that is not valid yet, or a
+/// clock that was set, must not be refused for ever.
+const REFUSED_FOR_MS: u64 = 1_000;
 
 /// The identities of one gateway's clients.
 #[derive(Debug)]
@@ -34,6 +46,8 @@ pub(crate) struct Identities {
     /// Counts changes of the files. An identity of an older version is proven anew.
     version: AtomicU64,
     accounts: Accounts,
+    failures: Failures,
+    lately: Lately,
 }
 
 impl Identities {
@@ -43,7 +57,9 @@ impl Identities {
     /// If one of them cannot be used.
     pub(crate) fn open(config: &AccessConfig) -> Result<Identities, GatewayError> {
         let files = Arc::new(files::open(config)?);
-        Ok(Identities { files, version: AtomicU64::new(0), accounts: Accounts::default() })
+        let (accounts, failures) = (Accounts::default(), Failures::default());
+        let (version, lately) = (AtomicU64::new(0), Lately::default());
+        Ok(Identities { files, version, accounts, failures, lately })
     }
 
     /// Watches the files, for ever.
@@ -75,7 +91,8 @@ impl Identities {
     /// Proves the identity of a visitor, if that was not done or does not hold any more.
     ///
     /// # Errors
-    /// UNAUTHENTICATED if it proves none.
+    /// UNAUTHENTICATED if it proves none. BUSY if the signature of its token was not checked, because
+    /// too many of its source were wrong. A visitor that was proven before is never told BUSY.
     pub(crate) fn prove_again(
         &self,
         visitor: &mut Visitor,
@@ -92,6 +109,10 @@ impl Identities {
                 (visitor.version, visitor.caller) =
                     (proven.version, Caller::Client(proven.identity));
                 Ok(())
+            }
+            Err(error) if error.code() == ErrorCode::Busy => {
+                metrics.sign_ins_refused.inc();
+                Err(error)
             }
             Err(error) => {
                 metrics.sign_ins_failed.inc();
@@ -115,21 +136,86 @@ impl Identities {
     fn identify(&self, visitor: &Visitor, now_ms: u64) -> Result<Proven, Box<Error>> {
         let Visitor { connection, proof, .. } = visitor;
         let remembered = || connection.proven.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_known = visitor.caller.identity().is_some();
         if let Some(proven) = &*remembered()
             && proven.header == proof.header
-            && self.is_current(proven.version, &proven.identity)
         {
-            return Ok(proven.clone());
+            if self.is_current(proven.version, &proven.identity) {
+                return Ok(proven.clone());
+            }
+            is_known = true;
         }
         // The version is read before the files, so that files that come in between are seen next.
         let version = self.version();
-        let identity = Arc::new(self.prove(proof, now_ms)?);
-        let proven = Proven { version, header: proof.header.clone(), identity };
-        *remembered() = Some(proven.clone());
-        Ok(proven)
+        let proved = self.prove_anew(visitor, is_known, version, now_ms);
+        let proven = proved.map(|identity| Proven {
+            version,
+            header: proof.header.clone(),
+            identity: Arc::new(identity),
+        });
+        let mut memory = remembered();
+        match &proven {
+            Ok(proven) => *memory = Some(proven.clone()),
+            // A header that proves nothing any more is a guess from now on.
+            Err(_) => drop(memory.take_if(|former| former.header == proof.header)),
+        }
+        drop(memory);
+        proven
     }
 
-    fn prove(&self, proof: &Proof, now_ms: u64) -> Result<Identity, Box<Error>> {
+    /// Proves what a visitor has shown, unless that was refused a moment ago, or a signature would have
+    /// to be checked whose source has too many failures. What `is_known` has proven an identity before,
+    /// so it is no guess: files that changed, or a flood from the same address, must not end its
+    /// streams.
+    fn prove_anew(
+        &self,
+        visitor: &Visitor,
+        is_known: bool,
+        version: u64,
+        now_ms: u64,
+    ) -> Result<Identity, Box<Error>> {
+        let Visitor { connection, proof, remote, .. } = visitor;
+        let header = proof.header.as_ref().map(|header| Digest::of(header.as_bytes()));
+        let refused = || connection.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = &*refused()
+            && (before.version, before.header) == (version, header)
+            && now_ms.saturating_sub(before.at_ms) < REFUSED_FOR_MS
+        {
+            return Err(before.error.clone());
+        }
+        let (mut checked, mut busy) = (None, None);
+        let may_check = |token: Digest| {
+            if !is_known && !self.lately.has(&token) {
+                busy = self.failures.may_try(*remote, now_ms).err();
+            }
+            checked = Some(token);
+            busy.is_none()
+        };
+        let proved = self.prove(proof, now_ms, may_check);
+        if let Some(busy) = busy {
+            return Err(busy);
+        }
+        match &proved {
+            Ok(_) => checked.into_iter().for_each(|token| self.lately.add(token)),
+            Err(error) => {
+                if let Some(token) = checked {
+                    self.failures.count(*remote, now_ms);
+                    self.lately.forget(&token);
+                }
+                let error = error.clone();
+                *refused() = Some(Refused { version, at_ms: now_ms, header, error });
+            }
+        }
+        proved
+    }
+
+    /// The identity of this proof. `may_check` is asked before a signature is checked.
+    fn prove(
+        &self,
+        proof: &Proof,
+        now_ms: u64,
+        may_check: impl FnOnce(Digest) -> bool,
+    ) -> Result<Identity, Box<Error>> {
         let Loaded { policy, sign_in } = &*self.files.current();
         let mut principal = Principal::anonymous();
         if let Some(shown) = &proof.certificate {
@@ -147,12 +233,18 @@ impl Identities {
                 named.map_err(|error| unauthenticated(format!("its certificate: {error}")))?;
             if let Some(named) = named {
                 refuse_revoked(policy, &named)?;
+                if sign_in.reserves(&named) {
+                    return Err(unauthenticated(format!(
+                        "its certificate names {named}, and only a signed token can prove an \
+                         identity that begins like this: use a certificate with another name"
+                    )));
+                }
                 principal = named;
             }
         }
         let mut expires_at_s = None;
         if let Some(header) = &proof.header {
-            let signed_in = sign_in.header(header.as_bytes(), now_s());
+            let signed_in = sign_in.header_if(header.as_bytes(), now_s(), may_check);
             let signed_in = signed_in.map_err(|error| unauthenticated(error.to_string()))?;
             if policy.revokes_digest(&signed_in.digest) {
                 return Err(unauthenticated("the token is revoked: ask for a new one"));
@@ -227,12 +319,36 @@ impl Identities {
     }
 }
 
-/// Counts an operation of a visitor, as `count` of them. Neither is asked for without identities.
+/// What an operation is for, where operations are counted. One without a kind is none that a client
+/// needs.
+pub(crate) fn work_of(kind: Option<OperationKind>) -> Work {
+    match kind {
+        Some(OperationKind::Renew | OperationKind::Heartbeat) => Work::Keep,
+        Some(OperationKind::Release | OperationKind::CancelWait | OperationKind::CloseSession) => {
+            Work::End
+        }
+        Some(
+            OperationKind::Acquire
+            | OperationKind::Check
+            | OperationKind::OpenSession
+            | OperationKind::Break
+            | OperationKind::History
+            | OperationKind::List
+            | OperationKind::ClusterStatus
+            | OperationKind::ShardStatus,
+        )
+        | None => Work::Other,
+    }
+}
+
+/// Counts an operation of this kind, as `count` of them. Neither count nor time is asked for without
+/// identities.
 ///
 /// # Errors
-/// BUSY if its identity is above its rate.
+/// BUSY if the visitor's identity is above its rate.
 pub(crate) fn within_rate(
     visitor: &Visitor,
+    kind: Option<OperationKind>,
     count: impl FnOnce() -> u32,
     now_ms: impl FnOnce() -> u64,
 ) -> Result<(), Box<Error>> {
@@ -240,7 +356,8 @@ pub(crate) fn within_rate(
     if identity.quota().operations_per_second.is_none() {
         return Ok(());
     }
-    let counted = identity.account.operation(count(), identity.quota(), now_ms());
+    let (work, quota) = (work_of(kind), identity.quota());
+    let counted = identity.account.operation(work, count(), quota, now_ms());
     counted.map_err(|retry_after_ms| {
         let (who, quota) = (&identity.principal, identity.quota().operations_per_second);
         let per_second = quota.map_or(0, u32::from);

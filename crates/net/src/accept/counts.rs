@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What stands for the other end when connections are counted by source: an IPv4 address, or the
 /// upper half of an IPv6 address, because one machine has all addresses of a /64 network.
-pub(super) fn source_of(remote: SocketAddr) -> IpAddr {
+pub fn source_of(remote: SocketAddr) -> IpAddr {
     match remote.ip().to_canonical() {
         IpAddr::V6(address) => {
             let network = u128::from(address) >> 64 << 64;

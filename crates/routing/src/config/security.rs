@@ -102,6 +102,10 @@ pub struct JwtConfig {
     /// How far the issuer's clock may be off, for `exp` and `nbf`.
     #[serde(default = "sixty")]
     pub clock_skew_s: u64,
+    /// Stands before each subject (`sub`) in the identity: with `jwt:`, the subject `alice` is the
+    /// identity `jwt:alice`. Without it, whoever signs tokens can name every identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
 }
 
 fn sixty() -> u64 {
@@ -171,6 +175,7 @@ pub(super) fn check(config: &ClusterConfig, problems: &mut Vec<String>) {
     for jwt in jwt {
         texts.extend([("access.jwt.jwks", &jwt.jwks), ("access.jwt.issuer", &jwt.issuer)]);
         texts.push(("access.jwt.audience", &jwt.audience));
+        texts.extend(jwt.prefix.iter().map(|prefix| ("access.jwt.prefix", prefix)));
         numbers.push(("access.jwt.clock_skew_s", jwt.clock_skew_s, 0, CLOCK_SKEW_MAX_S));
     }
     if let Some(audit) = audit {

@@ -45,7 +45,7 @@ pub(super) fn tokens_yaml(bytes: &[u8]) -> bool {
         "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
     let keys = Jwks::parse(keys).expect("the example of RFC 8037");
     let (issuer, audience) = ("i".to_owned(), "a".to_owned());
-    let jwt = Jwt { keys, issuer, audience, clock_skew_s: 60 };
+    let jwt = Jwt { keys, issuer, audience, clock_skew_s: 60, prefix: "jwt:".into() };
     let sign_in = SignIn { tokens: Some(Tokens::default()), jwt: Some(jwt) };
     sign_in.header(bytes, now_s).expect_err("no such token");
     sign_in.header(&[b"Bearer ", bytes].concat(), now_s).expect_err("no such token");

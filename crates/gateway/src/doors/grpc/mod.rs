@@ -53,7 +53,7 @@ impl Locks {
         kind: OperationKind,
         count: impl FnOnce() -> u32,
     ) -> Result<(), Box<Error>> {
-        self.router.within_rate_of(visitor, count)?;
+        self.router.within_rate_of(visitor, Some(kind), count)?;
         self.router.permit_kind(visitor, kind, "")
     }
 

@@ -6,16 +6,19 @@
 //!   are bounded too: above that bound the stream is not read.
 
 use crate::admission::StreamPlace;
+use crate::identities::work_of;
 use crate::in_flight::InFlight;
 use crate::limits::*;
 use crate::router::Router;
 use crate::visitor::Visitor;
+use access::Work;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
+use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 use wire::v1::{Error, Operation, OperationResult, StreamRequest, StreamResponse};
 use wire::{Lateness, encoded_bytes};
@@ -44,7 +47,7 @@ pub(crate) async fn serve(
     let mut running = InFlight::new(router.clone(), ending.clone(), visitor, false);
     let has_identity = router.identities.is_some();
     let mut look_again = tokio::time::interval(PROVE_AGAIN_EVERY);
-    // While the client is above its rate, its stream is not read, so that a flood costs little.
+    // The stream of a client above its rate is not read for a moment, so that a flood costs little.
     let mut held_until: Option<Instant> = None;
     let mut ready = Ready::default();
     let (started, mut lateness) = (std::time::Instant::now(), Lateness::default());
@@ -103,8 +106,8 @@ pub(crate) async fn serve(
                         }
                         return ready.end(&outgoing, *error);
                     }
-                    let above_ms = take(&router, frame, late_ms, &place, &mut running, &mut ready);
-                    held_until = above_ms.map(|ms| Instant::now() + HOLD_MAX.min(Duration::from_millis(ms.into())));
+                    let above = take(&router, frame, late_ms, &place, &mut running, &mut ready);
+                    held_until = above.hold().map(|time| Instant::now() + time);
                 }
                 Ok(None) => reading = false,
                 Err(status) => {
@@ -125,8 +128,7 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-/// Begins the operations of a frame. If some were above the client's rate, returns the time in
-/// milliseconds until there is room again.
+/// Begins the operations of a frame. Returns those that were above the client's rate.
 fn take(
     router: &Router,
     frame: StreamRequest,
@@ -134,15 +136,19 @@ fn take(
     place: &StreamPlace,
     running: &mut InFlight,
     ready: &mut Ready,
-) -> Option<u32> {
-    let mut above_ms = None;
+) -> AboveRate {
+    let mut above = AboveRate::default();
     router.metrics.frame_operations.observe(frame.operations.len() as f64);
     for mut operation in frame.operations {
         let id = operation.id;
         let mut begin = || {
-            router.within_rate(running.visitor(), operation.op.as_ref()).inspect_err(|error| {
-                above_ms = Some(error.retry_after_ms);
-            })?;
+            let op = operation.op.as_ref();
+            let within = router.within_rate(running.visitor(), op);
+            above.count(
+                work_of(op.map(Op::kind)),
+                within.as_ref().err().map(|error| error.retry_after_ms),
+            );
+            within?;
             if let Some(op) = &mut operation.op {
                 router.permit(running.visitor(), op)?;
             }
@@ -155,7 +161,41 @@ fn take(
             ready.push(OperationResult { id, result: Some(Answer::Error(*error)) });
         }
     }
-    above_ms
+    above
+}
+
+/// The operations of one frame that were above the client's rate.
+///
+/// * `kept_ms` is the time until there is room for renewals and heartbeats, if one was refused.
+#[derive(Debug, Default)]
+struct AboveRate {
+    refused: usize,
+    within: usize,
+    kept_ms: Option<u32>,
+}
+
+impl AboveRate {
+    /// Counts an operation, with the time until there is room for it if it was refused.
+    fn count(&mut self, work: Work, refused_ms: Option<u32>) {
+        match refused_ms {
+            None => self.within += 1,
+            Some(ms) => {
+                self.refused += 1;
+                if work == Work::Keep {
+                    self.kept_ms = Some(ms);
+                }
+            }
+        }
+    }
+
+    /// For how long the stream should not be read. A frame in which some operations were refused holds
+    /// nothing back, because renewals can stand behind it.
+    fn hold(&self) -> Option<Duration> {
+        match self.kept_ms {
+            Some(ms) => Some(HOLD_MAX.min(Duration::from_millis(ms.into()))),
+            None => (self.refused > 0 && self.within == 0).then_some(HOLD_AFTER_NOTHING),
+        }
+    }
 }
 
 /// Results that the client has not taken yet.
@@ -202,5 +242,29 @@ impl Ready {
         }
         self.bytes -= bytes;
         StreamResponse { results }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Regression: frames in which all was above the rate were answered as fast as a client could send
+    /// them, and each of their operations cost an answer.
+    #[test]
+    fn a_frame_of_nothing_but_refused_operations_holds_its_stream_for_a_moment() {
+        let hold = |operations: &[(Work, Option<u32>)]| {
+            let mut above = AboveRate::default();
+            operations.iter().for_each(|(work, refused_ms)| above.count(*work, *refused_ms));
+            above.hold()
+        };
+        let (ok, refused) = ((Work::Other, None), (Work::Other, Some(1)));
+        assert_eq!(hold(&[]), None);
+        assert_eq!(hold(&[ok, ok]), None);
+        assert_eq!(hold(&[refused, (Work::Keep, None)]), None, "renewals go on");
+        assert_eq!(hold(&[refused, (Work::End, Some(1))]), Some(HOLD_AFTER_NOTHING));
+        let kept = |ms| hold(&[ok, (Work::Keep, Some(ms))]);
+        assert_eq!(kept(100), Some(Duration::from_millis(100)));
+        assert_eq!(kept(1_000), Some(HOLD_MAX));
     }
 }
