@@ -12,7 +12,7 @@ use crate::metrics::{Metrics, Present};
 use crate::nodes::{Nodes, Outcome};
 use crate::visitor::Visitor;
 use access::Verb;
-use audit::Audit;
+use audit::{Audit, Kind};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use link::mux::Answer;
@@ -88,6 +88,14 @@ pub(crate) struct Security {
     pub(crate) insecure: bool,
 }
 
+/// Counts of connections that tell the audit log whose certificate was refused.
+fn accepted(audit: Audit) -> Accepted {
+    Accepted::telling(move |remote, why| {
+        let (remote, why) = (remote.to_string(), why.to_owned());
+        audit.record(audit::Event { remote, why, ..audit::Event::of(Kind::SignedInFailed) });
+    })
+}
+
 impl Router {
     pub(crate) fn new(
         cluster: ClusterConfig,
@@ -105,13 +113,13 @@ impl Router {
             identity,
             nodes,
             tls,
+            accepted: Arc::new(accepted(audit.clone())),
             metrics,
             leaving,
             admission: Admission::default(),
             identities,
             audit,
             insecure,
-            accepted: Arc::default(),
             started: Instant::now(),
         }
     }
