@@ -424,15 +424,20 @@ async fn all_certificates_are_replaced_under_load_and_no_operation_fails() {
     files.write("clients-ca.crt", &(files.clients.pem() + &clients.pem()));
     cluster.reload();
     progress().await;
+    let role = "palisade://test/node/2";
+    let peer = channel(&cluster, &files.inside.issue_role(role), role).await;
     files.issue_all(&inside, &clients);
     cluster.reload();
     progress().await;
+    call(&peer, "/palisade.internal.v1.ShardService/Cluster").await.expect("both are trusted");
     files.write("inside-ca.crt", &inside.pem());
     files.write("clients-ca.crt", &clients.pem());
     cluster.reload();
     progress().await;
 
-    // New connections of all kinds are made with the new certificates alone.
+    // Connections of the old authority have ended, and new ones are made with the new one alone.
+    let ended = call(&peer, "/palisade.internal.v1.ShardService/Cluster").await;
+    assert!(ended.is_err(), "the connection of a peer with an old certificate");
     for (id, node) in ["node-1", "node-2", "node-3"].iter().enumerate() {
         let own = inside.issue_role("palisade://test/gateway/b");
         let shown = shake(&cluster.node(id + 1), Some(&own)).await.unwrap();

@@ -92,7 +92,7 @@ impl Metrics {
             clients: certificate("clients"),
             connections_refused: r.counter(
                 "connections_refused_total",
-                "Closed before their first request: the handshake failed, or their source had too many.",
+                "Closed: their handshake failed, their source had too many, or their certificate ended.",
             )?,
             operations: kinds()
                 .map(|kind| Outcome::ALL.map(|o| operations.with_label_values(&[kind, o.as_str()])))

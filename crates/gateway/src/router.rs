@@ -12,11 +12,11 @@ use crate::metrics::{Metrics, Present};
 use crate::nodes::{Nodes, Outcome};
 use crate::visitor::Visitor;
 use access::Verb;
-use audit::Audit;
+use audit::{Audit, Kind};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use link::mux::Answer;
-use net::accept::Accepted;
+use net::accept::{Accepted, source_of};
 use net::tls::Server;
 use routing::{ClusterConfig, NodeId, ShardId, Topology};
 use std::sync::Arc;
@@ -88,6 +88,15 @@ pub(crate) struct Security {
     pub(crate) insecure: bool,
 }
 
+/// Counts of connections that tell the audit log whose certificate was refused.
+fn accepted(audit: Audit) -> Accepted {
+    Accepted::telling(move |remote, why| {
+        let (source, why) = (source_of(remote).to_string(), why.to_owned());
+        let event = audit::Event::of(Kind::SignedInFailed);
+        audit.record(audit::Event { remote: remote.to_string(), source, why, ..event });
+    })
+}
+
 impl Router {
     pub(crate) fn new(
         cluster: ClusterConfig,
@@ -105,13 +114,13 @@ impl Router {
             identity,
             nodes,
             tls,
+            accepted: Arc::new(accepted(audit.clone())),
             metrics,
             leaving,
             admission: Admission::default(),
             identities,
             audit,
             insecure,
-            accepted: Arc::default(),
             started: Instant::now(),
         }
     }

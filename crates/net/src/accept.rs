@@ -209,6 +209,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recheck::Changes;
     use crate::reload::File;
     use crate::tls::{ClientCertificates, ClientTls, ServerTls};
     use rustls::ClientConfig;
@@ -343,16 +344,20 @@ mod tests {
         let client = ClientTls::load(&cert, None).unwrap().named().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, accepted) = (listener.local_addr().unwrap(), Arc::new(Accepted::default()));
-        let tls: Arc<dyn ServerSide> = Arc::new(Always(tls));
+        let tls: Arc<dyn ServerSide> = Arc::new(Always(tls, Arc::default()));
         let incoming = Incoming::new(listener, accepted.clone(), 100, Some(tls), |_| ());
         (incoming, address, accepted, client)
     }
 
-    struct Always(ServerTls);
+    struct Always(ServerTls, Arc<Changes>);
 
     impl ServerSide for Always {
         fn server(&self) -> ServerTls {
             self.0.clone()
+        }
+
+        fn changes(&self) -> &Arc<Changes> {
+            &self.1
         }
     }
 

@@ -12,6 +12,9 @@ mod connector;
 mod security;
 mod words;
 
+#[cfg(test)]
+mod tests;
+
 use crate::tls::Inside;
 use connector::Connector;
 use rustls::pki_types::ServerName;

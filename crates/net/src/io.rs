@@ -1,5 +1,6 @@
 //! TCP, with TLS or without, of either side.
 
+use crate::recheck::Rechecked;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,7 +10,7 @@ use tokio::net::TcpStream;
 /// The bytes of a connection. `T` is the TLS stream of the side.
 pub(crate) enum Io<T> {
     Plain(TcpStream),
-    Tls(Box<T>),
+    Tls(Box<Rechecked<T>>),
 }
 
 /// Both as one trait object, so that each method chooses once.

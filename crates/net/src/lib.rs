@@ -35,6 +35,7 @@ pub mod accept;
 pub mod certificate;
 pub mod dial;
 mod io;
+mod recheck;
 pub mod reload;
 pub mod role;
 mod seldom;

@@ -4,9 +4,12 @@
 //!   reported once.
 //! - Users take the value when they need it ([`Reloading::current`]). What they have taken stays as
 //!   it is.
+//! - Open connections are told when to check themselves against the value (`Reloading::changes`):
+//!   when there is a new one, and each minute, because certificates end with time.
 //!
 //! The module knows nothing of what is in the files.
 
+use crate::recheck::Changes;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::io;
@@ -16,6 +19,8 @@ use std::time::Duration;
 
 /// How often [`Reloading::watch`] looks at the files.
 const LOOKS_EVERY: Duration = Duration::from_secs(1);
+/// How often open connections are checked without a change of files.
+const CHECKS_EVERY: Duration = Duration::from_secs(60);
 /// Largest file that is read. Certificates, keys and policies have a few kilobytes.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
@@ -95,6 +100,7 @@ pub struct Reloading<T, E> {
     paths: Vec<PathBuf>,
     load: Load<T, E>,
     state: Mutex<State<T>>,
+    changes: Arc<Changes>,
 }
 
 struct State<T> {
@@ -120,12 +126,18 @@ impl<T, E: fmt::Display> Reloading<T, E> {
         let (files, taken) = read(&paths)?;
         let current = Arc::new(load(&files).map_err(LoadError::Unusable)?);
         let state = Mutex::new(State { current, taken, refused: None, failures: 0 });
-        Ok(Reloading { what, paths, load: Box::new(load), state })
+        Ok(Reloading { what, paths, load: Box::new(load), state, changes: Arc::default() })
     }
 
     /// The value in use.
     pub fn current(&self) -> Arc<T> {
         self.state().current.clone()
+    }
+
+    /// The moments at which what was checked against a former value is to be checked again. Those
+    /// of time come while somebody [watches](Self::watch).
+    pub(crate) fn changes(&self) -> &Arc<Changes> {
+        &self.changes
     }
 
     /// How often files were refused since the start.
@@ -146,6 +158,20 @@ impl<T, E: fmt::Display> Reloading<T, E> {
     /// change is taken once two looks have seen the same, because a certificate and its key are two
     /// files that do not change at one moment.
     pub async fn watch(self: Arc<Self>, report: impl Fn(&Outcome<E>))
+    where
+        T: Send + Sync + 'static,
+        E: Send + 'static,
+    {
+        let passing = async {
+            loop {
+                tokio::time::sleep(CHECKS_EVERY).await;
+                self.changes.check_again();
+            }
+        };
+        tokio::join!(passing, self.clone().follow(report)); // a disk that hangs stops no time
+    }
+
+    async fn follow(self: Arc<Self>, report: impl Fn(&Outcome<E>))
     where
         T: Send + Sync + 'static,
         E: Send + 'static,
@@ -177,6 +203,7 @@ impl<T, E: fmt::Display> Reloading<T, E> {
                 let mut state = self.state();
                 (state.current, state.taken, state.refused) = (Arc::new(value), content, None);
                 drop(state);
+                self.changes.check_again();
                 tracing::info!(what = self.what, "new files are in use");
                 Outcome::Taken
             }
@@ -250,6 +277,25 @@ mod tests {
         assert_eq!(*number.current(), 2);
         std::fs::write(&path, "one").unwrap();
         assert!(matches!(number.reload(), Outcome::Refused(_)), "it was well in between");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn open_connections_are_checked_with_new_files_and_each_minute() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("number");
+        std::fs::write(&path, "1").unwrap();
+        let number = Arc::new(numbers(path.clone()).unwrap());
+        assert!(matches!(number.reload(), Outcome::Same));
+        assert_eq!(number.changes().number(), 0);
+        std::fs::write(&path, "2").unwrap();
+        assert!(matches!(number.reload(), Outcome::Taken));
+        assert_eq!(number.changes().number(), 1);
+
+        let watching = tokio::spawn(number.clone().watch(|_| ()));
+        while number.changes().number() < 3 {
+            tokio::time::sleep(CHECKS_EVERY).await;
+        }
+        watching.abort();
     }
 
     #[tokio::test]

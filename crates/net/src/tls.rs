@@ -8,12 +8,15 @@
 //! authority to the next. What is loaded is in its time, and its key fits.
 
 use crate::certificate::{Certificate, NotACertificate, NotInTime};
+use crate::recheck::Changes;
 use crate::reload::{File, LoadError, Reloading};
 use crate::role::{NotARole, Role};
 use crate::verify::{Expected, OfCluster, PROVIDER, ServesAs};
+use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
@@ -91,6 +94,8 @@ pub enum TlsError {
 #[derive(Clone, Debug)]
 pub struct ServerTls {
     pub(crate) config: Arc<ServerConfig>,
+    /// As in `config`, which does not show it.
+    verifier: Arc<dyn ClientCertVerifier>,
     certificate: Arc<Certificate>,
 }
 
@@ -118,6 +123,9 @@ pub type Server = Reloading<ServerTls, TlsError>;
 pub trait ServerSide: Send + Sync {
     /// The settings for the next handshake.
     fn server(&self) -> ServerTls;
+
+    /// The moments at which open connections are checked against the settings.
+    fn changes(&self) -> &Arc<Changes>;
 }
 
 /// What a server asks of its clients.
@@ -157,16 +165,31 @@ impl ServerTls {
     fn new(
         own: CertifiedKey,
         certificate: Certificate,
-        verifier: Arc<dyn rustls::server::danger::ClientCertVerifier>,
+        verifier: Arc<dyn ClientCertVerifier>,
     ) -> Result<ServerTls, TlsError> {
         let mut config = ServerConfig::builder_with_provider(PROVIDER.clone())
             .with_protocol_versions(&[&TLS13])?
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(verifier.clone())
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(ServerTls { config: Arc::new(config), certificate: Arc::new(certificate) })
+        Ok(ServerTls { config: Arc::new(config), verifier, certificate: Arc::new(certificate) })
+    }
+
+    /// Whether a handshake at this time would accept a client that shows this chain.
+    ///
+    /// # Errors
+    /// The verifier's reason. An empty chain is refused.
+    pub(crate) fn check_client(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let Some((leaf, others)) = chain.split_first() else {
+            return Err(rustls::Error::NoCertificatesPresented);
+        };
+        self.verifier.verify_client_cert(leaf, others, now).map(drop)
     }
 
     /// The certificate that the server shows.
@@ -273,11 +296,33 @@ impl InsideTls {
     pub(crate) fn towards_node(&self, node: Option<u64>) -> Result<ClientConfig, rustls::Error> {
         self.client.serving_as(Expected { cluster: self.role.cluster.clone(), node })
     }
+
+    /// Whether a handshake at this time would accept a node that shows this chain.
+    ///
+    /// # Errors
+    /// The verifier's reason. An empty chain is refused.
+    pub(crate) fn check_node(
+        &self,
+        node: Option<u64>,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let Some((leaf, others)) = chain.split_first() else {
+            return Err(rustls::Error::NoCertificatesPresented);
+        };
+        let expected = Expected { cluster: self.role.cluster.clone(), node };
+        let verifier = ServesAs { roots: self.client.roots.clone(), expected };
+        verifier.verify_server_cert(leaf, others, &unsent_name(), &[], now).map(drop)
+    }
 }
 
 impl ServerSide for Inside {
     fn server(&self) -> ServerTls {
         self.current().server.clone()
+    }
+
+    fn changes(&self) -> &Arc<Changes> {
+        Reloading::changes(self)
     }
 }
 
@@ -285,6 +330,15 @@ impl ServerSide for Server {
     fn server(&self) -> ServerTls {
         (*self.current()).clone()
     }
+
+    fn changes(&self) -> &Arc<Changes> {
+        Reloading::changes(self)
+    }
+}
+
+/// The name in a handshake with a process of a cluster, which is not sent.
+pub(crate) fn unsent_name() -> ServerName<'static> {
+    ServerName::try_from("palisade").expect("a name")
 }
 
 /// The files of a process of a cluster.
@@ -399,7 +453,7 @@ fn client_verifier(
     finish: impl FnOnce(
         rustls::server::ClientCertVerifierBuilder,
     ) -> rustls::server::ClientCertVerifierBuilder,
-) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let builder = WebPkiClientVerifier::builder_with_provider(roots, PROVIDER.clone());
     finish(builder)
         .build()

@@ -1,7 +1,7 @@
 //! The checks of certificates of the inside, in both directions: an authority of the cluster issued
 //! it, and it names a process of the cluster, instead of a DNS name.
 
-use crate::certificate::Certificate;
+use crate::certificate::{Certificate, Day};
 use crate::role::{NotARole, Process, Role};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -167,6 +167,37 @@ impl ClientCertVerifier for OfCluster {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.inner.supported_verify_schemes()
+    }
+}
+
+/// Why a client's certificate is refused, for people at the server.
+pub(crate) fn why_refused(error: &Error) -> String {
+    use CertificateError::*;
+    match error {
+        Error::NoCertificatesPresented => "there is none, and this port requires one".to_owned(),
+        Error::InvalidCertificate(UnknownIssuer) => {
+            "none of the authorities that are trusted here issued it".to_owned()
+        }
+        Error::InvalidCertificate(ApplicationVerificationFailure) => {
+            "it is for another cluster, or for no process of one".to_owned()
+        }
+        Error::InvalidCertificate(error) => why_invalid(error),
+        error => error.to_string(),
+    }
+}
+
+/// What is wrong with a certificate of either side.
+pub(crate) fn why_invalid(error: &CertificateError) -> String {
+    let day = |time: &UnixTime| Day(i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
+    match error {
+        CertificateError::ExpiredContext { not_after, .. } => {
+            format!("it is expired since {}: issue a new one", day(not_after))
+        }
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            let day = day(not_before);
+            format!("it is not valid before {day}: look at the clocks of both machines")
+        }
+        error => error.to_string(),
     }
 }
 

@@ -28,6 +28,7 @@ use crate::transport::{
 use crate::writer::{LogWriter, Report};
 use crate::{placement, retention, server};
 use audit::{Audit, Event, Kind};
+use net::accept::{Accepted, source_of};
 use net::reload::Outcome;
 use net::tls::{Inside, TlsError};
 use routing::{ClusterConfig, NodeId, Settings, ShardId, Topology};
@@ -225,10 +226,10 @@ impl Node {
                 identities.claim().address_version(),
             ),
             tls: tls.clone(),
+            accepted: Arc::new(accepted(audit.clone())),
             audit,
             insecure,
             needs_principal: cluster.access.is_some(),
-            accepted: Arc::default(),
             peers,
             host,
             writer,
@@ -294,6 +295,15 @@ impl Node {
         context.audit.record(Event::of(Kind::Started));
         Ok(handle)
     }
+}
+
+/// Counts of connections that tell the audit log whose certificate was refused.
+fn accepted(audit: Audit) -> Accepted {
+    Accepted::telling(move |remote, why| {
+        let (source, why) = (source_of(remote).to_string(), why.to_owned());
+        let remote = remote.to_string();
+        audit.record(Event { remote, source, why, ..Event::of(Kind::PeerRefused) });
+    })
 }
 
 /// Records what came of reading certificates again.

@@ -35,22 +35,43 @@ const SERVICES: [(&str, Callers); 3] = [
     ("grpc.health.v1.Health", Callers::NodesAndGateways),
 ];
 
-/// What the caller of a request has proven, in the request's extensions.
-#[derive(Clone, Debug)]
-pub(crate) struct Proven(Option<Role>);
+/// The process at the other end of a connection. Without TLS it has proven nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Caller {
+    /// The node that it has proven to be.
+    pub(crate) node: Option<NodeId>,
+    /// The name in its certificate, or nothing.
+    name: String,
+    /// Its address, or nothing if it is not known.
+    pub(crate) remote: String,
+    /// Its address, as its connections are counted.
+    source: String,
+}
 
-impl Proven {
-    /// What the caller of this request has proven. Nothing where no layer looked, as in tests.
-    pub(crate) fn by<T>(request: &tonic::Request<T>) -> Proven {
-        request.extensions().get().cloned().unwrap_or(Proven(None))
-    }
-
-    /// The node that the caller has proven to be, if it has proven anything.
-    pub(crate) fn node(&self) -> Option<NodeId> {
-        match self.0.as_ref()?.process {
+impl Caller {
+    /// The caller of the request with these extensions.
+    pub(crate) fn of(extensions: &http::Extensions) -> Caller {
+        let Some(peer) = extensions.get::<Peer<()>>() else { return Caller::default() };
+        let certificate = peer.certificate.as_ref();
+        let role = certificate.and_then(|certificate| Role::of(certificate).ok());
+        let node = role.and_then(|role| match role.process {
             Process::Node(id) => Some(NodeId(id)),
             Process::Gateway(_) => None,
-        }
+        });
+        let name = certificate.and_then(|certificate| certificate.name()).unwrap_or_default();
+        let source = source_of(peer.remote).to_string();
+        Caller { node, name: name.to_owned(), remote: peer.remote.to_string(), source }
+    }
+
+    /// A process that was dialled, and has proven nothing beyond what the dial has checked.
+    pub(crate) fn at(address: &str) -> Caller {
+        Caller { remote: address.to_owned(), ..Caller::default() }
+    }
+
+    /// The event of its refusal. Its certificate tells its name, and no identity.
+    pub(crate) fn refused(&self, why: String) -> Event {
+        let Caller { name, remote, source, .. } = self.clone();
+        Event { principal: name, remote, source, why, ..Event::of(Kind::PeerRefused) }
     }
 }
 
@@ -90,38 +111,22 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let role = if self.with_tls {
-            match role_of(&request).and_then(|role| {
-                permitted(request.uri().path(), &role)?;
-                Ok(role)
-            }) {
-                Ok(role) => Some(role),
-                Err(error) => {
-                    self.audit.record(refusal(&request, &error));
-                    let refused = Status::from(*error).into_http();
-                    return Either::Right(ready(Ok(refused)));
-                }
-            }
-        } else {
-            None
-        };
-        request.extensions_mut().insert(Proven(role));
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let check = |role| permitted(request.uri().path(), &role);
+        if self.with_tls
+            && let Err(error) = role_of(&request).and_then(check)
+        {
+            self.audit.record(refusal(&request, &error));
+            return Either::Right(ready(Ok(Status::from(*error).into_http())));
+        }
         Either::Left(self.inner.call(request))
     }
 }
 
-/// The event of a caller that was refused. Its certificate tells its name, and no identity.
+/// The event of a caller that may not call what it called.
 fn refusal<B>(request: &Request<B>, error: &Error) -> Event {
-    let mut event = Event { why: error.message.clone(), ..Event::of(Kind::PeerRefused) };
-    request.uri().path().clone_into(&mut event.name);
-    if let Some(peer) = request.extensions().get::<Peer<()>>() {
-        event.remote = peer.remote.to_string();
-        event.source = source_of(peer.remote).to_string();
-        let name = peer.certificate.as_ref().and_then(|certificate| certificate.name());
-        event.principal = name.unwrap_or_default().to_owned();
-    }
-    event
+    let refused = Caller::of(request.extensions()).refused(error.message.clone());
+    Event { name: request.uri().path().to_owned(), ..refused }
 }
 
 fn role_of<B>(request: &Request<B>) -> Result<Role, Box<Error>> {

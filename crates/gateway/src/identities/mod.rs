@@ -218,7 +218,9 @@ impl Identities {
     ) -> Result<Identity, Box<Error>> {
         let Loaded { policy, sign_in } = &*self.files.current();
         let mut principal = Principal::anonymous();
+        let mut expires_at_s = None;
         if let Some(shown) = &proof.certificate {
+            expires_at_s = Some(end_of(shown)?);
             let certificate = Certificate {
                 uris: shown.uris.clone(),
                 dns_names: shown.dns_names.clone(),
@@ -242,7 +244,6 @@ impl Identities {
                 principal = named;
             }
         }
-        let mut expires_at_s = None;
         if let Some(header) = &proof.header {
             let signed_in = sign_in.header_if(header.as_bytes(), now_s(), may_check);
             let signed_in = signed_in.map_err(|error| unauthenticated(error.to_string()))?;
@@ -250,7 +251,8 @@ impl Identities {
                 return Err(unauthenticated("the token is revoked: ask for a new one"));
             }
             refuse_revoked(policy, &signed_in.principal)?;
-            (principal, expires_at_s) = (signed_in.principal, signed_in.expires_at_s);
+            principal = signed_in.principal;
+            expires_at_s = [expires_at_s, signed_in.expires_at_s].into_iter().flatten().min();
         }
         let rights = policy.rights(&principal);
         let account = self.accounts.of(&principal, now_ms);
@@ -397,6 +399,16 @@ pub(crate) fn no_identity() -> Box<Error> {
     unauthenticated(
         "this needs an identity, and none was shown: use a client certificate or a token",
     )
+}
+
+/// The first second at which a certificate proves nothing any more, in Unix time.
+///
+/// # Errors
+/// UNAUTHENTICATED if it proves nothing now.
+fn end_of(shown: &net::certificate::Certificate) -> Result<u64, Box<Error>> {
+    let in_time = shown.check_time(now_s() as i64);
+    in_time.map_err(|error| unauthenticated(format!("its certificate: {error}")))?;
+    Ok(shown.not_after_s.saturating_add(1) as u64)
 }
 
 fn refuse_revoked(policy: &access::Policy, principal: &Principal) -> Result<(), Box<Error>> {

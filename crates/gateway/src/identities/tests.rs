@@ -80,7 +80,7 @@ fn visitor(certificate: Option<(&str, u8)>, name: Option<&str>) -> Visitor {
             dns_names: Vec::new(),
             common_name: Some("ignored".into()),
             not_before_s: 0,
-            not_after_s: 0,
+            not_after_s: i64::MAX,
             fingerprint: [byte; 32],
         })
     });
@@ -108,6 +108,27 @@ fn a_token_comes_before_the_certificate_and_what_is_revoked_proves_nothing() {
     refused(Some(("mallory", 2)), None, "mallory is revoked");
     refused(Some(("mallory", 2)), Some("bob"), "mallory is revoked");
     refused(Some(("spiffe://corp/alice", 1)), Some("bob"), "certificate is revoked");
+}
+
+/// Regression: an identity outlived the certificate that proved it, as long as its connection.
+#[test]
+fn an_identity_ends_with_its_certificate_and_an_ended_certificate_proves_nothing() {
+    let (_dir, identities) = identities(POLICY);
+    let identify = |name, not_after_s| {
+        let mut visitor = visitor(Some(("spiffe://corp/alice", 2)), name);
+        let shown = visitor.proof.certificate.as_mut().unwrap();
+        Arc::get_mut(shown).unwrap().not_after_s = not_after_s;
+        identities.identify(&visitor, 0).map(|proven| proven.identity)
+    };
+    let end_s = now_s() + 1_000;
+    for (name, principal) in [(None, "spiffe://corp/alice"), (Some("bob"), "bob")] {
+        let identity = identify(name, end_s as i64).unwrap();
+        assert_eq!(identity.principal.as_str(), principal);
+        assert_eq!(identity.expires_at_s, Some(end_s + 1), "{principal}");
+        let error = identify(name, now_s() as i64 - 1).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::Unauthenticated);
+        assert!(error.message.contains("expired since"), "{error:?}");
+    }
 }
 
 #[test]

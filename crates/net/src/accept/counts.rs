@@ -2,6 +2,7 @@
 
 use crate::seldom::Seldom;
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,8 +19,11 @@ pub fn source_of(remote: SocketAddr) -> IpAddr {
     }
 }
 
+/// Is told of the source of a refused connection, and the reason.
+type Tell = Box<dyn Fn(SocketAddr, &str) + Send + Sync>;
+
 /// The counts of a listener.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Accepted {
     open: AtomicUsize,
     spells: AtomicU64,
@@ -27,9 +31,16 @@ pub struct Accepted {
     /// By [`source_of`] their other end.
     sources: Mutex<HashMap<IpAddr, usize>>,
     refusals_said: Seldom,
+    on_certificate: Option<Tell>,
 }
 
 impl Accepted {
+    /// Counts that tell of each connection whose certificate was not accepted, in its handshake or
+    /// later. The call must not block.
+    pub fn telling(on_certificate: impl Fn(SocketAddr, &str) + Send + Sync + 'static) -> Accepted {
+        Accepted { on_certificate: Some(Box::new(on_certificate)), ..Accepted::default() }
+    }
+
     /// The number of open connections, those in a handshake included.
     pub fn open(&self) -> usize {
         self.open.load(Relaxed)
@@ -40,8 +51,8 @@ impl Accepted {
         self.spells.load(Relaxed)
     }
 
-    /// The number of connections that were closed before their first request: their handshake
-    /// failed, they spoke another protocol, or their source had too many.
+    /// The number of connections that were refused: their handshake failed, they spoke another
+    /// protocol, their source had too many, or their certificate was not accepted any more.
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
     }
@@ -51,10 +62,18 @@ impl Accepted {
     }
 
     /// Counts a refused connection, and logs it unless another one was logged a moment ago.
-    pub(super) fn refuse(&self, remote: SocketAddr, why: &dyn std::fmt::Display) {
+    pub(super) fn refuse(&self, remote: SocketAddr, why: &dyn fmt::Display) {
         self.refused.fetch_add(1, Relaxed);
         if let Some(count) = self.refusals_said.count() {
             tracing::warn!(%remote, %why, count, "connections were refused; this is the last one");
+        }
+    }
+
+    /// Refuses a connection for its certificate.
+    pub(super) fn refuse_certificate(&self, remote: SocketAddr, why: &dyn fmt::Display) {
+        self.refuse(remote, why);
+        if let Some(tell) = &self.on_certificate {
+            tell(remote, &why.to_string());
         }
     }
 
@@ -78,6 +97,17 @@ impl Accepted {
     }
 }
 
+impl fmt::Debug for Accepted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Accepted { open, spells, refused, .. } = self;
+        f.debug_struct("Accepted")
+            .field("open", open)
+            .field("spells", spells)
+            .field("refused", refused)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The place of one connection. Dropping it gives the place back.
 pub(super) struct Place {
     accepted: Arc<Accepted>,
@@ -89,8 +119,13 @@ impl Place {
         self.remote
     }
 
+    /// The counts that it is part of.
+    pub(super) fn accepted(&self) -> &Arc<Accepted> {
+        &self.accepted
+    }
+
     /// Counts this connection as refused.
-    pub(super) fn refuse(&self, why: &dyn std::fmt::Display) {
+    pub(super) fn refuse(&self, why: &dyn fmt::Display) {
         self.accepted.refuse(self.remote, why);
     }
 }

@@ -8,7 +8,10 @@
 
 use super::counts::{Accepted, Place, source_of};
 use crate::certificate::{Certificate, NotACertificate};
+use crate::recheck::Rechecked;
 use crate::tls::ServerSide;
+use crate::verify::why_refused;
+use rustls::pki_types::UnixTime;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -34,7 +37,7 @@ const FAREWELL_MAX: Duration = Duration::from_millis(250);
 const FAREWELL_BYTES_MAX: usize = 64 << 10;
 
 /// A connection whose handshake is done, with the certificate that the client has shown.
-pub(super) type Secured = (Box<TlsStream<TcpStream>>, Option<Arc<Certificate>>, Place);
+pub(super) type Secured = (Box<Rechecked<TlsStream<TcpStream>>>, Option<Arc<Certificate>>, Place);
 
 /// Why a handshake failed.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +48,17 @@ enum Failed {
     TooLong,
     #[error("its handshake failed: {0}")]
     Handshake(#[source] io::Error),
+    #[error("its certificate is refused: {0}")]
+    Refused(String),
     #[error("its certificate: {0}")]
     Certificate(#[from] NotACertificate),
+}
+
+impl Failed {
+    /// Whether the client was not let in because of what it has shown.
+    fn is_of_the_certificate(&self) -> bool {
+        matches!(self, Failed::Refused(_) | Failed::Certificate(_))
+    }
 }
 
 /// The handshakes of a listener.
@@ -90,11 +102,20 @@ impl Handshakes {
         }
         let (unhurried, hurried) = self.time_max;
         let time_max = if of_its_source < UNHURRIED_MAX { unhurried } else { hurried };
-        let acceptor = TlsAcceptor::from(self.tls.server().config);
+        let side = self.tls.clone();
+        let seen = side.changes().number();
+        let acceptor = TlsAcceptor::from(side.server().config);
         let task = self.running.spawn(async move {
             let shaken = tokio::time::timeout(time_max, shake(&acceptor, tcp)).await;
             match shaken.unwrap_or(Err(Failed::TooLong)) {
-                Ok((tls, certificate)) => Some((Box::new(tls), certificate, place)),
+                Ok((tls, None)) => Some((Box::new(Rechecked::unchecked(tls)), None, place)),
+                Ok((tls, certificate)) => {
+                    Some((Box::new(keep(tls, side, seen, &place)), certificate, place))
+                }
+                Err(why) if why.is_of_the_certificate() => {
+                    place.accepted().refuse_certificate(remote, &why);
+                    None
+                }
                 Err(why) => {
                     place.refuse(&why);
                     None
@@ -152,10 +173,35 @@ async fn shake(
     Ok((tls, certificate))
 }
 
+/// A connection that ends when the certificate of its client is not accepted any more. `seen` is a
+/// moment before its handshake.
+fn keep(
+    tls: TlsStream<TcpStream>,
+    side: Arc<dyn ServerSide>,
+    seen: u64,
+    place: &Place,
+) -> Rechecked<TlsStream<TcpStream>> {
+    let (accepted, remote) = (place.accepted().clone(), place.remote());
+    let changes = side.changes().clone();
+    let check = move |tls: &TlsStream<TcpStream>, now: UnixTime| {
+        let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+        side.server().check_client(chain, now).map_err(|error| {
+            let why = format!("its certificate is not accepted any more: {}", why_refused(&error));
+            accepted.refuse_certificate(remote, &why);
+            why
+        })
+    };
+    Rechecked::new(tls, changes, seen, Box::new(check))
+}
+
 fn failed(error: io::Error) -> Failed {
+    use rustls::Error::*;
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
-        Some(rustls::Error::InvalidMessage(_)) => Failed::NotTls,
+        Some(InvalidMessage(_)) => Failed::NotTls,
+        Some(refused @ (InvalidCertificate(_) | NoCertificatesPresented)) => {
+            Failed::Refused(why_refused(refused))
+        }
         _ => Failed::Handshake(error),
     }
 }

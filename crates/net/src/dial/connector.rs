@@ -53,13 +53,15 @@ impl Service<Uri> for Connector {
         let refusal = self.refusal.clone();
         Box::pin(async move {
             // Files are read before the server is bothered.
-            let tls = security.config()?;
+            let settings = security.settings()?;
             let tcp = connecting.await.map_err(DialError::unreachable)?.into_inner();
-            let io = match tls {
+            let io = match settings {
                 None => Io::Plain(tcp),
-                Some((config, name)) => {
-                    let connected = TlsConnector::from(Arc::new(config)).connect(name, tcp).await;
-                    Io::Tls(Box::new(connected.map_err(DialError::of_handshake)?))
+                Some(settings) => {
+                    let connector = TlsConnector::from(settings.config.clone());
+                    let connected = connector.connect(settings.name.clone(), tcp).await;
+                    let connected = connected.map_err(DialError::of_handshake)?;
+                    Io::Tls(Box::new(security.keep(connected, &settings)))
                 }
             };
             Ok(TokioIo::new(Dialled { io, is_new: true, refusal }))

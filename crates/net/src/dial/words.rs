@@ -1,7 +1,6 @@
 //! What went wrong with a dial, in words that say what to change.
 
-use crate::certificate::Day;
-use crate::verify::NotExpected;
+use crate::verify::{NotExpected, why_invalid};
 use rustls::{AlertDescription, CertificateError, Error as Tls};
 use std::error::Error;
 use std::io;
@@ -75,7 +74,8 @@ impl DialError {
         }
     }
 
-    fn of_tls(error: &Tls) -> DialError {
+    /// What TLS says of the server.
+    pub(super) fn of_tls(error: &Tls) -> DialError {
         match error {
             Tls::InvalidCertificate(why) => DialError::ServerRefused(certificate(why)),
             Tls::Other(other) => match other.0.downcast_ref::<NotExpected>() {
@@ -137,14 +137,6 @@ fn refusal(alert: AlertDescription) -> Option<&'static str> {
 
 fn certificate(why: &CertificateError) -> String {
     match why {
-        CertificateError::ExpiredContext { not_after, .. } => format!(
-            "it is expired since {}: issue a new one",
-            Day(i64::try_from(not_after.as_secs()).unwrap_or(i64::MAX))
-        ),
-        CertificateError::NotValidYetContext { not_before, .. } => format!(
-            "it is not valid before {}: look at the clocks of both machines",
-            Day(i64::try_from(not_before.as_secs()).unwrap_or(i64::MAX))
-        ),
         CertificateError::UnknownIssuer => {
             "none of the given authorities issued it: give the right one (--ca FILE; between \
              gateways and nodes tls.inside.ca in the cluster file)"
@@ -156,7 +148,7 @@ fn certificate(why: &CertificateError) -> String {
             if presented.is_empty() { "no name".to_owned() } else { presented.join(", ") },
             expected.to_str()
         ),
-        why => why.to_string(),
+        why => why_invalid(why),
     }
 }
 

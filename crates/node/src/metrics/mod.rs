@@ -116,7 +116,7 @@ impl Metrics {
             )?,
             connections_refused: r.counter(
                 "palisade_connections_refused_total",
-                "Closed before their first request: the handshake failed, or their source had too many.",
+                "Closed: their handshake failed, their source had too many, or their certificate ended.",
             )?,
             certificate_expires: r
                 .gauges(

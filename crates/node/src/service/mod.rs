@@ -15,7 +15,7 @@ use crate::board::Leader;
 use crate::context::Context;
 use crate::host::StreamKey;
 use crate::limits::{STRANGERS_SAID_EVERY, STREAMS_MAX};
-use net::accept::Peer;
+use crate::roles::Caller;
 use operate::OperateStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,10 +63,11 @@ impl Shards {
             }
             (None, _) => return Ok(()),
         };
+        let caller = Caller::of(request.extensions());
         if self.says_stranger() {
-            let remote = request.extensions().get::<Peer<()>>().map(|peer| peer.remote);
-            tracing::warn!(?remote, reason = %why, "refused a gateway");
+            tracing::warn!(remote = %caller.remote, reason = %why, "refused a gateway");
         }
+        self.context.audit.record(caller.refused(why.clone()));
         Err(Status::failed_precondition(why))
     }
 

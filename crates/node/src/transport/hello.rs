@@ -5,6 +5,8 @@ use crate::context::Context;
 use crate::limits::PROTOCOL;
 use crate::lineage::{Claim, Known, Run, StoreId};
 use crate::peer_identities::{NotAccepted, PeerRun, Standing};
+use crate::roles::Caller;
+use audit::Event;
 use routing::{Fingerprint, NodeId};
 use shard::Input;
 use std::collections::BTreeMap;
@@ -90,7 +92,7 @@ impl Greeter {
 
     /// Accepts or refuses the peer that sends this greeting, in three stages:
     ///
-    /// 1. `check_setup`: it is a peer of this cluster, and the node that it has `proven` to be;
+    /// 1. `check_setup`: it is a peer of this cluster, and the node that it has proven to be;
     /// 2. `check_directory`: its data directory is the one that is known of it, or a fit new one;
     /// 3. `record`: its run is on disk here, and its incarnation known to the shards shared with it.
     ///
@@ -103,11 +105,11 @@ impl Greeter {
     pub(crate) async fn check(
         &self,
         hello: Option<Hello>,
-        proven: Option<NodeId>,
+        caller: &Caller,
     ) -> Result<Accepted, Refusal> {
         let speaker = hello.as_ref().map_or(0, |hello| hello.node);
-        let judged = self.check_all(hello.as_ref(), proven).await;
-        self.note(speaker, judged.as_ref().err());
+        let judged = self.check_all(hello.as_ref(), caller.node).await;
+        self.note(speaker, caller, judged.as_ref().err());
         if let (Ok(accepted), Some(hello)) = (&judged, &hello) {
             // Also of a run that is not recorded: an address only says where to dial, and the node
             // there has to greet as well.
@@ -141,6 +143,7 @@ impl Greeter {
     pub(crate) async fn listen_to(
         &self,
         accepted: &mut Accepted,
+        caller: &Caller,
         record: u64,
     ) -> Result<Arc<PeerRun>, Refusal> {
         if let Some(run) = &accepted.run {
@@ -148,7 +151,7 @@ impl Greeter {
         }
         accepted.claim.record = record;
         let run = self.record(accepted).await;
-        self.note(accepted.peer.0, run.as_ref().err());
+        self.note(accepted.peer.0, caller, run.as_ref().err());
         run
     }
 
@@ -168,16 +171,16 @@ impl Greeter {
     pub(crate) fn check_lost(
         &self,
         hello: &Hello,
-        proven: Option<NodeId>,
+        caller: &Caller,
     ) -> Result<GreetResponse, Refusal> {
-        let judged = self.check_setup(Some(hello), proven).and_then(|(peer, _)| {
+        let judged = self.check_setup(Some(hello), caller.node).and_then(|(peer, _)| {
             let now_ms = self.context.clock.mono_ms();
             let known = self.context.identities.lost_by(peer, hello.force, now_ms);
             known
                 .map(|known| known.max(self.highest_member_incarnation(peer)))
                 .map_err(|alive| Refusal::Store(alive.to_string()))
         });
-        self.note(hello.node, judged.as_ref().err());
+        self.note(hello.node, caller, judged.as_ref().err());
         judged.map(|incarnation| GreetResponse {
             hello: Some(self.hello()),
             incarnation,
@@ -196,8 +199,8 @@ impl Greeter {
             .unwrap_or(0)
     }
 
-    /// Logs a refusal, once until it changes.
-    fn note(&self, speaker: u64, refusal: Option<&Refusal>) {
+    /// Logs a refusal, once until it changes. The audit log gets each, and sums them up.
+    fn note(&self, speaker: u64, caller: &Caller, refusal: Option<&Refusal>) {
         let known = self.context.peers.contains_key(&NodeId(speaker));
         let refused = || self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let key = if known { speaker } else { 0 };
@@ -208,6 +211,10 @@ impl Greeter {
             return;
         };
         let reason = refusal.to_string();
+        if !matches!(refusal, Refusal::Stopping(_)) {
+            let event = caller.refused(reason.clone());
+            self.context.audit.record(Event { operation: "greet", ..event });
+        }
         let former = refused().insert(key, reason.clone());
         if former.as_ref() != Some(&reason) {
             tracing::warn!(peer = speaker, %reason, "refused a peer");

@@ -6,8 +6,8 @@ use super::snapshot_in::SnapshotReceiver;
 use crate::context::Context;
 use crate::lifecycle::Phase;
 use crate::limits::SNAPSHOTS_AT_ONCE;
-use crate::roles::Proven;
-use routing::{NodeId, ShardId, Topology};
+use crate::roles::Caller;
+use routing::{ShardId, Topology};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -38,16 +38,16 @@ impl Peers {
     async fn listen(
         &self,
         mut frames: Streaming<DeliverRequest>,
-        proven: Option<NodeId>,
+        caller: Caller,
     ) -> Result<(), Status> {
         let Some(mut first) = frames.message().await? else { return Ok(()) };
-        let mut accepted = self.greeter.check(first.hello.take(), proven).await?;
+        let mut accepted = self.greeter.check(first.hello.take(), &caller).await?;
         let peer = accepted.peer;
         let metrics = self.context.metrics.peer(peer);
         let mut next = Some(first);
         while let Some(frame) = next {
             if accepted.run.is_some() || !frame.messages.is_empty() {
-                let run = self.greeter.listen_to(&mut accepted, frame.record).await?;
+                let run = self.greeter.listen_to(&mut accepted, &caller, frame.record).await?;
                 if !run.heard(frame.record, self.context.clock.mono_ms()) {
                     let reason = format!("node {peer} has been accepted with another run since");
                     return Err(Status::failed_precondition(reason));
@@ -89,10 +89,10 @@ impl PeerService for Peers {
         &self,
         request: Request<GreetRequest>,
     ) -> Result<Response<GreetResponse>, Status> {
-        let proven = Proven::by(&request).node();
+        let caller = Caller::of(request.extensions());
         let GreetRequest { hello } = request.into_inner();
         if let Some(hello) = hello.as_ref().filter(|hello| hello.is_lost) {
-            return match self.greeter.check_lost(hello, proven) {
+            return match self.greeter.check_lost(hello, &caller) {
                 Ok(greeting) => Ok(Response::new(greeting)),
                 Err(Refusal::Store(refused_store)) => {
                     Ok(Response::new(GreetResponse { refused_store, ..GreetResponse::default() }))
@@ -100,7 +100,7 @@ impl PeerService for Peers {
                 Err(refusal) => Err(refusal.into()),
             };
         }
-        match self.greeter.check(hello, proven).await {
+        match self.greeter.check(hello, &caller).await {
             Ok(Accepted { peer, .. }) => {
                 if let Some(outbox) = self.outboxes.of(peer) {
                     outbox.peer_is_there();
@@ -121,10 +121,10 @@ impl PeerService for Peers {
         &self,
         request: Request<Streaming<DeliverRequest>>,
     ) -> Result<Response<DeliverResponse>, Status> {
-        let proven = Proven::by(&request).node();
+        let caller = Caller::of(request.extensions());
         tokio::select! {
             () = self.context.lifecycle.reached(Phase::Stopped) => Err(Status::unavailable("this node is shutting down")),
-            ended = self.listen(request.into_inner(), proven) => ended.map(|()| Response::new(DeliverResponse {})),
+            ended = self.listen(request.into_inner(), caller) => ended.map(|()| Response::new(DeliverResponse {})),
         }
     }
 
@@ -146,7 +146,7 @@ impl PeerService for Peers {
         let receiver = SnapshotReceiver {
             context: self.context.clone(),
             greeter: self.greeter.clone(),
-            proven: Proven::by(&request).node(),
+            caller: Caller::of(request.extensions()),
             chunks: request.into_inner(),
             progress: progress.clone(),
         };

@@ -7,6 +7,7 @@ use super::outbox::Outbox;
 use crate::context::Context;
 use crate::limits::{GREET_TIMEOUT, RECONNECT, TELL_EVERY};
 use crate::metrics::PeerMetrics;
+use crate::roles::Caller;
 use crate::topology::announced;
 use routing::NodeId;
 use shard::Input;
@@ -155,7 +156,8 @@ impl Outgoing {
             return Err(NotGreeted::RefusedStore(refused_store));
         }
         let map_version = hello.as_ref().map_or(0, |hello| hello.map_version);
-        let Accepted { peer: found, is_copy, .. } = self.greeter.check(hello, None).await?;
+        let answers = Caller::at(address);
+        let Accepted { peer: found, is_copy, .. } = self.greeter.check(hello, &answers).await?;
         if found != self.peer {
             return Err(NotGreeted::Other(found));
         }

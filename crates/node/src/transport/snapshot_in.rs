@@ -4,7 +4,8 @@
 use super::hello::{Accepted, Greeter};
 use crate::context::Context;
 use crate::limits::{SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_STEP_TIMEOUT};
-use routing::{NodeId, ShardId};
+use crate::roles::Caller;
+use routing::ShardId;
 use shard::Input;
 use std::sync::Arc;
 use storage::ShardWrite;
@@ -20,8 +21,7 @@ use wire::internal::v1::{
 pub(super) struct SnapshotReceiver {
     pub(super) context: Arc<Context>,
     pub(super) greeter: Arc<Greeter>,
-    /// The node that the sender has proven to be.
-    pub(super) proven: Option<NodeId>,
+    pub(super) caller: Caller,
     pub(super) chunks: Streaming<InstallSnapshotRequest>,
     pub(super) progress: mpsc::Sender<Result<InstallSnapshotResponse, Status>>,
 }
@@ -32,7 +32,7 @@ impl SnapshotReceiver {
             return Err(Status::invalid_argument("a snapshot begins with its header"));
         };
         let SnapshotHeader { hello, shard, raft, data_bytes } = header;
-        let Accepted { peer, .. } = self.greeter.check(hello, self.proven).await?;
+        let Accepted { peer, .. } = self.greeter.check(hello, &self.caller).await?;
         let shard = ShardId(shard);
         let Some(status) = self.context.board.get(shard) else {
             return Err(Status::failed_precondition(format!(
