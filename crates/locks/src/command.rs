@@ -253,6 +253,12 @@ impl<'a> Command<'a> {
         Ok((caller, Command::decode(rest)?))
     }
 
+    /// Whether these bytes, if they encode a command, may leave a mark in what is remembered without
+    /// a grant that ends.
+    pub(crate) fn may_leave_mark(bytes: &[u8]) -> bool {
+        matches!(bytes.first(), Some(&(tag::GIVE_UP | tag::CLOSE_SESSION)))
+    }
+
     /// Appends the command's tag and fields to `into`.
     pub fn encode(&self, into: &mut Vec<u8>) {
         into.reserve(self.bytes_max());
