@@ -79,7 +79,7 @@ impl<'a> Caller<'a> {
     }
 
     /// Takes the caller off the front of an encoded command. Returns the rest too.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn split(bytes: &'a [u8]) -> Result<(Caller<'a>, &'a [u8]), DecodeError> {
         match bytes.first() {
             Some(&tag @ (tag::AS | tag::AS_WITHIN)) => Caller::decode(tag, &bytes[1..]),
@@ -247,7 +247,7 @@ impl<'a> Command<'a> {
     ///
     /// # Errors
     /// If the bytes are malformed or a field is outside its limits.
-    #[inline]
+    #[inline(always)]
     pub fn decode_as(bytes: &'a [u8]) -> Result<(Caller<'a>, Command<'a>), DecodeError> {
         let (caller, rest) = Caller::split(bytes)?;
         Ok((caller, Command::decode(rest)?))

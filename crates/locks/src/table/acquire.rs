@@ -140,7 +140,7 @@ impl LockTable {
     ///
     /// # Errors
     /// The refusal, if there is no place for it.
-    #[inline]
+    #[inline(always)]
     #[expect(clippy::result_large_err, reason = "a refusal is common: a box would allocate")]
     fn place(&self, ask: &Ask<'_>) -> Result<Place, Outcome> {
         let session = match ask.session {

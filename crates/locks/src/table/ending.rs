@@ -255,6 +255,7 @@ impl LockTable {
     }
 
     /// Removes a grant, in force or ended, from the indexes of tokens and requests.
+    #[inline]
     fn unindex_grant(&mut self, token: u64, request: RequestId, grant: Ref) {
         let of_request = self.tokens.window_ref(token).unwrap_or(grant);
         self.requests.remove(hash_request(request), of_request.pack());

@@ -38,9 +38,9 @@ impl Shares {
         Shares { entries: HashTable::new() }
     }
 
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
+    /// Whether no item of any identity is counted.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// The number of items, and of the marks among them.
