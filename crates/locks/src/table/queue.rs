@@ -95,6 +95,7 @@ impl LockTable {
         effects: &mut Effects,
     ) -> Outcome {
         let given_up = planted_bugs::is_buried(given_up);
+        let principal = planted_bugs::cancelling_principal(principal);
         let found = self.find_request(request, principal);
         if given_up
             && let Some(owner) = self.buried_for(found, principal, name)
