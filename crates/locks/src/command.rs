@@ -79,7 +79,7 @@ impl<'a> Caller<'a> {
     }
 
     /// Takes the caller off the front of an encoded command. Returns the rest too.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn split(bytes: &'a [u8]) -> Result<(Caller<'a>, &'a [u8]), DecodeError> {
         match bytes.first() {
             Some(&tag @ (tag::AS | tag::AS_WITHIN)) => Caller::decode(tag, &bytes[1..]),
@@ -247,10 +247,16 @@ impl<'a> Command<'a> {
     ///
     /// # Errors
     /// If the bytes are malformed or a field is outside its limits.
-    #[inline]
+    #[inline(always)]
     pub fn decode_as(bytes: &'a [u8]) -> Result<(Caller<'a>, Command<'a>), DecodeError> {
         let (caller, rest) = Caller::split(bytes)?;
         Ok((caller, Command::decode(rest)?))
+    }
+
+    /// Whether these bytes, if they encode a command, may leave a mark in what is remembered without
+    /// a grant that ends.
+    pub(crate) fn may_leave_mark(bytes: &[u8]) -> bool {
+        matches!(bytes.first(), Some(&(tag::GIVE_UP | tag::CLOSE_SESSION)))
     }
 
     /// Appends the command's tag and fields to `into`.

@@ -80,6 +80,13 @@ pub(crate) fn releasing_principal(shipped: &str) -> &str {
     if planted::is(Bug::OtherIdentityReleases) { "" } else { shipped }
 }
 
+/// The identity that gives up a request. With [`Bug::OtherIdentityCancels`] any identity ends the
+/// waits of all.
+#[inline]
+pub(crate) fn cancelling_principal(shipped: &str) -> &str {
+    if planted::is(Bug::OtherIdentityCancels) { "" } else { shipped }
+}
+
 /// A count that must exist, because its row does. With [`Bug::QuotaNotRestored`] it may be missing.
 #[inline]
 pub(crate) fn counted<T>(shipped: Option<T>) -> Option<T> {

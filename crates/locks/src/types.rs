@@ -21,6 +21,10 @@ pub const REQUEST_MEMORY_MS: u64 = 30_000;
 /// At most this many ended grants, and as many ended sessions, are remembered. The oldest are
 /// forgotten first.
 pub const REQUEST_MEMORY_MAX: usize = 1 << 20;
+/// The share of one identity in that. It leaves at most this many tombstones of requests, and as many
+/// ends of sessions that this shard does not know. What it has above its share is not remembered
+/// where that would push out what an identity below its share needs.
+pub const REQUEST_MEMORY_SHARE: usize = REQUEST_MEMORY_MAX / 16;
 /// Shortest and longest claim TTL, in milliseconds: 100 ms and 60 s.
 pub const CLAIM_TTL_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
 /// At most this many tokens of grants that other callers ended are remembered per life of a session.
@@ -287,7 +291,9 @@ pub enum Outcome {
     /// Acquire: the request conflicts with a present use. Either the name is a semaphore with
     /// another limit, or the request id is in use for another name.
     Conflict(&'static str),
-    /// Acquire: a bound of the table is reached, for example the waiters of one name.
+    /// Acquire: a bound of the table is reached, for example the waiters of one name. CancelWait and
+    /// CloseSession: the identity has left its [share](REQUEST_MEMORY_SHARE) of what is remembered.
+    /// Nothing was done.
     Full(&'static str),
     /// Acquire: the quota of the identity is reached.
     OverQuota {

@@ -30,6 +30,7 @@ pub enum Bug {
     ClaimIgnored,
     HashOfGoneKept,
     OtherIdentityReleases,
+    OtherIdentityCancels,
     QuotaNotRestored,
     // Planted in `shard`.
     ReadContextReused,
@@ -80,6 +81,7 @@ impl Bug {
         Bug::ClaimIgnored,
         Bug::HashOfGoneKept,
         Bug::OtherIdentityReleases,
+        Bug::OtherIdentityCancels,
         Bug::QuotaNotRestored,
         Bug::ReadContextReused,
         Bug::ReadsWhileDeposed,

@@ -98,13 +98,24 @@ impl LockTable {
         Outcome::Queued
     }
 
-    /// The refusal that an encoded command would get now because of its caller's quota. `None` for
-    /// all commands that get any other answer, a retry of a granted acquire included.
+    /// The refusal that an encoded command would get at this shard time because of its caller's
+    /// quota, or of its share of what is remembered. `None` for all commands that get any other
+    /// answer, a retry of a granted acquire included.
     ///
     /// A leader asks before it proposes, so that an identity at its quota cannot fill the log. It is
     /// no promise: when the command is applied, [`apply_as`](Self::apply_as) decides again.
-    pub fn over_quota(&self, command: &[u8]) -> Option<Outcome> {
-        let (Caller { principal, quota }, _) = Caller::split(command).ok()?;
+    ///
+    /// Commands that are under way do not count. So an acquire right behind a release of the same
+    /// identity may be refused, although it would be granted once the release is applied. Its caller
+    /// tries again.
+    pub fn over_quota(&self, command: &[u8], shard_ms: u64) -> Option<Outcome> {
+        let (Caller { principal, quota }, rest) = Caller::split(command).ok()?;
+        if principal.is_empty() {
+            return None;
+        }
+        if Command::may_leave_mark(rest) {
+            return self.over_share(principal, rest, shard_ms);
+        }
         if quota == Quota::default() {
             return None;
         }
@@ -129,7 +140,7 @@ impl LockTable {
     ///
     /// # Errors
     /// The refusal, if there is no place for it.
-    #[inline]
+    #[inline(always)]
     #[expect(clippy::result_large_err, reason = "a refusal is common: a box would allocate")]
     fn place(&self, ask: &Ask<'_>) -> Result<Place, Outcome> {
         let session = match ask.session {

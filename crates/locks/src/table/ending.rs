@@ -5,11 +5,12 @@
 //! waiter is next is decided in `queue.rs`.
 
 use super::LockTable;
-use super::finding::{is_own_memory, principal_of};
+use super::finding::{Known, Use, is_own_memory, principal_of};
 use super::index::Ref;
 use super::principals::Counted;
-use super::recent::{EndedGrant, EndedSession};
+use super::recent::{EndedGrant, EndedSession, Ring, RingItem};
 use super::rows::{GrantRow, Lease};
+use crate::command::Command;
 use crate::hash::{hash_principal, hash_request, hash_str};
 use crate::planted_bugs;
 use crate::tenure::{End, Parts};
@@ -19,6 +20,14 @@ use crate::types::*;
 /// does not pay for [`REQUEST_MEMORY_MS`] of backlog. It is more than a command usually adds. Items
 /// that are due and still there are ignored by lookups.
 const FORGET_PER_COMMAND: usize = 4;
+
+pub(super) const TOO_MANY_GIVEN_UP: Outcome = Outcome::Full(
+    "this identity gave up 65536 requests on this shard of late, and no more are remembered",
+);
+pub(super) const TOO_MANY_CLOSED: Outcome = Outcome::Full(
+    "this identity closed 65536 sessions on this shard of late, and no more are remembered",
+);
+const _: () = assert!(REQUEST_MEMORY_SHARE == 65_536);
 
 impl LockTable {
     pub(super) fn release(
@@ -104,11 +113,64 @@ impl LockTable {
     /// 2. The cancel arrives first and finds nothing to cancel.
     /// 3. The acquire arrives and is granted. Its client is gone, so the lock is blocked until the
     ///    lease runs out.
+    ///
+    /// The ring must [take it](super::recent::Ring::takes_mark).
     pub(super) fn bury(&mut self, request: RequestId, principal: u64, name: &str, ended_ms: u64) {
         self.make_room_for_ended_grant();
         let tombstone = EndedGrant::tombstone(request, hash_str(name), ended_ms);
         let tombstone = self.ended_grants.push(tombstone.of(principal));
         self.requests.insert(hash_request(request), tombstone.pack());
+    }
+
+    /// The identity, by its [hash](hash_principal), for which giving up a request would leave a
+    /// tombstone. `found` is the use of the request that the caller may know of.
+    pub(super) fn buried_for(
+        &self,
+        found: Option<Use>,
+        principal: &str,
+        name: &str,
+    ) -> Option<u64> {
+        match found {
+            None => Some(hash_principal(principal)),
+            Some(Use::Own(Ref::Waiting(waiter))) => {
+                let row = &self.waiters[waiter];
+                let is_it = &*self.locks[row.lock].name == name;
+                is_it.then(|| hash_principal(row.terms.principal()))
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// The refusal that an encoded cancel or close of this identity would get at this shard time,
+    /// because the identity has left its share of marks.
+    ///
+    /// Marks that are due are forgotten only with the next command, so while there are any, none is
+    /// refused. Otherwise an identity that is alone on a shard would be refused for ever.
+    pub(super) fn over_share(
+        &self,
+        principal: &str,
+        command: &[u8],
+        shard_ms: u64,
+    ) -> Option<Outcome> {
+        let owner = hash_principal(principal);
+        let (grants, sessions) = (&self.ended_grants, &self.ended_sessions);
+        if grants.takes_mark(owner) && sessions.takes_mark(owner) {
+            return None;
+        }
+        match Command::decode(command).ok()? {
+            Command::CancelWait { name, request_id, given_up: true } => {
+                let found = self.find_request(request_id, principal);
+                let owner = self.buried_for(found, principal, name)?;
+                let is_refused = !grants.takes_mark(owner) && !has_due(grants, shard_ms);
+                is_refused.then_some(TOO_MANY_GIVEN_UP)
+            }
+            Command::CloseSession { session } => {
+                let is_unknown = matches!(self.find_session(session, principal), Known::Nothing);
+                let is_refused = !sessions.takes_mark(owner) && !has_due(sessions, shard_ms);
+                (is_unknown && is_refused).then_some(TOO_MANY_CLOSED)
+            }
+            _ => None,
+        }
     }
 
     /// The answer to a token that does not hold the name for this identity.
@@ -171,21 +233,33 @@ impl LockTable {
         // a token is in the window of `Tokens`, `requests` refers to it by its short form and not to
         // the grant, so only `tokens` has to change. For an older token, `requests` refers to the
         // grant itself and has to change too.
-        self.make_room_for_ended_grant();
-        let remembered = EndedGrant::new(
-            request,
-            token,
-            hash_str(&self.locks[lock].name),
-            end.kind,
-            at.shard_ms,
-        );
-        let remembered = self.ended_grants.push(remembered.of(principal)).pack();
-        self.tokens.replace(token, Ref::Live(grant).pack(), remembered);
-        if self.tokens.window_ref(token).is_none() {
-            self.requests.replace(hash_request(request), Ref::Live(grant).pack(), remembered);
+        if self.ended_grants.takes(principal) {
+            self.make_room_for_ended_grant();
+            let remembered = EndedGrant::new(
+                request,
+                token,
+                hash_str(&self.locks[lock].name),
+                end.kind,
+                at.shard_ms,
+            );
+            let remembered = self.ended_grants.push(remembered.of(principal)).pack();
+            self.tokens.replace(token, Ref::Live(grant).pack(), remembered);
+            if self.tokens.window_ref(token).is_none() {
+                self.requests.replace(hash_request(request), Ref::Live(grant).pack(), remembered);
+            }
+        } else {
+            self.unindex_grant(token, request, Ref::Live(grant));
         }
         self.grants.remove(grant);
         lock
+    }
+
+    /// Removes a grant, in force or ended, from the indexes of tokens and requests.
+    #[inline]
+    fn unindex_grant(&mut self, token: u64, request: RequestId, grant: Ref) {
+        let of_request = self.tokens.window_ref(token).unwrap_or(grant);
+        self.requests.remove(hash_request(request), of_request.pack());
+        self.tokens.remove(token, grant.pack());
     }
 
     fn tenure_record(&self, grant: u32, at: Stamp, end: &End<'_>) -> Ended {
@@ -216,11 +290,16 @@ impl LockTable {
         }
     }
 
+    /// Remembers the end of a session, unless that would push out what an identity below its share
+    /// needs.
     pub(super) fn remember_session(&mut self, id: Box<str>, principal: &str, ended_ms: u64) {
+        let principal = hash_principal(principal);
+        if !self.ended_sessions.takes(principal) {
+            return;
+        }
         if self.ended_sessions.len() >= REQUEST_MEMORY_MAX {
             self.forget_oldest_session();
         }
-        let principal = hash_principal(principal);
         let ended = EndedSession { id: id.clone(), principal, ended_ms };
         let remembered = self.ended_sessions.push(ended);
         self.index_session(&id, remembered);
@@ -250,12 +329,11 @@ impl LockTable {
 
     fn forget_oldest_grant(&mut self) {
         if let Some((reference, ended)) = self.ended_grants.oldest() {
+            let (token, request) = (ended.token, ended.request());
             if ended.is_tombstone() {
-                self.requests.remove(hash_request(ended.request()), reference.pack());
+                self.requests.remove(hash_request(request), reference.pack());
             } else {
-                let of_request = self.tokens.window_ref(ended.token).unwrap_or(reference);
-                self.requests.remove(hash_request(ended.request()), of_request.pack());
-                self.tokens.remove(ended.token, reference.pack());
+                self.unindex_grant(token, request, reference);
             }
             self.ended_grants.pop();
         }
@@ -267,4 +345,10 @@ impl LockTable {
             self.ended_sessions.pop();
         }
     }
+}
+
+/// Whether the oldest item is due to be forgotten at this shard time.
+fn has_due<T: RingItem>(ring: &Ring<T>, shard_ms: u64) -> bool {
+    ring.oldest()
+        .is_some_and(|(_, oldest)| shard_ms >= oldest.ended_ms().saturating_add(REQUEST_MEMORY_MS))
 }

@@ -13,12 +13,13 @@
 //! With the number, the expiry names renewal 3, the lease is at renewal 4, and nothing happens.
 
 use super::LockTable;
+use super::ending::TOO_MANY_CLOSED;
 use super::finding::Known;
 use super::index::Ref;
 use super::principals::Counted;
 use super::rows::{Lease, SessionRow};
 use super::slab::NONE;
-use crate::hash::{hash_number, hash_str};
+use crate::hash::{hash_number, hash_principal, hash_str};
 use crate::planted_bugs;
 use crate::tenure::End;
 use crate::types::*;
@@ -149,6 +150,9 @@ impl LockTable {
         let released = match self.find_session(id, principal) {
             Known::Live(session) => self.end_session(at, session, EndKind::Released, effects),
             Known::Ended => 0,
+            Known::Nothing if !self.ended_sessions.takes_mark(hash_principal(principal)) => {
+                return TOO_MANY_CLOSED;
+            }
             Known::Nothing => {
                 // An acquire of this session may still be on its way. It must not bring the session
                 // back to life.

@@ -5,7 +5,8 @@
 //!
 //! - `acquire` and `queue` grant locks, `lease` keeps them alive, `ending` ends them.
 //! - `finding` finds rows, and says which of them an identity may touch.
-//! - `rows`, `slab`, `chain`, `index`, `tokens`, `recent`, `texts` and `principals` store them.
+//! - `rows`, `slab`, `chain`, `index`, `tokens`, `recent`, `shares`, `texts` and `principals` store
+//!   them.
 //! - `durable`, `header` and `records` turn rows into bytes, `hashing` and `sums` hash these.
 //! - `pages` and `order` serve reads of many rows.
 //!
@@ -28,6 +29,7 @@ mod queue;
 mod recent;
 mod records;
 mod rows;
+mod shares;
 mod slab;
 mod sums;
 #[cfg(test)]

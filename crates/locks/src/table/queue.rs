@@ -16,6 +16,7 @@
 
 use super::LockTable;
 use super::acquire::Claim;
+use super::ending::TOO_MANY_GIVEN_UP;
 use super::finding::Use;
 use super::index::Ref;
 use super::principals::Counted;
@@ -94,9 +95,17 @@ impl LockTable {
         effects: &mut Effects,
     ) -> Outcome {
         let given_up = planted_bugs::is_buried(given_up);
+        let principal = planted_bugs::cancelling_principal(principal);
+        let found = self.find_request(request, principal);
+        if given_up
+            && let Some(owner) = self.buried_for(found, principal, name)
+            && !self.ended_grants.takes_mark(owner)
+        {
+            return TOO_MANY_GIVEN_UP;
+        }
         // A request id that is in use for another name, or by another identity, counts as not
         // waiting.
-        match self.find_request(request, principal) {
+        match found {
             Some(Use::Own(Ref::Waiting(waiter)))
                 if &*self.locks[self.waiters[waiter].lock].name == name =>
             {

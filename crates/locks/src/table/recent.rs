@@ -9,9 +9,10 @@
 
 use super::header::{VERSION, WITH_PRINCIPAL};
 use super::index::Ref;
+use super::shares::Shares;
 use crate::codec::{DecodeError, Reader, Result, put_end, put_request, put_str, put_varint};
 use crate::hash::{hash_bytes, hash_str};
-use crate::types::{EndKind, RequestId};
+use crate::types::{EndKind, REQUEST_MEMORY_MAX, REQUEST_MEMORY_SHARE, RequestId};
 use std::collections::VecDeque;
 
 /// Items per block, and so per durable record. Frozen, because records depend on it.
@@ -28,6 +29,11 @@ pub(super) trait RingItem: Default {
     /// encodes it after the item, if any of its items has one.
     fn principal(&self) -> u64;
     fn set_principal(&mut self, principal: u64);
+    /// Whether an identity can leave such an item without having held anything. It then leaves a
+    /// bounded number of them.
+    fn is_mark(&self) -> bool;
+    /// Shard time of the end.
+    fn ended_ms(&self) -> u64;
 }
 
 /// A grant that ended; or, without a token, the tombstone of a request that was given up before it
@@ -123,6 +129,14 @@ impl RingItem for EndedGrant {
     fn set_principal(&mut self, principal: u64) {
         self.principal = principal;
     }
+
+    fn is_mark(&self) -> bool {
+        self.is_tombstone()
+    }
+
+    fn ended_ms(&self) -> u64 {
+        self.ended_ms
+    }
 }
 
 /// A session that was closed or whose lease ran out.
@@ -155,6 +169,15 @@ impl RingItem for EndedSession {
     fn set_principal(&mut self, principal: u64) {
         self.principal = principal;
     }
+
+    /// The end of a session that never began looks like any other.
+    fn is_mark(&self) -> bool {
+        true
+    }
+
+    fn ended_ms(&self) -> u64 {
+        self.ended_ms
+    }
 }
 
 /// The hash of an item with its principal.
@@ -175,6 +198,7 @@ pub(super) fn hash_item(number: u64, item: &impl RingItem) -> u64 {
 ///   the sum of `sums`.
 /// - A full block never changes, so it is hashed once, however many of its items were dropped
 ///   since.
+/// - `shares` counts the items by their identity.
 ///
 /// ```text
 ///  block 4                block 5               block 6
@@ -190,6 +214,7 @@ pub(super) struct Ring<T> {
     saved: std::ops::Range<u64>,
     sums: VecDeque<u64>,
     total: u64,
+    shares: Shares,
 }
 
 impl<T: RingItem> Ring<T> {
@@ -201,6 +226,7 @@ impl<T: RingItem> Ring<T> {
             saved: 0..0,
             sums: VecDeque::new(),
             total: 0,
+            shares: Shares::new(),
         }
     }
 
@@ -213,8 +239,24 @@ impl<T: RingItem> Ring<T> {
         self.first..self.next
     }
 
+    /// Whether the ring may forget its oldest item for one more of an identity, if it is full.
+    ///
+    /// An identity that has its share pushes out nothing of an identity that has less.
+    pub(super) fn takes(&self, principal: u64) -> bool {
+        let has_share = |principal| self.shares.of(principal).0 >= REQUEST_MEMORY_SHARE;
+        self.len() < REQUEST_MEMORY_MAX
+            || !has_share(principal)
+            || self.oldest().is_some_and(|(_, oldest)| has_share(oldest.principal()))
+    }
+
+    /// Whether an identity may leave one more [mark](RingItem::is_mark).
+    pub(super) fn takes_mark(&self, principal: u64) -> bool {
+        self.shares.of(principal).1 < REQUEST_MEMORY_SHARE && self.takes(principal)
+    }
+
     /// Adds an item. Returns its short name, for [`get`](Self::get).
     pub(super) fn push(&mut self, item: T) -> Ref {
+        self.shares.add(item.principal(), item.is_mark());
         if self.next.is_multiple_of(BLOCK) {
             self.blocks.push_back(Vec::new());
         } else if self.blocks.is_empty() {
@@ -238,6 +280,11 @@ impl<T: RingItem> Ring<T> {
     /// Drops the oldest item.
     pub(super) fn pop(&mut self) {
         assert!(self.first < self.next, "nothing to forget");
+        if !self.shares.is_empty() {
+            let oldest = self.at(self.first);
+            let (principal, is_mark) = (oldest.principal(), oldest.is_mark());
+            self.shares.remove(principal, is_mark);
+        }
         self.first += 1;
         if self.first.is_multiple_of(BLOCK) {
             self.blocks.pop_front();
@@ -418,6 +465,53 @@ fn blocks_with(items: &std::ops::Range<u64>) -> std::ops::Range<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    fn shares(ring: &Ring<EndedGrant>) -> [(usize, usize); 3] {
+        [0, 7, 8].map(|principal| ring.shares.of(principal))
+    }
+
+    fn counted(ring: &Ring<EndedGrant>) -> [(usize, usize); 3] {
+        let of = |principal| {
+            let items =
+                || ring.iter().map(|(_, item)| item).filter(move |i| i.principal == principal);
+            (items().count(), items().filter(|item| item.is_mark()).count())
+        };
+        [(0, 0), of(7), of(8)]
+    }
+
+    proptest! {
+        /// Items come and go, and the ring is saved and loaded.
+        #[test]
+        fn shares_are_of_the_items_that_a_ring_holds(
+            steps in prop::collection::vec((0..3usize, 0..2u64, 0..3u8), 0..600),
+        ) {
+            let mut ring = Ring::new();
+            for (owner, token, how) in steps {
+                if how == 0 && ring.len() > 0 {
+                    ring.pop();
+                } else {
+                    let item = EndedGrant::new(RequestId(1), token, 2, EndKind::Expired, 3);
+                    ring.push(item.of([0, 7, 8][owner]));
+                }
+            }
+            prop_assert_eq!(shares(&ring), counted(&ring));
+            let mut loaded = Ring::new();
+            loaded.load(ring.span(), REQUEST_MEMORY_MAX).unwrap();
+            for block in ring.block_span() {
+                let mut record = Vec::new();
+                ring.encode_block(block, &mut record);
+                let mut r = Reader::new(&record);
+                let version = r.byte().unwrap();
+                loaded.load_block(block, version, &mut r).unwrap();
+            }
+            prop_assert_eq!(shares(&loaded), shares(&ring));
+            while ring.len() > 0 {
+                ring.pop();
+            }
+            prop_assert!(ring.shares.is_empty(), "something is left of an identity");
+        }
+    }
 
     #[test]
     fn memory_of_what_ended_stays_small() {

@@ -106,6 +106,13 @@ impl Driver {
         self.table.apply_as(self.at, self.caller, &command, &mut self.effects)
     }
 
+    /// The refusal of a leader that is asked for this command.
+    pub fn over_quota(&self, command: Command<'_>) -> Option<Outcome> {
+        let mut bytes = Vec::new();
+        command.encode_as(self.caller, &mut bytes);
+        self.table.over_quota(&bytes, self.at.shard_ms)
+    }
+
     pub fn acquire(&mut self, ask: Ask<'_>) -> Outcome {
         self.apply(ask.command())
     }

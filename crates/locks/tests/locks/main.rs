@@ -12,4 +12,5 @@ mod model;
 mod pages;
 mod principals;
 mod queue;
+mod shares;
 mod twin;

@@ -385,22 +385,16 @@ fn a_quota_bounds_sessions_those_that_only_wait_included() {
 fn a_leader_refuses_what_the_table_would_refuse_and_nothing_else() {
     let mut d = Driver::new();
     d.by("ann").quota(1, 0, 0);
-    let encoded = |d: &Driver, command: Command<'_>| {
-        let mut bytes = Vec::new();
-        command.encode_as(d.caller, &mut bytes);
-        bytes
-    };
-    let first = encoded(&d, ask(1, "a").command());
-    assert_eq!(d.table.over_quota(&first), None);
+    let first = ask(1, "a").command();
+    assert_eq!(d.over_quota(first.clone()), None);
     d.hold(ask(1, "a"));
-    assert_eq!(d.table.over_quota(&first), None, "the retry of a grant");
-    let second = encoded(&d, ask(2, "b").command());
-    let refusal = d.table.over_quota(&second);
+    assert_eq!(d.over_quota(first), None, "the retry of a grant");
+    let refusal = d.over_quota(ask(2, "b").command());
     assert!(refusal.is_some());
     assert_eq!(refusal, Some(d.acquire(ask(2, "b"))));
     d.by("bob").quota(1, 0, 0);
-    assert_eq!(d.table.over_quota(&encoded(&d, ask(2, "b").command())), None);
-    assert_eq!(d.table.over_quota(b"no command"), None);
+    assert_eq!(d.over_quota(ask(2, "b").command()), None);
+    assert_eq!(d.table.over_quota(b"no command", d.at.shard_ms), None);
 }
 
 /// Regression: see the planted bug `QuotaNotRestored`.

@@ -281,7 +281,7 @@ impl Run {
 
         let mut encoded = Vec::new();
         command.encode_as(caller, &mut encoded);
-        let would_refuse = self.plain.over_quota(&encoded);
+        let would_refuse = self.plain.over_quota(&encoded, self.plain.shard_ms());
         let mut builder = BatchBuilder::new(stamp);
         builder.push(&encoded);
         let entry = builder.finish();

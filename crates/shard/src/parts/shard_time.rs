@@ -113,11 +113,6 @@ impl LeaderClock {
         self.from.get_or_insert(observation);
     }
 
-    /// Whether it has been started. Then the table has all that earlier leaders answered.
-    pub(crate) fn runs(&self) -> bool {
-        self.from.is_some()
-    }
-
     /// The stamp of an entry that is proposed now, while the table's shard time is `table_ms`.
     /// `None`: the clock does not run, and nothing may be proposed.
     pub(crate) fn shard_ms(&self, table_ms: u64, mono_ms: u64) -> Option<u64> {

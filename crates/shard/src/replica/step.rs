@@ -114,8 +114,9 @@ impl Replica {
         let reply = if let Some(leader) = &self.leader_state {
             if self.disk.hangs() {
                 Reply::NoLeader
-            } else if leader.clock.runs()
-                && let Some(refusal) = self.table.over_quota(&command)
+            } else if let Some(shard_ms) =
+                leader.clock.shard_ms(self.table.shard_ms(), self.now.mono_ms)
+                && let Some(refusal) = self.table.over_quota(&command, shard_ms)
             {
                 // The table would refuse it as it is now. Refused here, it costs no place in the
                 // log. Before the clock runs, the table may lack what the last leader answered.

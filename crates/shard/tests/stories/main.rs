@@ -84,6 +84,7 @@ stories! {
     session_lives
     claimed_grant
     given_up
+    identities
 }
 
 #[test]

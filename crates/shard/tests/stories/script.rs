@@ -28,11 +28,12 @@
 //! c1 close s1
 //! c1 hangs_up                          its stream is gone; nobody hears the answers
 //! ```
-//! Whatever a client asks goes to the leader, or with `at=n2` to a node.
+//! An operation is asked by an identity with `as=NAME`, whose quota of locks is `locks=N`. A cancel is of
+//! the client's own acquire, or `of=c2`. Whatever a client asks goes to the leader, or with `at=n2` to a node.
 
 use crate::stage::Stage;
 use datadriven::TestCase;
-use locks::{Command, LeaseId, Mode, RequestId, Token};
+use locks::{Caller, Command, LeaseId, Mode, Quota, RequestId, Token};
 use palisade_shard::{Input, Query, Wait};
 use routing::NodeId;
 use std::collections::BTreeMap;
@@ -198,9 +199,10 @@ impl Script {
             }
             "close" => Command::CloseSession { session: subject },
             "cancel" => {
+                let of = words.value("of").unwrap_or(client);
                 let acquire = self
                     .acquires
-                    .get(&(client.to_owned(), subject.to_owned()))
+                    .get(&(of.to_owned(), subject.to_owned()))
                     .ok_or("nothing to cancel")?;
                 Command::CancelWait {
                     name: subject,
@@ -214,7 +216,7 @@ impl Script {
             }
             other => return Err(format!("clients do not {other}")),
         };
-        self.propose(client, at, what, None, &command, None)
+        self.propose(client, at, what, &command, None, words)
     }
 
     fn acquire(
@@ -253,7 +255,7 @@ impl Script {
             claim_ttl_ms,
         };
         let wait = (wait_ms > 0).then_some(Wait { request_id, wait_ms });
-        self.propose(client, at, what, Some(name), &command, wait)
+        self.propose(client, at, what, &command, wait, words)
     }
 
     fn propose(
@@ -261,14 +263,23 @@ impl Script {
         client: &str,
         at: u64,
         what: String,
-        name: Option<&str>,
         command: &Command<'_>,
         wait: Option<Wait>,
+        words: &mut Words<'_>,
     ) -> Result<()> {
         locks::validate(command).map_err(|error| error.to_string())?;
+        let mut caller = Caller::of(words.value("as").unwrap_or_default());
+        if let Some(locks) = words.value("locks") {
+            let locks = locks.parse().map_err(|_| format!("{locks} is no number"))?;
+            caller.quota = Quota { locks, ..Quota::default() };
+        }
         let mut bytes = Vec::new();
-        command.encode(&mut bytes);
+        command.encode_as(caller, &mut bytes);
         let stage = self.stage()?;
+        let name = match command {
+            Command::Acquire { name, .. } => Some(*name),
+            _ => None,
+        };
         let ticket = stage.ask(client, at, what, name);
         stage.put(at, Input::Propose { ticket, command: bytes, wait, give_up_at_ms: u64::MAX });
         Ok(())

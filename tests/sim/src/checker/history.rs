@@ -209,7 +209,8 @@ pub enum Call {
         request: u64,
     },
     /// The same operation with a token, request or session of another identity, by a client that may
-    /// not touch it. It must be as if it had never been asked.
+    /// not touch it. It must be as if it had never been asked. Its outcome is [`Outcome::Refused`] only
+    /// if the answer is that to a token, request or session that never was.
     Attack(Box<Call>),
 }
 

@@ -108,7 +108,7 @@ impl Ask {
                     mode: mode.into(),
                     permits,
                     permit_limit,
-                    session_id: if session == 0 { String::new() } else { session_name(session) },
+                    session_id: session_id(session),
                     metadata: String::new(),
                     claim_ttl_ms,
                 })
@@ -227,6 +227,11 @@ pub(crate) fn request_of(request_id: &[u8]) -> u64 {
 
 fn request_id(request: u64) -> Vec<u8> {
     u128::from(request).to_be_bytes().into()
+}
+
+/// The id of a session. Empty for none, which is 0.
+pub(crate) fn session_id(session: u64) -> String {
+    if session == 0 { String::new() } else { session_name(session) }
 }
 
 fn session_name(session: u64) -> String {

@@ -183,12 +183,9 @@ impl World {
         };
         let tries = call.tries.max(call.retry.tries());
         let is_attack = matches!(call.purpose, Purpose::Attack);
-        let outcome = match &answer {
-            // These answers are given to any caller. They tell nothing, and change nothing.
-            Ok(
-                Done::Cancelled { held: None, was_waiting: false } | Done::Closed { released: 0 },
-            ) if is_attack => Outcome::Refused,
-            _ => outcome(&call.ask, &answer),
+        let outcome = match is_attack {
+            true => outcome_of_attack(&call.ask, &answer),
+            false => outcome(&call.ask, &answer),
         };
         let record = &mut self.history.operations[call.operation];
         record.tries = tries;
@@ -292,5 +289,26 @@ fn outcome(ask: &Ask, answer: &Answer) -> Outcome {
             ErrorClass::Fenced => Outcome::Fenced,
             ErrorClass::Unknown | ErrorClass::Internal => Outcome::Unknown,
         },
+    }
+}
+
+/// The outcome of an attack: refused, only if the answer is exactly that to a token, request or
+/// session that never was.
+fn outcome_of_attack(ask: &Ask, answer: &Answer) -> Outcome {
+    match (&ask.what, answer) {
+        (What::CancelWait { .. }, Ok(Done::Cancelled { held: None, was_waiting: false }))
+        | (What::CloseSession { .. }, Ok(Done::Closed { released: 0 })) => Outcome::Refused,
+        (What::Release { .. } | What::Renew { .. }, Err(error))
+            if error.code() == ErrorCode::NotOwner =>
+        {
+            Outcome::Refused
+        }
+        (What::Heartbeat { .. }, Err(error)) if error.code() == ErrorCode::SessionLost => {
+            Outcome::Refused
+        }
+        // The table was not asked, or not heard of.
+        (_, Err(error)) if error.class() == ErrorClass::TryLater => Outcome::NotDone,
+        (_, Err(error)) if error.class() == ErrorClass::FixInput => Outcome::Fenced,
+        _ => outcome(ask, answer),
     }
 }

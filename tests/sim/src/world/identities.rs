@@ -60,6 +60,17 @@ impl Identities {
         self.of_clients.get(&client).copied().unwrap_or_default()
     }
 
+    /// The principals of all clients with an identity.
+    pub(crate) fn principals(&self) -> BTreeSet<&'static str> {
+        let all = self.of_clients.values().map(|identity| identity.principal);
+        all.filter(|principal| !principal.is_empty()).collect()
+    }
+
+    /// The principal of a client. Empty if it has no identity.
+    pub(crate) fn principal(&self, client: u32) -> &'static str {
+        self.of(client).principal
+    }
+
     /// Notes which client asks for this acquire.
     pub(crate) fn note_asker(&mut self, client: u32, what: &What) {
         if let What::Acquire { request, .. } = what {

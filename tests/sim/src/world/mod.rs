@@ -18,6 +18,7 @@ mod gateway;
 mod identities;
 mod network;
 mod node;
+mod probes;
 mod reseed;
 mod state;
 mod topologies;

@@ -186,6 +186,7 @@ impl World {
                 self.dispatch(id, shard, outputs);
                 if has_applied {
                     self.judge_quotas(id, shard);
+                    self.probe(id, shard);
                 }
             }
             Err(fatal) => {

@@ -68,6 +68,7 @@ kinds! {
     BreakTold "end by another told to its session",
     ReleasedByAnother "lock released by another",
     Attacked "attack of another identity",
+    Probed "copy of a table attacked",
     OverQuota "acquire over a quota",
     Claimed "queued grant claimed",
     DiedInQueue "client dead before its turn",
