@@ -181,8 +181,11 @@ async fn everything_of_the_old_authorities_is_replaced_under_load_and_no_operati
     .await;
     shared.goes_on(&mut workers).await;
     assert_eq!(new.shown(&cluster).await, certificates);
-    let left = connections(&cluster).intersection(&of_the_old).count();
-    println!("{left} of {} connections of the old authorities are left", of_the_old.len());
+    eventually("no connection of the old authorities is left", async || {
+        connections(&cluster).is_disjoint(&of_the_old).then_some(())
+    })
+    .await;
+    shared.goes_on(&mut workers).await;
     assert!(of_the_old.len() > CLIENTS, "clients, gateway and peers: {of_the_old:?}");
 
     // New clients and nodes work with the new certificates alone.
