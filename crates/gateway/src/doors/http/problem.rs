@@ -209,3 +209,47 @@ impl IntoResponse for Problem {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::ErrorClass;
+
+    /// The codes of the protocol.
+    fn codes() -> impl Iterator<Item = ErrorCode> {
+        (0..=100).filter_map(|code| ErrorCode::try_from(code).ok())
+    }
+
+    #[test]
+    fn the_status_says_what_the_class_says() {
+        assert!(codes().count() > 10);
+        for code in codes() {
+            let expected: &[u16] = match code.class() {
+                ErrorClass::FixInput => &[400],
+                ErrorClass::TryLater => &[409],
+                ErrorClass::Fenced => &[412],
+                ErrorClass::Retry => &[429, 503],
+                ErrorClass::Unknown => &[504],
+                ErrorClass::Denied => &[401, 403],
+                ErrorClass::Internal => &[500],
+            };
+            assert!(expected.contains(&status(code).as_u16()), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn the_headers_say_when_to_try_again_and_how_to_sign_in() {
+        for code in codes() {
+            for (retry_after_ms, seconds) in [(0, "1"), (1, "1"), (1_001, "2")] {
+                let error = Error { retry_after_ms, ..Error::new(code, "why") };
+                let response = Problem::from(error).into_response();
+                let header = |name| response.headers().get(name).map(|value| value.as_bytes());
+                let is_retry = code.class() == ErrorClass::Retry;
+                assert_eq!(header(RETRY_AFTER), is_retry.then_some(seconds.as_bytes()), "{code:?}");
+                let signs_in = code == ErrorCode::Unauthenticated;
+                assert_eq!(header(WWW_AUTHENTICATE), signs_in.then_some(&b"Bearer"[..]));
+                assert_eq!(header(CACHE_CONTROL), Some(&b"no-store"[..]));
+            }
+        }
+    }
+}
