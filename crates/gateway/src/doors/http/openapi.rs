@@ -161,7 +161,7 @@ fn listed(list: &mut Value) -> &mut Vec<Value> {
     list.as_array_mut().expect("each route has a list of parameters")
 }
 
-/// Takes the links of Rust's documentation out of descriptions: [`Grant`] becomes `Grant`.
+/// Takes the square brackets of links to Rust's items out of descriptions.
 fn without_links(mut value: Value) -> Value {
     match &mut value {
         Value::Object(fields) => {
