@@ -1,7 +1,7 @@
 //! Starting and stopping a gateway.
 
-use crate::doors::grpc::{Locks, server};
-use crate::doors::probes;
+use crate::doors::single::Single;
+use crate::doors::{probes, server};
 use crate::error::GatewayError;
 use crate::identities::Identities;
 use crate::leave;
@@ -101,12 +101,12 @@ impl Gateway {
         if let Some(tls) = tls.clone() {
             tasks.spawn(follow(tls, router.clone(), ending.clone()));
         }
-        let locks = Locks::new(router.clone(), ending.clone());
+        let single = Single { router: router.clone(), ending: ending.clone() };
         tasks.spawn(server::serve(
             listener,
             tls.clone(),
             router.clone(),
-            locks,
+            single,
             reflection,
             ending.clone(),
         ));

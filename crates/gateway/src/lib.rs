@@ -14,8 +14,8 @@
 //!
 //! ```text
 //! doors ──► admission ──► calls ──► core ──► nodes
-//! gRPC      permitted?    drives    route,    one stream for
-//!           room?         calls     retry     short operations,
+//! gRPC,     permitted?    drives    route,    one stream for
+//! HTTP      room?         calls     retry     short operations,
 //!                                             one for waits
 //! ```
 //!

@@ -18,6 +18,12 @@ pub(crate) const CONNECTION_STREAMS_MAX: usize = 16;
 /// HTTP/2 streams of one connection, each a call or a stream. The client itself holds the excess
 /// back. The bound is high enough that waits and streams leave about half for short calls.
 pub(crate) const HTTP2_STREAMS_MAX: u32 = 1_024;
+/// Size of the headers of one request.
+pub(crate) const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// Size of the body of a request over HTTP. A larger one is refused.
+pub(crate) const HTTP_BODY_BYTES_MAX: usize = 64 << 10;
+/// Time for the body of a request over HTTP to come.
+pub(crate) const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Unanswered operations of one connection's streams, waits aside. The streams of the connection
 /// share them, and the excess is refused with BUSY.
 pub(crate) const STREAM_OPS_MAX: usize = 4_096;

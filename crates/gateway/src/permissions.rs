@@ -1,7 +1,8 @@
-//! The permission that each method and each operation needs: one table.
+//! The permission that each method, each route and each operation needs: one table.
 //!
 //! A method that is not in the table is not served. A test walks the descriptors of both protocols
-//! and fails for any method, or operation of a stream, without a row.
+//! and fails for any method, or operation of a stream, without a row. The routes of HTTP are made
+//! from their rows, and need what the method of gRPC needs that does the same.
 
 use access::Verb;
 use wire::OperationKind;
@@ -57,6 +58,23 @@ pub(crate) const METHODS: &[(&str, Method)] = &[
     ("/palisade.internal.v1.PeerService/Greet", Method::Inside),
     ("/palisade.internal.v1.PeerService/Deliver", Method::Inside),
     ("/palisade.internal.v1.PeerService/InstallSnapshot", Method::Inside),
+];
+
+/// All routes of the door for HTTP: the method and the path of a request, and what it is. The door
+/// is made from this table, so that there is no route without a row.
+pub(crate) const ROUTES: &[(&str, &str, Method)] = &[
+    ("POST", "/v1/acquire", Method::Operation(OperationKind::Acquire)),
+    ("POST", "/v1/renew", Method::Operation(OperationKind::Renew)),
+    ("POST", "/v1/release", Method::Operation(OperationKind::Release)),
+    ("POST", "/v1/break", Method::Operation(OperationKind::Break)),
+    ("GET", "/v1/check", Method::Operation(OperationKind::Check)),
+    ("GET", "/v1/history", Method::Operation(OperationKind::History)),
+    ("GET", "/v1/locks", Method::Operation(OperationKind::List)),
+    ("POST", "/v1/sessions", Method::Operation(OperationKind::OpenSession)),
+    ("POST", "/v1/sessions/{id}/heartbeat", Method::Operation(OperationKind::Heartbeat)),
+    ("DELETE", "/v1/sessions/{id}", Method::Operation(OperationKind::CloseSession)),
+    ("GET", "/v1/cluster", Method::Operation(OperationKind::ClusterStatus)),
+    ("GET", "/openapi.json", Method::Open),
 ];
 
 /// The row of a method, by its path. `None` if it is in no row, so that nothing may call it.
@@ -134,6 +152,29 @@ mod tests {
             assert_eq!(method(path), Some(*row));
         }
         assert_eq!(method("/palisade.v1.LockService/New"), None);
+    }
+
+    #[test]
+    fn a_route_needs_what_its_method_needs() {
+        let of_grpc = |row: &Method| METHODS.iter().any(|(_, method)| method == row);
+        for (verb, path, row) in ROUTES {
+            assert!(matches!(*verb, "GET" | "POST" | "DELETE"), "{path}");
+            match row {
+                Method::Operation(kind) => {
+                    assert!(of_grpc(row), "{path}");
+                    // Only a read may be asked for again by a browser or a cache.
+                    assert_eq!(*verb == "GET", kind.is_read() && *path != "/v1/sessions", "{path}");
+                }
+                Method::Open => assert_eq!(*path, "/openapi.json"),
+                row => panic!("{path} is {row:?}"),
+            }
+        }
+        let operations = METHODS.iter().filter(|(_, row)| matches!(row, Method::Operation(_)));
+        for (path, row) in operations {
+            let has_route = ROUTES.iter().any(|(_, _, route)| route == row);
+            // Over HTTP a wait ends with its request, so there is nothing to cancel.
+            assert_eq!(has_route, !path.ends_with("/CancelWait"), "{path}");
+        }
     }
 
     #[test]

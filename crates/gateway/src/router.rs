@@ -10,6 +10,7 @@ use crate::leaving::Leaving;
 use crate::limits::COME_BACK_MAX;
 use crate::metrics::{Metrics, Present};
 use crate::nodes::{Nodes, Outcome};
+use crate::permissions::Method;
 use crate::visitor::Visitor;
 use access::Verb;
 use audit::{Audit, Kind};
@@ -26,7 +27,7 @@ use wire::OperationKind;
 use wire::internal::v1::{ClusterIdentity, ClusterResponse};
 use wire::limits::REQUEST_ID_BYTES;
 use wire::v1::operation::Op;
-use wire::v1::{Error, Operation};
+use wire::v1::{Error, ErrorCode, Operation};
 
 /// The state that all client streams share.
 #[derive(Debug)]
@@ -186,6 +187,30 @@ impl Router {
         count: impl FnOnce() -> u32,
     ) -> Result<(), Box<Error>> {
         identities::within_rate(visitor, kind, count, || self.now_ms())
+    }
+
+    /// Proves the identity of a visitor, if what it calls needs one. What an operation needs beside
+    /// that is checked with its name.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED if it has none, and PERMISSION_DENIED for what is not for clients.
+    pub(crate) fn enter(&self, visitor: &mut Visitor, of: Method) -> Result<(), Box<Error>> {
+        if self.identities.is_none() || of == Method::Open {
+            return Ok(());
+        }
+        if of == Method::Inside {
+            return Err(Box::new(Error::new(
+                ErrorCode::PermissionDenied,
+                "this method is for the processes of a cluster: dial a node with their certificates",
+            )));
+        }
+        self.prove_again(visitor)?;
+        match (of, visitor.caller.identity()) {
+            (Method::Known, Some(identity)) if identity.principal.is_anonymous() => {
+                Err(identities::no_identity())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether a visitor may do an operation. Binds the owner of an acquire to its identity.

@@ -4,7 +4,8 @@
 //! - A server that cannot take a connection pauses before it tries again, logs that once per spell,
 //!   and goes on by itself.
 //! - Some descriptors are left for the server's own use, and no source address takes all others.
-//! - A connection that does not send as much as HTTP/2 begins with is closed.
+//! - A connection that does not send as much as HTTP/2 begins with is closed. HTTP/1.1 has a time for
+//!   its headers too, which the server on the connection keeps.
 //! - TLS handshakes run beside each other and beside the accepting, bounded in number and time. A
 //!   source that begins many of them takes no place from the others.
 //!
@@ -40,6 +41,10 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 const SAID_EVERY: Duration = Duration::from_secs(10);
 /// Time for a connection to send the preface of HTTP/2. After it the connection is closed.
 const PREFACE_MAX: Duration = Duration::from_secs(10);
+/// The silence after which a connection is probed, the time between two probes, and how many may be
+/// lost. HTTP/2 has probes of its own. A client of HTTP/1.1 that is lost without a word would
+/// otherwise stay in a queue for as long as it wanted to wait.
+const PROBES: (Duration, Duration, u32) = (Duration::from_secs(20), Duration::from_secs(5), 3);
 /// Connections from one source, but no more than half of all. The excess is closed at once. The
 /// bound is high, because many clients can share one address.
 const SOURCE_MAX: usize = 4_096;
@@ -95,6 +100,9 @@ impl<S> Incoming<S> {
         tls: Option<Arc<dyn ServerSide>>,
         state: impl Fn(Option<&Arc<Certificate>>) -> S + Send + 'static,
     ) -> Incoming<S> {
+        if let Err(error) = probe_silent(&listener) {
+            tracing::warn!(%error, "clients that are lost without a word are not noticed");
+        }
         Incoming {
             handshakes: tls.map(|tls| Handshakes::new(tls, accepted.clone())),
             listener,
@@ -196,6 +204,16 @@ impl<S> Stream for Incoming<S> {
     }
 }
 
+/// Has silent connections probed. Each connection gets the settings of its listener.
+fn probe_silent(listener: &TcpListener) -> io::Result<()> {
+    use rustix::net::sockopt;
+    let (after, every, lost_max) = PROBES;
+    sockopt::set_tcp_keepidle(listener, after)?;
+    sockopt::set_tcp_keepintvl(listener, every)?;
+    sockopt::set_tcp_keepcnt(listener, lost_max)?;
+    Ok(sockopt::set_socket_keepalive(listener, true)?)
+}
+
 /// Whether an error concerns only the connection that was to be taken. The next one may then be
 /// taken at once.
 fn is_of_one_connection(error: &io::Error) -> bool {
@@ -280,6 +298,16 @@ mod tests {
         connection.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
         let more = tokio::time::timeout(2 * incoming.preface_max, connection.read_u8()).await;
         assert!(more.is_err(), "it waits for more: {more:?}");
+    }
+
+    #[tokio::test]
+    async fn silent_connections_are_probed() {
+        use rustix::net::sockopt;
+        let (incoming, address, _) = listening(2).await;
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let (tcp, _) = incoming.listener.accept().await.unwrap();
+        assert!(sockopt::socket_keepalive(&tcp).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&tcp).unwrap(), PROBES.0);
     }
 
     /// Regression: a machine has as many IPv6 addresses as it likes, and counted as many sources.

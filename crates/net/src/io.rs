@@ -37,7 +37,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Io<T> {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.bytes().poll_read(context, into) {
-            // A farewell of TLS that is missing is no error: HTTP/2 tells by itself where it ends.
+            // A farewell of TLS that is missing is no error: HTTP tells by itself where it ends.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Poll::Ready(Ok(()))
             }

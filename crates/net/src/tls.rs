@@ -24,8 +24,10 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// HTTP/2, the only protocol on our connections.
+/// HTTP/2, the protocol of gRPC.
 const ALPN: &[u8] = b"h2";
+/// The protocols on the port for clients. The first one is taken if a client speaks both.
+const ALPN_OF_CLIENTS: [&[u8]; 2] = [ALPN, b"http/1.1"];
 
 /// Why files cannot be used for TLS. Each names the file.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -159,19 +161,20 @@ impl ServerTls {
                 client_verifier(authorities(ca)?, |builder| builder)?
             }
         };
-        ServerTls::new(own, certificate, verifier)
+        ServerTls::new(own, certificate, verifier, &ALPN_OF_CLIENTS)
     }
 
     fn new(
         own: CertifiedKey,
         certificate: Certificate,
         verifier: Arc<dyn ClientCertVerifier>,
+        protocols: &[&[u8]],
     ) -> Result<ServerTls, TlsError> {
         let mut config = ServerConfig::builder_with_provider(PROVIDER.clone())
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(verifier.clone())
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(ServerTls { config: Arc::new(config), verifier, certificate: Arc::new(certificate) })
@@ -278,7 +281,7 @@ impl InsideTls {
             })?;
         verifier = Arc::new(OfCluster { inner: verifier, cluster: role.cluster.clone() });
         let client = ClientTls { roots, own: Some(Arc::new(SingleCertAndKey::from(own.clone()))) };
-        let server = ServerTls::new(own, certificate, verifier)?;
+        let server = ServerTls::new(own, certificate, verifier, &[ALPN])?;
         Ok(InsideTls { server, client, role: role.clone() })
     }
 
@@ -462,4 +465,28 @@ fn client_verifier(
 
 fn now_s() -> i64 {
     i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+
+    #[test]
+    fn only_the_port_for_clients_speaks_http_1_1() {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let mut params = CertificateParams::default();
+        let uri = "palisade://prod/node/3";
+        params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
+        let key = KeyPair::generate().unwrap();
+        let file = |name: &str, text: String| File { name: name.into(), bytes: text.into() };
+        let cert = file("cert", params.signed_by(&key, &ca).unwrap().pem());
+        let (key, ca) = (file("key", key.serialize_pem()), file("ca", ca.pem()));
+        let clients = ServerTls::load(&cert, &key, ClientCertificates::No).unwrap();
+        assert_eq!(clients.config.alpn_protocols, [&b"h2"[..], b"http/1.1"]);
+        let inside = InsideTls::load(&cert, &key, &ca, &uri.parse().unwrap()).unwrap();
+        assert_eq!(inside.server.config.alpn_protocols, [b"h2"]);
+    }
 }

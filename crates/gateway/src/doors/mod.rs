@@ -1,5 +1,12 @@
 //! The ways into a gateway. Each door translates its protocol into operations with a caller, and
 //! answers back. What an operation means, it leaves to the core.
+//!
+//! Clients come to one socket (`server`), past the table of permissions (`doorman`), to one of two
+//! doors: `grpc` or `http`. What both do around a call is in `single`.
 
+mod doorman;
 pub(crate) mod grpc;
+mod http;
 pub(crate) mod probes;
+pub(crate) mod server;
+pub(crate) mod single;

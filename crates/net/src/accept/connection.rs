@@ -16,10 +16,10 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-/// The first byte of a client that speaks TLS. HTTP/2 begins with `PRI`.
+/// The first byte of a client that speaks TLS. HTTP/2 begins with `PRI`, and HTTP/1.1 with a method.
 const TLS_HANDSHAKE: u8 = 0x16;
-/// The length of the preface with which each HTTP/2 connection begins. The shortest request for a
-/// page of metrics is about as long.
+/// The length of the preface with which each HTTP/2 connection begins. The shortest request of
+/// HTTP/1.1 is about as long.
 const PREFACE_BYTES: usize = 24;
 
 /// An accepted connection, closed if it does not begin in time, or speaks TLS where there is none.

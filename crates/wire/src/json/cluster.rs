@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 /// A cluster, by all reports that one gateway could get.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ClusterStatus {
     /// The name of the cluster.
     pub cluster: String,
@@ -27,6 +28,7 @@ pub struct ClusterStatus {
 
 /// One node of a cluster.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Node {
     /// The id of the node.
     pub node: u64,
@@ -51,6 +53,7 @@ pub struct Node {
 
 /// One shard, over all its replicas that answered.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Shard {
     /// The number of the shard.
     pub shard: u32,
@@ -79,6 +82,7 @@ pub struct Shard {
 
 /// A member of a shard's Raft group.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Member {
     /// The node of the member.
     pub node: u64,
@@ -94,6 +98,7 @@ pub struct Member {
 
 /// A replica that answered.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Replica {
     /// The node of the replica.
     pub node: u64,

@@ -29,6 +29,7 @@ use serde::Serialize;
 
 /// A hold of a lock.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Grant {
     /// The name of the lock.
     pub resource_name: String,
@@ -86,6 +87,7 @@ impl From<&crate::v1::Grant> for Grant {
 
 /// One grant from its start to its end.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Tenure {
     /// The name of the lock.
     pub resource_name: String,
@@ -144,6 +146,7 @@ impl From<&crate::v1::Tenure> for Tenure {
 /// The holders of a name. The oldest holder's fields stand at the top, so that the common,
 /// exclusive case needs no list.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Check {
     /// The name of the lock.
     pub resource_name: String,
@@ -210,6 +213,7 @@ impl Check {
 
 /// A lease that was renewed.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Renewed {
     /// Unix milliseconds by the answering node's wall clock, for display.
     pub expires_at_ms: u64,
@@ -244,6 +248,7 @@ impl Renewed {
 
 /// A lock that was released.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Released {
     /// Whether the token had been released before, so that this was a retry.
     pub already_released: bool,
@@ -272,6 +277,7 @@ impl Released {
 
 /// The tenures of a name.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct History {
     /// The name of the lock.
     pub resource_name: String,
@@ -289,6 +295,7 @@ impl History {
 
 /// Locks that are held, by a prefix of their names.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Listing {
     /// The grants, by name and then by token.
     pub grants: Vec<Grant>,
@@ -314,6 +321,7 @@ impl From<&ListResponse> for Listing {
 
 /// A session that was opened.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SessionOpened {
     /// The id of the new session.
     pub session_id: String,
@@ -329,6 +337,7 @@ impl From<&OpenSessionResponse> for SessionOpened {
 
 /// A heartbeat of a session.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SessionRenewed {
     /// Shards that could not be asked: nothing was renewed there.
     pub failed_shards: Vec<u32>,
@@ -354,6 +363,7 @@ impl SessionRenewed {
 
 /// A session that was closed.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SessionClosed {
     /// The number of locks that ended with it.
     pub released: u32,
@@ -363,6 +373,7 @@ pub struct SessionClosed {
 
 /// A request that failed: the whole document is `{"error": {…}}`.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Failed {
     /// The code and the words of the error.
     pub error: Failure,
@@ -370,6 +381,7 @@ pub struct Failed {
 
 /// An error, and the way on.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Failure {
     /// A name of [`ErrorCode`](crate::v1::ErrorCode), or one of the program that answers.
     pub code: String,

@@ -1,120 +1,39 @@
 //! The door for gRPC: `LockService`, with its stream, and each operation as an RPC of its own.
 
-mod doorman;
-pub(crate) mod server;
 mod stream;
 
-use crate::core::{is_scan, mismatched_answer};
-use crate::identities;
-use crate::in_flight::InFlight;
-use crate::leaving::Unanswered;
+use crate::core::mismatched_answer;
+use crate::doors::single::Single;
 use crate::limits::{OWN_TIMEOUT_MS, RESULT_FRAMES_UNDER_WAY};
-use crate::record::Recorded;
-use crate::redact::redact;
-use crate::router::Router;
 use crate::visitor::Visitor;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
-use wire::OperationKind;
-use wire::limits::DEFAULT_TTL_MS;
 use wire::v1::lock_service_server::LockService;
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 use wire::v1::*;
 
 /// The gRPC service for clients.
-pub(crate) struct Locks {
-    router: Arc<Router>,
-    ending: watch::Receiver<bool>,
-}
+pub(crate) struct Locks(pub(crate) Single);
 
 impl Locks {
-    pub(crate) fn new(router: Arc<Router>, ending: watch::Receiver<bool>) -> Locks {
-        Locks { router, ending }
-    }
-
-    fn not_ending(&self) -> Result<(), Status> {
-        if *self.ending.borrow() {
-            return Err(Error::new(ErrorCode::ShuttingDown, stream::ENDING).into());
-        }
-        Ok(())
-    }
-
-    /// Counts and permits a call that is not an operation of the stream.
-    ///
-    /// * `count` is the number of operations that it counts as.
-    fn permit_call(
-        &self,
-        visitor: &Visitor,
-        kind: OperationKind,
-        count: impl FnOnce() -> u32,
-    ) -> Result<(), Box<Error>> {
-        self.router.within_rate_of(visitor, Some(kind), count)?;
-        self.router.permit_kind(visitor, kind, "")
-    }
-
-    /// Serves one operation as a call. If the caller hangs up this future is dropped, and a wait is
-    /// kept for its grace period.
+    /// Serves one operation as a call.
     async fn one<T>(
         &self,
         mut request: Request<T>,
         op: impl FnOnce(T) -> Op,
     ) -> Result<Answer, Status> {
-        self.not_ending()?;
         let (patience, visitor) = (timeout(request.metadata()), Visitor::take(&mut request));
         let mut operation = Operation::of(op(request.into_inner()));
         let wait_ms = operation.op.as_ref().map_or(0, Op::wait_ms);
         operation.timeout_ms = patience.map_or(0, |patience| timeout_ms(patience, wait_ms));
-        let refused = |error: Box<Error>| {
-            self.router.metrics.refused(&error);
-            Status::from(*error)
-        };
-        self.router.within_rate(&visitor, operation.op.as_ref()).map_err(refused)?;
-        if let Some(op) = &mut operation.op {
-            self.router.permit(&visitor, op).map_err(refused)?;
-        }
-        let answer = if wait_ms == 0 {
-            let _permit = self.router.admission.call().map_err(refused)?;
-            let op = operation.op.as_ref();
-            let scans = op.is_some_and(is_scan);
-            let _scan = scans.then(|| self.router.admission.scan()).transpose().map_err(refused)?;
-            let name = op.and_then(Op::name);
-            let redacted = name.is_some_and(|name| self.router.is_redacted(&visitor, name));
-            let recorded = op.and_then(|op| Recorded::of(&self.router.audit, &visitor, op));
-            let unanswered = match &mut operation.op {
-                Some(Op::Acquire(acquire)) => {
-                    let (leaving, now_ms) = (&self.router.leaving, self.router.now_ms());
-                    Unanswered::of(&visitor.caller, acquire, operation.timeout_ms, leaving, now_ms)
-                }
-                _ => None,
-            };
-            let mut answer = self.router.serve(visitor.caller, operation).await;
-            if let Some(unanswered) = unanswered {
-                unanswered.answered(&answer);
-            }
-            if let Some(recorded) = recorded {
-                recorded.answered(&answer);
-            }
-            if redacted {
-                redact(&mut answer);
-            }
-            answer
-        } else {
-            let mut running =
-                InFlight::new(self.router.clone(), self.ending.clone(), visitor, true);
-            running.push(operation).map_err(refused)?;
-            let answered = running.only().await.map_err(refused)?;
-            answered
-                .and_then(|result| result.result)
-                .ok_or_else(|| Status::from(mismatched_answer()))?
-        };
-        match answer {
-            Answer::Error(error) => Err(error.into()),
-            answer => Ok(answer),
+        match self.0.operation(visitor, operation).await {
+            Ok(Answer::Error(error)) => Err(error.into()),
+            Ok(answer) => Ok(answer),
+            Err(refused) => Err((*refused).into()),
         }
     }
 }
@@ -146,14 +65,6 @@ fn timeout_ms(patience: Duration, wait_ms: u32) -> u32 {
     (all_ms - (all_ms / 10).min(100)).max(least_ms)
 }
 
-/// Makes a new session id. Nothing is sent to any node.
-fn open_session(request: &OpenSessionRequest) -> Result<OpenSessionResponse, Box<Error>> {
-    wire::check_session_options(&request.owner, request.ttl_ms, &request.metadata)?;
-    let id: u128 = rand::random();
-    let ttl_ms = if request.ttl_ms == 0 { DEFAULT_TTL_MS } else { request.ttl_ms };
-    Ok(OpenSessionResponse { session_id: format!("{id:032x}"), ttl_ms })
-}
-
 macro_rules! answered {
     ($self:expr, $request:expr, $op:path, $answer:path) => {
         match $self.one($request, $op).await? {
@@ -171,13 +82,15 @@ impl LockService for Locks {
         &self,
         mut request: Request<Streaming<StreamRequest>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        self.not_ending()?;
+        let Single { router, ending } = &self.0;
+        let refused = |error: Box<Error>| Status::from(*error);
+        self.0.not_ending().map_err(refused)?;
         let visitor = Visitor::take(&mut request);
-        self.router.permit_stream(&visitor).map_err(|error| Status::from(*error))?;
-        let place = self.router.admission.stream(&visitor).map_err(|full| *full)?;
+        router.permit_stream(&visitor).map_err(refused)?;
+        let place = router.admission.stream(&visitor).map_err(|full| *full)?;
         let client = stream::Client { incoming: request.into_inner(), place, visitor };
         let (outgoing, frames) = mpsc::channel(RESULT_FRAMES_UNDER_WAY);
-        let (router, ending) = (self.router.clone(), self.ending.clone());
+        let (router, ending) = (router.clone(), ending.clone());
         tokio::spawn(async move {
             router.metrics.streams.inc();
             stream::serve(router.clone(), ending, client, outgoing).await;
@@ -218,15 +131,8 @@ impl LockService for Locks {
         &self,
         mut request: Request<OpenSessionRequest>,
     ) -> Result<Response<OpenSessionResponse>, Status> {
-        self.not_ending()?;
-        let received = std::time::Instant::now();
         let visitor = Visitor::take(&mut request);
-        let opened = self.permit_call(&visitor, OperationKind::OpenSession, || 1).and_then(|()| {
-            identities::bind_owner(&visitor, &mut request.get_mut().owner)?;
-            open_session(request.get_ref())
-        });
-        let code = opened.as_ref().err().map(|error| error.code());
-        self.router.metrics.called(OperationKind::OpenSession, code, received.elapsed());
+        let opened = self.0.open_session(&visitor, request.into_inner());
         opened.map(Response::new).map_err(|error| (*error).into())
     }
 
@@ -273,22 +179,9 @@ impl LockService for Locks {
         &self,
         mut request: Request<ClusterStatusRequest>,
     ) -> Result<Response<ClusterStatusResponse>, Status> {
-        self.not_ending()?;
-        let received = std::time::Instant::now();
         let visitor = Visitor::take(&mut request);
-        let asked = || self.router.directory.replicas().len() as u32;
-        let permitted = self.permit_call(&visitor, OperationKind::ClusterStatus, asked);
-        let _scan = match permitted.and_then(|()| self.router.admission.scan()) {
-            Ok(place) => place,
-            Err(error) => {
-                let code = Some(error.code());
-                self.router.metrics.called(OperationKind::ClusterStatus, code, received.elapsed());
-                return Err((*error).into());
-            }
-        };
-        let status = crate::status::cluster_status(&self.router).await;
-        self.router.metrics.called(OperationKind::ClusterStatus, None, received.elapsed());
-        Ok(Response::new(status))
+        let status = self.0.cluster_status(&visitor).await;
+        status.map(Response::new).map_err(|error| (*error).into())
     }
 }
 

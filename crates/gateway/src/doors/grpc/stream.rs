@@ -6,6 +6,7 @@
 //!   are bounded too: above that bound the stream is not read.
 
 use crate::admission::StreamPlace;
+use crate::doors::single::ENDING;
 use crate::identities::work_of;
 use crate::in_flight::InFlight;
 use crate::limits::*;
@@ -24,10 +25,6 @@ use wire::v1::{Error, Operation, OperationResult, StreamRequest, StreamResponse}
 use wire::{Lateness, encoded_bytes};
 
 type Frames = mpsc::Sender<Result<StreamResponse, Status>>;
-
-/// The status that sends clients to another gateway.
-pub(crate) const ENDING: &str =
-    "this gateway is shutting down: go on through another with the same ids";
 
 /// The client's side of a stream.
 pub(crate) struct Client {

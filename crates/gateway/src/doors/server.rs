@@ -1,10 +1,15 @@
-//! The socket for clients and probes: gRPC. All limits of the transport are set here.
+//! The socket for clients and probes: gRPC, and HTTP with JSON. All limits of the transport are set
+//! here.
+//!
+//! A connection of HTTP/2 begins with a preface, by which both protocols are told apart.
 
-use super::Locks;
-use super::doorman::DoormanLayer;
 use crate::connection::Connection;
+use crate::doors::doorman::DoormanLayer;
+use crate::doors::grpc::Locks;
+use crate::doors::http;
+use crate::doors::single::Single;
 use crate::error::GatewayError;
-use crate::limits::{DESCRIPTORS_RESERVED, HTTP2_STREAMS_MAX};
+use crate::limits::{DESCRIPTORS_RESERVED, HEADER_BYTES_MAX, HTTP2_STREAMS_MAX};
 use crate::router::Router;
 use net::accept::{Incoming, connections_max};
 use net::tls::{Server, ServerSide};
@@ -12,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use wire::limits::{FRAME_BYTES_MAX, HTTP2_FRAME_BYTES_MAX};
@@ -20,7 +26,6 @@ use wire::v1::lock_service_server::LockServiceServer;
 const RESETS_MAX: usize = 256;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// The services that `grpc.health.v1` knows beside the whole server, which has no name.
 const HEALTH_SERVICES: [&str; 2] = ["", "palisade.v1.LockService"];
 /// How often the answers of `grpc.health.v1` are updated.
@@ -31,7 +36,7 @@ pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Server>>,
     router: Arc<Router>,
-    locks: Locks,
+    single: Single,
     reflection: bool,
     mut ending: watch::Receiver<bool>,
 ) -> Result<(), GatewayError> {
@@ -50,6 +55,9 @@ pub(crate) async fn serve(
     // Both versions are served, because tools ask for either.
     let v1 = reflection.then(|| described().build_v1()).transpose().map_err(reflected)?;
     let v1alpha = reflection.then(|| described().build_v1alpha()).transpose().map_err(reflected)?;
+    // Without identities, anybody on this machine may do everything.
+    let is_local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let local = is_local && router.identities.is_none();
     let reserve = DESCRIPTORS_RESERVED + 4 * router.cluster.nodes.len();
     let tls = tls.map(|tls| tls as Arc<dyn ServerSide>);
     let incoming =
@@ -65,8 +73,12 @@ pub(crate) async fn serve(
         .max_frame_size(HTTP2_FRAME_BYTES_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .accept_http1(true)
         .layer(DoormanLayer(router.clone()))
-        .add_service(LockServiceServer::new(locks).max_decoding_message_size(FRAME_BYTES_MAX))
+        .add_routes(Routes::from(http::routes(&single, local)))
+        .add_service(
+            LockServiceServer::new(Locks(single)).max_decoding_message_size(FRAME_BYTES_MAX),
+        )
         .add_service(health)
         .add_optional_service(v1)
         .add_optional_service(v1alpha)

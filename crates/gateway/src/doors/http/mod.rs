@@ -1,0 +1,293 @@
+//! The door for HTTP with JSON: each operation as a request.
+//!
+//! * The routes are made from the table of permissions, and the document of `openapi` too.
+//! * A wait is a request that is held. It ends with the connection of its client, or its stream.
+//! * Browsers may not use it. A request with a body has to say that it is JSON, and no answer
+//!   permits a page of another origin anything, so that no page can reach a gateway on the machine
+//!   of its reader.
+
+pub(crate) mod problem;
+
+mod openapi;
+mod requests;
+
+use super::doorman::is_grpc;
+use super::single::Single;
+use crate::core::mismatched_answer;
+use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_BODY_TIMEOUT};
+use crate::permissions::{Method, ROUTES};
+use crate::visitor::Visitor;
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{DefaultBodyLimit, FromRequest, Query, RawPathParams, Request};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, on};
+use problem::{Problem, Refused};
+use requests::{IDEMPOTENCY_KEY, with_nearest_field};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::net::IpAddr;
+use tonic::Status;
+use wire::OperationKind;
+use wire::json;
+use wire::v1::operation::Op;
+use wire::v1::operation_result::Result as Answer;
+use wire::v1::{CloseSessionRequest, Error, HeartbeatRequest, Operation, SessionLease};
+
+/// All routes. `local` says that they serve this machine only and everybody on it.
+pub(crate) fn routes(single: &Single, local: bool) -> axum::Router {
+    let mut routes = axum::Router::new().fallback(no_route);
+    for (verb, path, of) in ROUTES {
+        let door = Door { single: single.clone(), local, of: *of };
+        let serve = move |ids, request| door.clone().serve(ids, request);
+        let other = || async { Problem::from(Refused::OtherMethod) };
+        routes = routes.route(path, on(filter(verb), serve).fallback(other));
+    }
+    routes
+}
+
+fn filter(verb: &str) -> MethodFilter {
+    match verb {
+        "POST" => MethodFilter::POST,
+        "DELETE" => MethodFilter::DELETE,
+        _ => MethodFilter::GET,
+    }
+}
+
+/// The answer to what no route has, in the protocol of the request.
+async fn no_route(request: Request) -> Response {
+    if is_grpc(&request) {
+        return Status::unimplemented("this gateway has no such method").into_http();
+    }
+    Problem::from(Refused::NoRoute).into_response()
+}
+
+/// One route.
+#[derive(Clone)]
+struct Door {
+    single: Single,
+    local: bool,
+    of: Method,
+}
+
+/// What came with a request.
+struct Asked {
+    visitor: Visitor,
+    /// The session in the path; empty if the path has none.
+    session: String,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Door {
+    async fn serve(
+        self,
+        ids: Result<RawPathParams, RawPathParamsRejection>,
+        request: Request,
+    ) -> Response {
+        let answered = self.answer(ids, request).await;
+        let mut response = answered.unwrap_or_else(IntoResponse::into_response);
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+
+    async fn answer(
+        &self,
+        ids: Result<RawPathParams, RawPathParamsRejection>,
+        mut request: Request,
+    ) -> Result<Response, Problem> {
+        if self.local && !is_for_this_machine(&request) {
+            return Err(Refused::OtherHost.into());
+        }
+        let mut visitor = request.extensions_mut().remove::<Visitor>().unwrap_or_default();
+        self.single.router.enter(&mut visitor, self.of)?;
+        let Method::Operation(kind) = self.of else { return Ok(openapi::served()) };
+        let ids = ids.map_err(|_| invalid("the session in the path is no UTF-8"))?;
+        let session = ids.iter().next().map_or_else(String::new, |(_, id)| id.to_owned());
+        let (uri, headers) = (request.uri().clone(), request.headers().clone());
+        let body = body(request).await?;
+        self.operation(kind, Asked { visitor, session, uri, headers, body }).await
+    }
+
+    /// Serves an operation of this kind.
+    async fn operation(&self, kind: OperationKind, asked: Asked) -> Result<Response, Problem> {
+        match kind {
+            OperationKind::Acquire => {
+                let request = asked.json::<requests::Acquire>()?;
+                let op = Op::Acquire(request.into_operation(asked.request_id()?)?);
+                match self.ask(asked, op).await?.into_grant() {
+                    Some(grant) => document(json::Grant::from(&grant)),
+                    None => Err(mismatched_answer().into()),
+                }
+            }
+            OperationKind::Renew => {
+                let request = asked.json::<requests::Renew>()?;
+                match self.ask(asked, Op::Renew((&request).into())).await? {
+                    Answer::Renew(renewed) => {
+                        let requests::Renew { name, fencing_token } = request;
+                        document(json::Renewed::new(&name, fencing_token, &renewed))
+                    }
+                    _ => Err(mismatched_answer().into()),
+                }
+            }
+            OperationKind::Release => {
+                let request = asked.json::<requests::Release>()?;
+                match self.ask(asked, Op::Release((&request).into())).await? {
+                    Answer::Release(released) => {
+                        let requests::Release { name, fencing_token } = request;
+                        document(json::Released::new(&name, fencing_token, &released))
+                    }
+                    _ => Err(mismatched_answer().into()),
+                }
+            }
+            OperationKind::Break => {
+                let request = asked.json::<requests::Break>()?;
+                match self.ask(asked, Op::BreakLock(request.into())).await? {
+                    Answer::BreakLock(broken) => {
+                        document(json::Tenure::from(&broken.tenure.unwrap_or_default()))
+                    }
+                    _ => Err(mismatched_answer().into()),
+                }
+            }
+            OperationKind::Check => {
+                let request = asked.query::<requests::Check>()?;
+                match self.ask(asked, Op::Check((&request).into())).await? {
+                    Answer::Check(checked) => document(json::Check::new(&request.name, &checked)),
+                    _ => Err(mismatched_answer().into()),
+                }
+            }
+            OperationKind::History => {
+                let request = asked.query::<requests::History>()?;
+                match self.ask(asked, Op::History((&request).into())).await? {
+                    Answer::History(history) => {
+                        document(json::History::new(&request.name, &history.tenures))
+                    }
+                    _ => Err(mismatched_answer().into()),
+                }
+            }
+            OperationKind::List => {
+                let request = asked.query::<requests::List>()?;
+                match self.ask(asked, Op::List(request.into())).await? {
+                    Answer::List(listed) => document(json::Listing::from(&listed)),
+                    _ => Err(mismatched_answer().into()),
+                }
+            }
+            OperationKind::OpenSession => {
+                let request = asked.json::<requests::OpenSession>()?.into_request()?;
+                let opened = self.single.open_session(&asked.visitor, request)?;
+                document(json::SessionOpened::from(&opened))
+            }
+            OperationKind::Heartbeat => {
+                let requests::Heartbeat { shards } = asked.json()?;
+                let session = asked.session.clone();
+                let lease = |shard| SessionLease { shard, ..Default::default() };
+                let leases = shards.into_iter().map(lease).collect();
+                let op = Op::Heartbeat(HeartbeatRequest { session_id: session.clone(), leases });
+                match self.ask(asked, op).await? {
+                    Answer::Heartbeat(beat) => document(json::SessionRenewed::new(&session, &beat)),
+                    _ => Err(mismatched_answer().into()),
+                }
+            }
+            OperationKind::CloseSession => {
+                let shards = asked.query::<requests::CloseSession>()?.shards()?;
+                let session_id = asked.session.clone();
+                let request = CloseSessionRequest { session_id: session_id.clone(), shards };
+                match self.ask(asked, Op::CloseSession(request)).await? {
+                    Answer::CloseSession(closed) => {
+                        document(json::SessionClosed { released: closed.released, session_id })
+                    }
+                    _ => Err(mismatched_answer().into()),
+                }
+            }
+            OperationKind::ClusterStatus => {
+                let status = self.single.cluster_status(&asked.visitor).await?;
+                document(json::ClusterStatus::from(&status))
+            }
+            // No route has these.
+            OperationKind::CancelWait | OperationKind::ShardStatus => Err(Refused::NoRoute.into()),
+        }
+    }
+
+    /// Serves an operation of the protocol.
+    ///
+    /// # Errors
+    /// Its error.
+    async fn ask(&self, asked: Asked, op: Op) -> Result<Answer, Problem> {
+        match self.single.operation(asked.visitor, Operation::of(op)).await? {
+            Answer::Error(error) => Err(error.into()),
+            answer => Ok(answer),
+        }
+    }
+}
+
+impl Asked {
+    fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        match Json::from_bytes(&self.body) {
+            Ok(Json(request)) => Ok(request),
+            Err(rejection) => Err(invalid(with_nearest_field(rejection.body_text()))),
+        }
+    }
+
+    fn query<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        match Query::try_from_uri(&self.uri) {
+            Ok(Query(request)) => Ok(request),
+            Err(rejection) => Err(invalid(with_nearest_field(rejection.body_text()))),
+        }
+    }
+
+    /// The request id; empty if the request has no key.
+    fn request_id(&self) -> Result<Vec<u8>, Problem> {
+        let mut keys = self.headers.get_all(IDEMPOTENCY_KEY).iter();
+        match (keys.next(), keys.next()) {
+            (None, _) => Ok(Vec::new()),
+            (Some(key), None) => Ok(requests::request_id(key.as_bytes())?),
+            (Some(_), Some(_)) => {
+                Err(invalid("the header idempotency-key stands twice: leave one out"))
+            }
+        }
+    }
+}
+
+/// Whether a request names this machine. The page of a browser could name another host, whose
+/// address in the DNS then turns into that of this machine.
+fn is_for_this_machine(request: &Request) -> bool {
+    let header = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let authority = header.and_then(|host| host.parse::<axum::http::uri::Authority>().ok());
+    let host = authority.as_ref().map(|authority| authority.host()).or(request.uri().host());
+    let Some(host) = host else { return false };
+    let literal = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || literal.parse::<IpAddr>().is_ok()
+}
+
+/// The body of a request. It is empty where the method has none.
+async fn body(mut request: Request) -> Result<Bytes, Problem> {
+    if request.method() != axum::http::Method::POST {
+        return Ok(Bytes::new());
+    }
+    let content_type = request.headers().get(CONTENT_TYPE).and_then(|of| of.to_str().ok());
+    let essence = content_type.and_then(|of| of.split(';').next()).unwrap_or_default();
+    if !essence.trim().eq_ignore_ascii_case("application/json") {
+        return Err(Refused::NotJson.into());
+    }
+    DefaultBodyLimit::max(HTTP_BODY_BYTES_MAX).apply(&mut request);
+    match tokio::time::timeout(HTTP_BODY_TIMEOUT, Bytes::from_request(request, &())).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            Err(Refused::BodyTooLarge.into())
+        }
+        Ok(Err(_)) => Err(invalid("the body of the request broke off: send it again")),
+        Err(_) => Err(Refused::SlowBody.into()),
+    }
+}
+
+fn document(document: impl Serialize) -> Result<Response, Problem> {
+    Ok(Json(document).into_response())
+}
+
+fn invalid(message: impl Into<String>) -> Problem {
+    Error::invalid(message).into()
+}

@@ -1,0 +1,186 @@
+//! The OpenAPI document of the door for HTTP, made from the table of routes and the types of the
+//! requests and answers.
+
+use super::problem::{PROBLEM, Problem};
+use super::requests;
+use crate::permissions::{Method, ROUTES};
+use axum::body::Bytes;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+use std::sync::LazyLock;
+use wire::OperationKind;
+use wire::json as answers;
+
+/// The document as an answer.
+pub(super) fn served() -> Response {
+    static BYTES: LazyLock<Bytes> = LazyLock::new(|| document().to_string().into());
+    ([(CONTENT_TYPE, "application/json")], BYTES.clone()).into_response()
+}
+
+/// The document of all routes.
+pub(super) fn document() -> Value {
+    let settings = SchemaSettings::draft2020_12();
+    let mut schemas = settings
+        .with(|settings| settings.definitions_path = "/components/schemas".into())
+        .into_generator();
+    let mut paths = Map::new();
+    for (verb, path, of) in ROUTES {
+        let mut described = described(&mut schemas, *of);
+        if path.contains("{id}") {
+            let id = json!({ "name": "id", "in": "path", "required": true,
+                "description": "The id of the session.", "schema": { "type": "string" } });
+            listed(&mut described["parameters"]).push(id);
+        }
+        paths.entry(*path).or_insert_with(|| json!({}))[verb.to_lowercase()] = described;
+    }
+    let problem = schemas.subschema_for::<Problem>();
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Palisade",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Locks with leases and fencing tokens.",
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "paths": paths,
+        "security": [{}, { "bearer": [] }],
+        "components": {
+            "schemas": without_links(schemas.take_definitions(true).into()),
+            "responses": { "Problem": {
+                "description": "The request failed. `code` says why.",
+                "content": { PROBLEM: { "schema": problem } },
+            } },
+            "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer" } },
+        },
+    })
+}
+
+/// One route, without the parameters of its path.
+fn described(schemas: &mut SchemaGenerator, of: Method) -> Value {
+    use requests::*;
+    let Method::Operation(kind) = of else {
+        let schema = json!({ "type": "object" });
+        return route("openapi", "Shows this document.", &schema);
+    };
+    let name = kind.as_str();
+    match kind {
+        OperationKind::Acquire => {
+            let mut route = posted::<Acquire, answers::Grant>(schemas, name, "Takes a lock.");
+            let key = json!({ "name": IDEMPOTENCY_KEY, "in": "header",
+                "description": "A random word for this acquire. A retry with the same word leads \
+                    to no second grant.",
+                "schema": { "type": "string", "minLength": 1 } });
+            listed(&mut route["parameters"]).push(key);
+            route
+        }
+        OperationKind::Renew => {
+            posted::<Renew, answers::Renewed>(schemas, name, "Begins the lease of a lock anew.")
+        }
+        OperationKind::Release => {
+            posted::<Release, answers::Released>(schemas, name, "Lets a lock go.")
+        }
+        OperationKind::Break => {
+            posted::<Break, answers::Tenure>(schemas, name, "Ends what another holds.")
+        }
+        OperationKind::Check => {
+            queried::<Check, answers::Check>(schemas, name, "Shows who holds a lock.")
+        }
+        OperationKind::History => {
+            queried::<History, answers::History>(schemas, name, "Shows who held a lock.")
+        }
+        OperationKind::List => {
+            queried::<List, answers::Listing>(schemas, name, "Shows which locks are held.")
+        }
+        OperationKind::OpenSession => {
+            posted::<OpenSession, answers::SessionOpened>(schemas, name, "Makes a session.")
+        }
+        OperationKind::Heartbeat => {
+            posted::<Heartbeat, answers::SessionRenewed>(schemas, name, "Keeps a session.")
+        }
+        OperationKind::CloseSession => {
+            let summary = "Ends a session, with all that it holds on the shards.";
+            queried::<CloseSession, answers::SessionClosed>(schemas, name, summary)
+        }
+        OperationKind::ClusterStatus | OperationKind::CancelWait | OperationKind::ShardStatus => {
+            let answer = schemas.subschema_for::<answers::ClusterStatus>();
+            route(name, "Shows the state of the cluster.", answer.as_value())
+        }
+    }
+}
+
+/// A route with a body.
+fn posted<Q: JsonSchema, A: JsonSchema>(
+    schemas: &mut SchemaGenerator,
+    name: &str,
+    summary: &str,
+) -> Value {
+    let (request, answer) = (schemas.subschema_for::<Q>(), schemas.subschema_for::<A>());
+    let mut route = route(name, summary, answer.as_value());
+    let content = json!({ "application/json": { "schema": request } });
+    route["requestBody"] = json!({ "required": true, "content": content });
+    route
+}
+
+/// A route with a query.
+fn queried<Q: JsonSchema, A: JsonSchema>(
+    schemas: &mut SchemaGenerator,
+    name: &str,
+    summary: &str,
+) -> Value {
+    let (query, answer) = (Q::json_schema(schemas), schemas.subschema_for::<A>());
+    let mut route = route(name, summary, answer.as_value());
+    let required = query.get("required").and_then(Value::as_array);
+    let is_required = |name: &str| required.is_some_and(|all| all.iter().any(|one| one == name));
+    for (name, schema) in query.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        let parameter = json!({ "name": name, "in": "query", "required": is_required(name),
+            "description": schema.get("description"), "schema": schema });
+        listed(&mut route["parameters"]).push(parameter);
+    }
+    route
+}
+
+fn route(name: &str, summary: &str, answer: &Value) -> Value {
+    json!({
+        "operationId": name,
+        "summary": summary,
+        "parameters": [],
+        "responses": {
+            "200": {
+                "description": "It was done.",
+                "content": { "application/json": { "schema": answer } },
+            },
+            "default": { "$ref": "#/components/responses/Problem" },
+        },
+    })
+}
+
+fn listed(list: &mut Value) -> &mut Vec<Value> {
+    list.as_array_mut().expect("each route has a list of parameters")
+}
+
+/// Takes the square brackets of links to Rust's items out of descriptions.
+fn without_links(mut value: Value) -> Value {
+    match &mut value {
+        Value::Object(fields) => {
+            for (name, field) in fields.iter_mut() {
+                *field = match field.take() {
+                    Value::String(text) if name == "description" => {
+                        text.replace("[`", "`").replace("`]", "`").into()
+                    }
+                    field => without_links(field),
+                };
+            }
+        }
+        Value::Array(values) => {
+            values.iter_mut().for_each(|one| *one = without_links(one.take()));
+        }
+        _ => {}
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests;

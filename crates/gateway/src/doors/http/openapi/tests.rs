@@ -1,0 +1,203 @@
+//! The document has all routes and all fields, and `docs/reference/http.md` says the same.
+//!
+//! `PALISADE_BLESS=1 cargo test -p palisade-gateway --lib reference` writes the page anew.
+
+use super::*;
+use crate::doors::http::problem::{Refused, status};
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::PathBuf;
+use wire::v1::{self, ErrorCode};
+
+const PAGE: &str = "\
+# HTTP with JSON
+
+Every route of a gateway's port for clients, which speaks HTTP/1.1 and HTTP/2 beside gRPC.
+`GET /openapi.json` shows the same as OpenAPI 3.1. How to use it is in
+[HTTP](../guide/http.md).
+
+<!-- Written by `PALISADE_BLESS=1 cargo test -p palisade-gateway --lib reference`. -->
+
+## Routes
+";
+
+/// All routes of the document, as method and path.
+fn routes(document: &Value) -> BTreeSet<(String, String)> {
+    let paths = document["paths"].as_object().unwrap().iter();
+    let of = |(path, verbs): (&String, &Value)| {
+        let verbs = verbs.as_object().unwrap().keys();
+        verbs.map(|verb| (verb.to_uppercase(), path.clone())).collect::<Vec<_>>()
+    };
+    paths.flat_map(of).collect()
+}
+
+#[test]
+fn the_document_has_all_routes_and_no_others() {
+    let rows = ROUTES.iter().map(|(verb, path, _)| ((*verb).to_owned(), (*path).to_owned()));
+    assert_eq!(routes(&document()), rows.collect());
+}
+
+#[test]
+fn every_reference_in_the_document_leads_somewhere() {
+    fn references(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => {
+                if let Some(Value::String(to)) = fields.get("$ref") {
+                    found.push(to.clone());
+                }
+                fields.values().for_each(|field| references(field, found));
+            }
+            Value::Array(values) => values.iter().for_each(|one| references(one, found)),
+            _ => {}
+        }
+    }
+    let (document, mut found) = (document(), Vec::new());
+    references(&document, &mut found);
+    assert!(found.len() > 20, "{found:?}");
+    for to in found {
+        let pointer = to.strip_prefix('#').unwrap();
+        assert!(document.pointer(pointer).is_some(), "{to}");
+    }
+}
+
+#[test]
+fn the_document_has_every_field_of_the_answers() {
+    let document = document();
+    let schemas = &document["components"]["schemas"];
+    let tenure = answers::Tenure::from(&v1::Tenure::default());
+    let status = v1::ClusterStatusResponse {
+        nodes: vec![v1::NodeStatus::default()],
+        shards: vec![v1::ShardStatus {
+            members: vec![v1::Member::default()],
+            role: "leader".into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let status = serde_json::to_value(answers::ClusterStatus::from(&status)).unwrap();
+    let shard = &status["shards"][0];
+    let error = v1::Error { retry_after_ms: 1, ..v1::Error::held("held", 1, "bob") };
+    let of = |document: &dyn erased::Document| document.value();
+    for (name, sample) in [
+        ("Grant", of(&answers::Grant::from(&v1::Grant::default()))),
+        ("Renewed", of(&answers::Renewed::new("a", 1, &Default::default()))),
+        ("Released", of(&answers::Released::new("a", 1, &Default::default()))),
+        ("Check", of(&answers::Check::new("a", &Default::default()))),
+        ("History", of(&answers::History::new("a", &[]))),
+        ("Tenure", of(&tenure)),
+        ("Listing", of(&answers::Listing::from(&v1::ListResponse::default()))),
+        ("SessionOpened", of(&answers::SessionOpened::from(&Default::default()))),
+        ("SessionRenewed", of(&answers::SessionRenewed::new("s", &Default::default()))),
+        ("SessionClosed", of(&answers::SessionClosed { released: 0, session_id: "s".into() })),
+        ("Node", status["nodes"][0].clone()),
+        ("Replica", shard["replicas"][0].clone()),
+        ("Member", shard["members"][0].clone()),
+        ("Shard", shard.clone()),
+        ("ClusterStatus", status.clone()),
+        ("Problem", of(&Problem::from(error))),
+    ] {
+        let fields: BTreeSet<&String> = sample.as_object().expect(name).keys().collect();
+        let schema = &schemas[name]["properties"];
+        let told: BTreeSet<&String> = schema.as_object().expect(name).keys().collect();
+        assert_eq!(told, fields, "{name}");
+        for (field, schema) in schema.as_object().unwrap() {
+            assert!(schema.get("description").is_some(), "{name}.{field} has no description");
+        }
+    }
+}
+
+/// Answers of different types in one list.
+mod erased {
+    pub trait Document {
+        fn value(&self) -> serde_json::Value;
+    }
+
+    impl<D: serde::Serialize> Document for D {
+        fn value(&self) -> serde_json::Value {
+            serde_json::to_value(self).unwrap()
+        }
+    }
+}
+
+/// A description as one line.
+fn line(value: &Value) -> String {
+    let text = value["description"].as_str().unwrap_or_default();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The fields of a schema. `otherwise` says what stands for a field that has no value.
+fn fields(page: &mut String, schema: &Value, otherwise: &str) {
+    let required = schema["required"].as_array();
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let needed = required.is_some_and(|all| all.iter().any(|one| one == name));
+        let needed = if needed { "" } else { otherwise };
+        writeln!(page, "- `{name}`{needed}: {}", line(field)).unwrap();
+    }
+}
+
+fn page() -> String {
+    let document = document();
+    let schema_of = |content: &Value| {
+        let content = content["content"].as_object().unwrap().values().next().unwrap().clone();
+        let name = content["schema"]["$ref"].as_str().unwrap_or_default().to_owned();
+        name.rsplit('/').next().unwrap_or_default().to_owned()
+    };
+    let mut page = PAGE.to_owned();
+    for (verb, path, _) in ROUTES {
+        let route = &document["paths"][path][verb.to_lowercase()];
+        writeln!(page, "\n### {verb} {path}\n\n{}", route["summary"].as_str().unwrap()).unwrap();
+        let parameters = route["parameters"].as_array().unwrap();
+        if !parameters.is_empty() {
+            page.push('\n');
+        }
+        for parameter in parameters {
+            let (name, at) = (&parameter["name"], &parameter["in"]);
+            let needed = if parameter["required"] == true { "" } else { ", optional" };
+            let (name, at) = (name.as_str().unwrap(), at.as_str().unwrap());
+            writeln!(page, "- `{name}` ({at}{needed}): {}", line(parameter)).unwrap();
+        }
+        if let Some(body) = route.get("requestBody") {
+            page.push_str("\nFields of the body:\n\n");
+            fields(&mut page, &document["components"]["schemas"][schema_of(body)], " (optional)");
+        }
+        let answer = schema_of(&route["responses"]["200"]);
+        if !answer.is_empty() {
+            let anchor = answer.to_lowercase();
+            writeln!(page, "\nAnswers [{answer}](#{anchor}).").unwrap();
+        }
+    }
+    page.push_str("\n## Answers\n");
+    let requests = ["Acquire", "Renew", "Release", "Break", "OpenSession", "Heartbeat"];
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        if schema.get("properties").is_some() && !requests.contains(&name.as_str()) {
+            writeln!(page, "\n### {name}\n\n{}\n", line(schema)).unwrap();
+            let otherwise = if name == "Problem" { " (optional)" } else { " (or `null`)" };
+            fields(&mut page, schema, otherwise);
+        }
+    }
+    page.push_str(
+        "\n## Errors\n\nA request that fails is answered with a [Problem](#problem), as \
+         `application/problem+json`.\nStatus 429 and 503 have the header `retry-after`, in \
+         seconds.\n\n| `code` | status |\n|---|---|\n",
+    );
+    let codes = (0..=100).filter_map(|code| ErrorCode::try_from(code).ok());
+    for code in codes.filter(|code| *code != ErrorCode::Unspecified) {
+        writeln!(page, "| `{}` | {} |", code.name(), status(code)).unwrap();
+    }
+    for refused in Refused::ALL {
+        let (status, code, _) = refused.row();
+        writeln!(page, "| `{code}` | {status} |").unwrap();
+    }
+    page
+}
+
+#[test]
+fn the_reference_page_says_what_the_document_says() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/http.md");
+    let page = page();
+    if std::env::var_os("PALISADE_BLESS").is_some() {
+        std::fs::write(&path, &page).expect("write the page");
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(kept == page, "docs/reference/http.md is out of date: write it anew (see above)");
+}

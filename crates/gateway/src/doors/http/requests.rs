@@ -1,0 +1,394 @@
+//! The requests of the door for HTTP: their fields, and the operations that they become.
+//!
+//! * A field has the name that the same thing has in the answers, or on the command line.
+//! * Times are durations such as `"30s"`, or milliseconds in a field that ends in `_ms`.
+//! * A field that a request does not have is refused, with the name that was probably meant.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use std::time::Duration;
+use wire::limits::REQUEST_ID_BYTES;
+use wire::v1::{
+    AcquireRequest, BreakLockRequest, CheckRequest, Consistency, Error, HistoryRequest,
+    ListRequest, Mode, OpenSessionRequest, ReleaseRequest, RenewRequest,
+};
+
+/// The header with the id of an acquire, which its retries repeat.
+pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// Takes a lock.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Acquire {
+    /// The name of the lock: 1 to 512 bytes.
+    pub(super) name: String,
+    /// The owner that others see.
+    #[serde(default)]
+    owner: String,
+    /// The lock ends after this time without a renewal: `"100ms"` to `"24h"`. Default: 30 s.
+    ttl: Option<String>,
+    /// `ttl` in milliseconds.
+    ttl_ms: Option<u32>,
+    /// Waits in the queue for this time if another holds the lock: at most `"24h"`. Default: does
+    /// not wait.
+    wait: Option<String>,
+    /// `wait` in milliseconds.
+    wait_ms: Option<u32>,
+    /// How many may hold the lock at the same time. Default: `exclusive`.
+    mode: Option<LockMode>,
+    /// Of a semaphore: how many permits to take. Default: 1.
+    permits: Option<u32>,
+    /// Of a semaphore: how many permits there are.
+    permit_limit: Option<u32>,
+    /// The session whose heartbeats keep the lock. Without one, the lock has a lease of its own.
+    #[serde(default)]
+    session: String,
+    /// A note that a check shows: at most 1,024 bytes.
+    #[serde(default)]
+    metadata: String,
+}
+
+/// How many may hold a lock at the same time.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum LockMode {
+    /// One holder.
+    Exclusive,
+    /// Any number of holders in this mode.
+    Shared,
+    /// As many as there are permits.
+    Semaphore,
+}
+
+/// Begins the lease of a lock anew.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Renew {
+    /// The name of the lock.
+    pub(super) name: String,
+    /// The token that the acquire answered.
+    pub(super) fencing_token: u64,
+}
+
+/// Lets a lock go.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Release {
+    /// The name of the lock.
+    pub(super) name: String,
+    /// The token that the acquire answered.
+    pub(super) fencing_token: u64,
+}
+
+/// Ends what another holds.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Break {
+    /// The name of the lock.
+    name: String,
+    /// The token of the hold to end, so that a retry ends no later one.
+    fencing_token: u64,
+    /// Why. It is kept in the history of the lock.
+    reason: String,
+    /// Who breaks it. It is kept in the history of the lock.
+    #[serde(default)]
+    broken_by: String,
+}
+
+/// Asks who holds a lock.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Check {
+    /// The name of the lock.
+    pub(super) name: String,
+    /// `linearizable`, which is the default, or `stale`: any replica answers.
+    consistency: Option<Freshness>,
+    /// How many holders to answer: at most 1,000, which is the default.
+    limit: Option<u32>,
+    /// Only holders with higher tokens: the last one of the page before.
+    after_token: Option<u64>,
+}
+
+/// How fresh the answer of a check is.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Freshness {
+    /// A quorum confirms it.
+    Linearizable,
+    /// One replica answers from what it has.
+    Stale,
+}
+
+/// Asks who held a lock.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct History {
+    /// The name of the lock.
+    pub(super) name: String,
+    /// How many tenures to answer, the newest first: at most 1,000. Default: 20.
+    limit: Option<u32>,
+}
+
+/// Asks which locks are held.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct List {
+    /// The beginning of the names. Default: all names.
+    #[serde(default)]
+    prefix: String,
+    /// How many grants to answer: at most 1,000. Default: 100.
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    #[serde(default)]
+    cursor: String,
+}
+
+/// Makes a session.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OpenSession {
+    /// The owner that others see.
+    #[serde(default)]
+    owner: String,
+    /// The session ends after this time without a heartbeat: `"100ms"` to `"24h"`. Default: 30 s.
+    ttl: Option<String>,
+    /// `ttl` in milliseconds.
+    ttl_ms: Option<u32>,
+    /// A note: at most 1,024 bytes.
+    #[serde(default)]
+    metadata: String,
+}
+
+/// Keeps a session.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Heartbeat {
+    /// The shards on which the session holds locks, as its grants say.
+    pub(super) shards: Vec<u32>,
+}
+
+/// Ends a session.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CloseSession {
+    /// The shards on which the session holds locks, with commas between them: `0,3`.
+    #[serde(default)]
+    shards: String,
+}
+
+impl Acquire {
+    /// The operation, with the request id of an idempotency key.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT if a time is none, or given twice.
+    pub(super) fn into_operation(self, request_id: Vec<u8>) -> Result<AcquireRequest, Box<Error>> {
+        let mode = self.mode.map_or(Mode::Unspecified, |mode| match mode {
+            LockMode::Exclusive => Mode::Exclusive,
+            LockMode::Shared => Mode::Shared,
+            LockMode::Semaphore => Mode::Semaphore,
+        });
+        Ok(AcquireRequest {
+            ttl_ms: milliseconds("ttl", self.ttl.as_deref(), self.ttl_ms)?,
+            wait_ms: milliseconds("wait", self.wait.as_deref(), self.wait_ms)?,
+            name: self.name,
+            owner: self.owner,
+            request_id,
+            mode: mode.into(),
+            permits: self.permits.unwrap_or(0),
+            permit_limit: self.permit_limit.unwrap_or(0),
+            session_id: self.session,
+            metadata: self.metadata,
+            claim_ttl_ms: 0,
+        })
+    }
+}
+
+impl From<&Renew> for RenewRequest {
+    fn from(renew: &Renew) -> RenewRequest {
+        RenewRequest { name: renew.name.clone(), fencing_token: renew.fencing_token }
+    }
+}
+
+impl From<&Release> for ReleaseRequest {
+    fn from(release: &Release) -> ReleaseRequest {
+        let (name, fencing_token) = (release.name.clone(), release.fencing_token);
+        ReleaseRequest { name, fencing_token, session_life: 0 }
+    }
+}
+
+impl From<Break> for BreakLockRequest {
+    fn from(asked: Break) -> BreakLockRequest {
+        let Break { name, fencing_token, reason, broken_by } = asked;
+        BreakLockRequest { name, fencing_token, reason, broken_by }
+    }
+}
+
+impl From<&Check> for CheckRequest {
+    fn from(check: &Check) -> CheckRequest {
+        let consistency = match check.consistency {
+            None => Consistency::Unspecified,
+            Some(Freshness::Linearizable) => Consistency::Linearizable,
+            Some(Freshness::Stale) => Consistency::Stale,
+        };
+        CheckRequest {
+            name: check.name.clone(),
+            consistency: consistency.into(),
+            after_token: check.after_token.unwrap_or(0),
+            limit: check.limit.unwrap_or(0),
+        }
+    }
+}
+
+impl From<&History> for HistoryRequest {
+    fn from(history: &History) -> HistoryRequest {
+        HistoryRequest { name: history.name.clone(), limit: history.limit.unwrap_or(0) }
+    }
+}
+
+impl From<List> for ListRequest {
+    fn from(List { prefix, limit, cursor }: List) -> ListRequest {
+        ListRequest { prefix, limit: limit.unwrap_or(0), cursor }
+    }
+}
+
+impl OpenSession {
+    /// The request of the protocol.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT if the time is none, or given twice.
+    pub(super) fn into_request(self) -> Result<OpenSessionRequest, Box<Error>> {
+        let ttl_ms = milliseconds("ttl", self.ttl.as_deref(), self.ttl_ms)?;
+        Ok(OpenSessionRequest { owner: self.owner, ttl_ms, metadata: self.metadata })
+    }
+}
+
+impl CloseSession {
+    /// The numbers of the shards.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT if one is no number.
+    pub(super) fn shards(&self) -> Result<Vec<u32>, Box<Error>> {
+        let parts = self.shards.split(',').filter(|part| !part.is_empty());
+        let shards: Result<_, _> = parts.map(str::parse).collect();
+        shards.map_err(|_| {
+            let message = "shards: give numbers with commas between them, such as shards=0,3";
+            Box::new(Error::invalid(message))
+        })
+    }
+}
+
+/// The time of a field, in milliseconds. 0 stands for the default.
+fn milliseconds(field: &str, text: Option<&str>, ms: Option<u32>) -> Result<u32, Box<Error>> {
+    let text = match (text, ms) {
+        (Some(_), Some(_)) => {
+            let message = format!("{field} and {field}_ms are both given: leave one of them out");
+            return Err(Box::new(Error::invalid(message)));
+        }
+        (None, ms) => return Ok(ms.unwrap_or(0)),
+        (Some(text), None) => text,
+    };
+    let whole = |time: &Duration| time.subsec_nanos().is_multiple_of(1_000_000);
+    let time = humantime::parse_duration(text).ok().filter(whole);
+    time.and_then(|time| u32::try_from(time.as_millis()).ok()).ok_or_else(|| {
+        let message = format!(
+            "{field} is no duration: write it as \"30s\", \"1m30s\" or \"500ms\", or give \
+             {field}_ms"
+        );
+        Box::new(Error::invalid(message))
+    })
+}
+
+/// The request id of an idempotency key: its 16 bytes if it is a UUID or 32 digits of hex, and else
+/// 16 bytes of its SHA-256. The key may stand in quotes.
+///
+/// ```text
+/// 01234567-89ab-cdef-0123-456789abcdef    the 16 bytes 01 23 45 …
+/// deploy-42-7f3a9c                         the first 16 bytes of its hash
+/// ```
+///
+/// # Errors
+/// INVALID_ARGUMENT if it is empty.
+pub(super) fn request_id(key: &[u8]) -> Result<Vec<u8>, Box<Error>> {
+    let key = key.strip_prefix(b"\"").and_then(|key| key.strip_suffix(b"\"")).unwrap_or(key);
+    if key.is_empty() {
+        let message = "the header idempotency-key is empty: give a random key, or leave it out";
+        return Err(Box::new(Error::invalid(message)));
+    }
+    Ok(sixteen_bytes(key).unwrap_or_else(|| Sha256::digest(key)[..REQUEST_ID_BYTES].to_vec()))
+}
+
+fn sixteen_bytes(key: &[u8]) -> Option<Vec<u8>> {
+    const DASHES: [usize; 4] = [8, 13, 18, 23];
+    let digits: Vec<u8> = match key.len() {
+        32 => key.to_vec(),
+        36 if DASHES.iter().all(|at| key[*at] == b'-') => {
+            let digits = key.iter().enumerate().filter(|(at, _)| !DASHES.contains(at));
+            digits.map(|(_, digit)| *digit).collect()
+        }
+        _ => return None,
+    };
+    let value = |digit: u8| char::from(digit).to_digit(16).map(|value| value as u8);
+    digits.chunks_exact(2).map(|pair| Some(value(pair[0])? << 4 | value(pair[1])?)).collect()
+}
+
+/// Adds the field that was probably meant to an error about an unknown one.
+pub(super) fn with_nearest_field(message: String) -> String {
+    // serde: "…unknown field `x`, expected one of `a`, `b` at line 1 column 2"
+    let Some((_, rest)) = message.split_once("unknown field `") else { return message };
+    let mut quoted = rest.split('`');
+    let unknown = quoted.next().unwrap_or_default();
+    // A longer word is a mistake of another kind, and comparing it would cost time.
+    if unknown.len() > 64 {
+        return message;
+    }
+    // From here on, every second part was in quotes.
+    let known = quoted.skip(1).step_by(2);
+    let nearest = known.map(|field| (strsim::levenshtein(unknown, field), field)).min();
+    match nearest {
+        // A name that is farther away is another word.
+        Some((distance, field)) if distance <= unknown.len().max(field.len()) / 2 => {
+            format!("{message}: did you mean `{field}`?")
+        }
+        _ => message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idempotency_key_becomes_a_request_id() {
+        let bytes = vec![0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef];
+        let bytes = [bytes.clone(), bytes].concat();
+        for key in [
+            "0123456789abcdef0123456789ABCDEF",
+            "01234567-89ab-cdef-0123-456789abcdef",
+            "\"01234567-89ab-cdef-0123-456789abcdef\"",
+        ] {
+            assert_eq!(request_id(key.as_bytes()).unwrap(), bytes, "{key}");
+        }
+        let hashed = request_id(b"deploy-42").unwrap();
+        assert_eq!(hashed, Sha256::digest(b"deploy-42")[..16]);
+        // Not quite hex, and not quite a UUID.
+        for key in ["0123456789abcdef0123456789abcdeg", "01234567089ab-cdef-0123-456789abcdef"] {
+            assert_eq!(request_id(key.as_bytes()).unwrap(), Sha256::digest(key)[..16], "{key}");
+        }
+        assert!(request_id(b"").is_err() && request_id(b"\"\"").is_err());
+    }
+
+    #[test]
+    fn a_time_is_a_duration_or_milliseconds_and_not_both() {
+        let ms = |text: &str| milliseconds("ttl", Some(text), None).ok();
+        assert_eq!((ms("30s"), ms("1m30s"), ms("500ms")), (Some(30_000), Some(90_000), Some(500)));
+        assert_eq!(
+            (ms(""), ms("30"), ms("1us"), ms("-1s"), ms("60d")),
+            (None, None, None, None, None)
+        );
+        assert_eq!(milliseconds("ttl", None, Some(7)).unwrap(), 7);
+        assert_eq!(milliseconds("ttl", None, None).unwrap(), 0);
+        let both = milliseconds("ttl", Some("1s"), Some(1_000)).unwrap_err();
+        assert!(both.message.contains("both"), "{both}");
+    }
+}
