@@ -44,8 +44,8 @@ pub struct Place {
 impl Account {
     /// Counts an operation as `count` of them, because it asks so many shards.
     ///
-    /// [`Work::Keep`] needs room for one of them only. Otherwise a heartbeat to more shards than the
-    /// burst would empty the bucket each time, and the renewals beside it would be refused.
+    /// [`Work::Keep`] needs room for one of them only. Otherwise a heartbeat to more shards than
+    /// the burst would empty the bucket each time, and the renewals beside it would be refused.
     ///
     /// # Errors
     /// The milliseconds until there is room for it, if the identity is above its rate.
@@ -165,8 +165,8 @@ mod tests {
         }
     }
 
-    /// Regression: releases took the rate of renewals, and a heartbeat to more shards than the burst
-    /// needed a full bucket.
+    /// Regression: releases took the rate of renewals, and a heartbeat to more shards than the
+    /// burst needed a full bucket.
     #[test]
     fn a_client_within_its_rate_keeps_its_locks_beside_a_flood_of_acquires_and_releases() {
         let (per_second, burst) = (NonZeroU32::new(100), NonZeroU32::new(10));
@@ -202,8 +202,8 @@ mod tests {
         }
     }
 
-    /// Regression: the accounts of a burst of identities stayed for ever, as long as they were fewer
-    /// than may be remembered.
+    /// Regression: the accounts of a burst of identities stayed for ever, as long as they were
+    /// fewer than may be remembered.
     #[test]
     fn the_accounts_of_a_burst_are_forgotten() {
         let accounts = Accounts::default();

@@ -42,8 +42,8 @@ pub struct Jwt {
     pub audience: String,
     /// How far the issuer's clock may be off, in seconds.
     pub clock_skew_s: u64,
-    /// Stands before each subject (`sub`) in the identity, so that no issuer can name an identity of
-    /// a certificate or of the tokens file. It may be empty.
+    /// Stands before each subject (`sub`) in the identity, so that no issuer can name an identity
+    /// of a certificate or of the tokens file. It may be empty.
     pub prefix: String,
 }
 

@@ -64,9 +64,10 @@ struct Binding {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quota {
-    /// Operations per second at one gateway, and as many again that keep or end what the identity
-    /// has (renew, release, cancel, heartbeat, close). One that asks many shards (a list, a heartbeat,
-    /// a close, a cluster status) counts as one for each of them, up to the burst.
+    /// Operations per second at one gateway. What keeps something (renew, heartbeat), what ends
+    /// something (release, cancel, close) and all else have this rate each. One that asks many
+    /// shards (a list, a heartbeat, a close, a cluster status) counts as one for each of them, up
+    /// to the burst. A heartbeat needs room for one, and owes the rest.
     pub operations_per_second: Option<NonZeroU32>,
     /// Operations at once after a pause. Without it, those of one second.
     pub burst: Option<NonZeroU32>,
@@ -382,8 +383,8 @@ fn unfit_owner(owner: &str) -> Option<String> {
     // Without the separator, `bob` could write the owner of `bobby`.
     (begins && !rest.starts_with(SEPARATORS)).then(|| {
         format!(
-            "the owner {owner:?} has no separator after {IDENTITY}, so one identity could write the \
-             owner of another that begins with it: write \"{IDENTITY}/*\" (or `:`, `.` or `-`)"
+            "the owner {owner:?} has no separator after {IDENTITY}, so one identity could write \
+             the owner of another that begins with it: write \"{IDENTITY}/*\" (or `:`, `.` or `-`)"
         )
     })
 }

@@ -45,8 +45,8 @@ impl Bucket {
         Ok(())
     }
 
-    /// Takes `count` operations if there is any room, and owes what is more than that. So what comes
-    /// seldom and counts much passes at any burst, and the rate holds over time.
+    /// Takes `count` operations if there is any room, and owes what is more than that. So what
+    /// comes seldom and counts much passes at any burst, and the rate holds over time.
     ///
     /// # Errors
     /// The milliseconds until there is any room. Nothing is taken then.

@@ -29,8 +29,8 @@ pub struct SignedIn {
     pub digest: Digest,
 }
 
-/// The SHA-256 by which a token is revoked: of a token of the file as a whole, of a signed one (JWT)
-/// of what is before its last dot.
+/// The SHA-256 by which a token is revoked: of a token of the file as a whole, of a signed one
+/// (JWT) of what is before its last dot.
 ///
 /// An ES256 signature can be changed into another valid one without the key, so a digest with the
 /// signature could be evaded.
@@ -53,8 +53,8 @@ pub fn revocable_digest(token: &str) -> Digest {
 pub enum SignInError {
     /// The header is longer than any token.
     #[error(
-        "the header `authorization` has {bytes} bytes: at most {HEADER_BYTES_MAX} are read, so have \
-         a token with fewer claims issued"
+        "the header `authorization` has {bytes} bytes: at most {HEADER_BYTES_MAX} are read, so \
+         have a token with fewer claims issued"
     )]
     TooLong {
         /// The length of the header.
@@ -78,8 +78,8 @@ pub enum SignInError {
 }
 
 impl SignIn {
-    /// Whether only a signed token can prove this identity, because it begins with the prefix of signed
-    /// tokens.
+    /// Whether only a signed token can prove this identity, because it begins with the prefix of
+    /// signed tokens.
     pub fn reserves(&self, principal: &Principal) -> bool {
         let prefix = self.jwt.as_ref().map_or("", |jwt| &jwt.prefix);
         !prefix.is_empty() && principal.as_str().starts_with(prefix)
@@ -108,8 +108,8 @@ impl SignIn {
         self.header_if(header, now_s, |_| true)
     }
 
-    /// Like [`header`](SignIn::header). `may_check` is asked with the SHA-256 of a signed token right
-    /// before its signature is checked, because that is the only step that costs much.
+    /// Like [`header`](SignIn::header). `may_check` is asked with the SHA-256 of a signed token
+    /// right before its signature is checked, because that is the only step that costs much.
     ///
     /// # Errors
     /// As of [`header`](SignIn::header), and [`JwtError::NotChecked`] if `may_check` says no.

@@ -67,8 +67,9 @@ pub struct Event {
     /// The address that it asked from.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub remote: String,
-    /// What stands for the address when repeats without an identity are summed up, because one machine
-    /// can have many addresses. It is not written. If it is empty, the address without its port is used.
+    /// What stands for the address when repeats without an identity are summed up, because one
+    /// machine can have many addresses. It is not written. If it is empty, the address without its
+    /// port is used.
     #[serde(skip)]
     pub source: String,
     /// What it asked for, in lower case with underscores.
@@ -86,7 +87,8 @@ pub struct Event {
     /// The reason, or the outcome.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub why: String,
-    /// Set by the log, in a sum: how many further events of this kind and identity there were since the line before.
+    /// Set by the log, in a sum: how many further events of this kind and identity there were since
+    /// the line before.
     #[serde(skip_serializing_if = "is_zero")]
     pub repeated: u64,
 }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Lines on their way to the thread. Further ones are dropped and counted.
 const QUEUE_LINES_MAX: usize = 4_096;
-/// Operations among them. The rest is kept for what is refused, broken or changed, so that a flood of
-/// operations pushes none of that out.
+/// Operations among them. The rest is kept for what is refused, broken or changed, so that a flood
+/// of operations pushes none of that out.
 const QUEUE_OPERATIONS_MAX: usize = QUEUE_LINES_MAX / 4 * 3;
 /// Longest time for the last lines when the log ends.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
@@ -111,8 +111,8 @@ impl Audit {
         }
     }
 
-    /// Ends the log, for all handles of it, and waits for the last lines, at most some two seconds. A
-    /// process calls it when it has shut down, because a task that did not end may keep a handle.
+    /// Ends the log, for all handles of it, and waits for the last lines, at most some two seconds.
+    /// A process calls it when it has shut down, because a task that did not end may keep a handle.
     ///
     /// What is recorded afterwards is lost.
     pub fn end(&self) {
@@ -180,8 +180,8 @@ impl Log {
         if lost == 0 { Ok(()) } else { Err(lost) }
     }
 
-    /// Ends the log, but waits no longer than [`FLUSH_MAX`]. A process that is told to stop must not
-    /// hang on a full pipe or a lost disk.
+    /// Ends the log, but waits no longer than [`FLUSH_MAX`]. A process that is told to stop must
+    /// not hang on a full pipe or a lost disk.
     fn finish(&self) {
         if let Err(lines) = self.end(FLUSH_MAX) {
             tracing::error!(
@@ -272,8 +272,8 @@ impl Writer {
         !ends
     }
 
-    /// Writes these bytes of so many lines, and of the line that tells `dropped`. Lines that cannot be
-    /// written are lost. The first of consecutive failures is logged.
+    /// Writes these bytes of so many lines, and of the line that tells `dropped`. Lines that cannot
+    /// be written are lost. The first of consecutive failures is logged.
     fn write(&mut self, bytes: &[u8], lines: u64, dropped: u64) {
         let written = self.sink.write(bytes);
         let shared = &self.shared;
@@ -404,7 +404,8 @@ mod tests {
         assert!(thread.join().is_ok(), "a write to a pipe that nobody reads fails");
     }
 
-    /// Regression: lines of a write that hung, and those that were lost before it, were not counted.
+    /// Regression: lines of a write that hung, and those that were lost before it, were not
+    /// counted.
     #[cfg(unix)]
     #[test]
     fn lines_of_a_write_that_hangs_are_counted() {

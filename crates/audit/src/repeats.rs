@@ -2,8 +2,8 @@
 //!
 //! The first event of a kind and identity is a line at once. Further ones within the next
 //! [`WINDOW`] are counted, and their count is one line at its end, with the fields of the last of
-//! them. So one identity costs at most two lines per window and kind. An event without an identity is
-//! counted by its source.
+//! them. So one identity costs at most two lines per window and kind. An event without an identity
+//! is counted by its source.
 
 use crate::event::{Event, Kind};
 use std::collections::BTreeMap;
@@ -16,7 +16,8 @@ const IDENTITIES_MAX: usize = 1_024;
 
 /// The events that are being counted.
 ///
-/// * Each kind has its own room, so that sources without an identity take none of the room of denials.
+/// * Each kind has its own room, so that sources without an identity take none of the room of
+///   denials.
 #[derive(Debug, Default)]
 pub(crate) struct Repeats {
     windows: BTreeMap<Kind, BTreeMap<String, Window>>,
@@ -109,8 +110,8 @@ mod tests {
         Event { remote, source, ..Event::of(Kind::SignedInFailed) }
     }
 
-    /// Regression: failed sign-ins from many addresses took the room of all kinds, and the denials of
-    /// each identity were one sum.
+    /// Regression: failed sign-ins from many addresses took the room of all kinds, and the denials
+    /// of each identity were one sum.
     #[test]
     fn sources_without_bound_hide_no_denial() {
         let (mut repeats, began) = (Repeats::default(), Instant::now());

@@ -66,7 +66,8 @@ fn a_log_that_is_off_records_nothing_and_one_that_cannot_be_opened_says_so() {
     assert!(error.unwrap_err().to_string().contains(&file));
 }
 
-/// Regression: a task that did not end kept the log, so that a process exited without its last lines.
+/// Regression: a task that did not end kept the log, so that a process exited without its last
+/// lines.
 #[test]
 fn the_end_writes_the_last_lines_while_other_handles_are_kept() {
     let dir = tempfile::tempdir().unwrap();

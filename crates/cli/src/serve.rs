@@ -84,7 +84,8 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         error = node.wait_failed() => Some(error),
     };
     end::within(end::STOPS_WITHIN);
-    // The audit log ends by itself after the node, because a thread on a dead disk may keep its handle.
+    // The audit log ends by itself after the node, because a thread on a dead disk may keep its
+    // handle.
     let Some(error) = failed else {
         let stopped = node.shutdown().await;
         log.end();

@@ -5,8 +5,8 @@
 //! take no capacity from a renewal, a release, a cancel or a heartbeat: not on the connection, not
 //! on a stream, and not towards a node.
 //!
-//! The fuller the gateway, the fewer waits and streams one connection or identity gets, but always a
-//! few. So some greedy ones leave room for all others. Without identities only connections have
+//! The fuller the gateway, the fewer waits and streams one connection or identity gets, but always
+//! a few. So some greedy ones leave room for all others. Without identities only connections have
 //! shares: all clients may then share one address, as behind a proxy, and nothing else tells them
 //! apart.
 
@@ -54,7 +54,8 @@ impl Admission {
     /// Takes a place for one more wait of this visitor. `unary` says that it is a call of its own.
     ///
     /// # Errors
-    /// BUSY if the connection has its full share, or the identity its quota, or without one its share.
+    /// BUSY if the connection has its full share, or the identity its quota, or without one its
+    /// share.
     pub(crate) fn wait(&self, visitor: &Visitor, unary: bool) -> Result<WaitPlace, Box<Error>> {
         let (mut place, share) = WaitPlace::take(&visitor.connection, &self.waits, unary)?;
         if let Some(identity) = visitor.caller.identity() {
@@ -68,7 +69,8 @@ impl Admission {
     /// Takes a place for a stream.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED if the gateway, the connection or the identity has too many, or its quota.
+    /// RESOURCE_EXHAUSTED if the gateway, the connection or the identity has too many, or its
+    /// quota.
     pub(crate) fn stream(&self, visitor: &Visitor) -> Result<StreamPlace, Box<Status>> {
         let full = |of: &str, max: usize| {
             Box::new(Status::resource_exhausted(format!(

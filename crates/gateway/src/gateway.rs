@@ -261,8 +261,8 @@ impl GatewayHandle {
             tracing::debug!("connections were still open at the end of the shutdown");
         }
         self.tasks.shutdown().await;
-        // A connection that was cut may keep the router for a moment, so the log is not left to the end
-        // of its last handle.
+        // A connection that was cut may keep the router for a moment, so the log is not left to the
+        // end of its last handle.
         self.router.audit.end();
     }
 }

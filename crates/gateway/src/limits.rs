@@ -8,8 +8,8 @@ pub(crate) const WAITS_MAX: usize = wire::limits::GATEWAY_WAITS_MAX;
 /// Waits of one connection, over all its streams and calls. A connection gets at most a quarter of
 /// the free places, too.
 pub(crate) const CONNECTION_WAITS_MAX: usize = 4_096;
-/// Waits that a connection gets however full the gateway is, while places are left. An identity gets
-/// as many, over all its connections, and at most a quarter of the free places, too.
+/// Waits that a connection gets however full the gateway is, while places are left. An identity
+/// gets as many, over all its connections, and at most a quarter of the free places, too.
 pub(crate) const WAITS_MIN: usize = 16;
 /// Waits of one connection that are calls of their own.
 pub(crate) const CONNECTION_UNARY_WAITS_MAX: usize = 512;

@@ -86,8 +86,8 @@ pub(crate) fn method(path: &str) -> Option<Method> {
 /// [`Verb::Operate`] yet: they are reserved for watching locks and for changing the cluster.
 ///
 /// What ends something needs [`Verb::Hold`], too. A lock from the time without identities has no
-/// owner, so the lock table lets every identity release it that names its token, and tokens are easy
-/// to guess.
+/// owner, so the lock table lets every identity release it that names its token, and tokens are
+/// easy to guess.
 pub(crate) const fn need(kind: OperationKind) -> Need {
     match kind {
         OperationKind::Acquire

@@ -238,8 +238,8 @@ async fn a_new_policy_acts_on_open_streams_and_a_bad_one_changes_nothing() {
     );
 }
 
-/// To release needs the right to hold as well, because a lock from the time without identities can be
-/// released by every identity that knows its token.
+/// To release needs the right to hold as well, because a lock from the time without identities can
+/// be released by every identity that knows its token.
 #[tokio::test]
 async fn an_identity_that_loses_the_right_to_hold_renews_and_releases_nothing() {
     let files = Files::of(POLICY);

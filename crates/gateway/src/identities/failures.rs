@@ -121,8 +121,8 @@ mod tests {
         assert_eq!(failures("10.0.0.1:1", 1_000), 10);
     }
 
-    /// Regression: each address with a right token took a place, so that many of them made strangers
-    /// share one bound.
+    /// Regression: each address with a right token took a place, so that many of them made
+    /// strangers share one bound.
     #[test]
     fn a_source_without_a_failure_takes_no_place() {
         let failures_of = Failures::of_sources(3);

@@ -5,13 +5,14 @@
 //! * A revoked certificate proves nothing, and neither does a header beside it.
 //! * The identity of a connection's last header is remembered, so that it costs a comparison per
 //!   call. New files, and the end of a token's time, end that memory.
-//! * A header that proves none is remembered for a moment, and failed checks of signatures are bounded
-//!   by source. Otherwise a client could have signatures checked without end.
-//! * That bound refuses guesses only. A token of the file is looked up whatever failed before, because
-//!   that costs one hash and cannot be guessed. A signed token that was proven lately is checked, too.
+//! * A header that proves none is remembered for a moment, and failed checks of signatures are
+//!   bounded by source. Otherwise a client could have signatures checked without end.
+//! * That bound refuses guesses only. A token of the file is looked up whatever failed before,
+//!   because that costs one hash and cannot be guessed. A signed token that was proven lately is
+//!   checked, too.
 //!
-//! The decisions are in `access`; this module reads the files and the clock, and tells the audit log
-//! and the metrics.
+//! The decisions are in `access`; this module reads the files and the clock, and tells the audit
+//! log and the metrics.
 
 mod failures;
 mod files;
@@ -91,8 +92,9 @@ impl Identities {
     /// Proves the identity of a visitor, if that was not done or does not hold any more.
     ///
     /// # Errors
-    /// UNAUTHENTICATED if it proves none. BUSY if the signature of its token was not checked, because
-    /// too many of its source were wrong. A visitor that was proven before is never told BUSY.
+    /// UNAUTHENTICATED if it proves none. BUSY if the signature of its token was not checked,
+    /// because too many of its source were wrong. A visitor that was proven before is never told
+    /// BUSY.
     pub(crate) fn prove_again(
         &self,
         visitor: &mut Visitor,
@@ -163,10 +165,10 @@ impl Identities {
         proven
     }
 
-    /// Proves what a visitor has shown, unless that was refused a moment ago, or a signature would have
-    /// to be checked whose source has too many failures. What `is_known` has proven an identity before,
-    /// so it is no guess: files that changed, or a flood from the same address, must not end its
-    /// streams.
+    /// Proves what a visitor has shown, unless that was refused a moment ago, or a signature would
+    /// have to be checked whose source has too many failures. What `is_known` has proven an
+    /// identity before, so it is no guess: files that changed, or a flood from the same address,
+    /// must not end its streams.
     fn prove_anew(
         &self,
         visitor: &Visitor,
@@ -343,8 +345,8 @@ pub(crate) fn work_of(kind: Option<OperationKind>) -> Work {
     }
 }
 
-/// Counts an operation of this kind, as `count` of them. Neither count nor time is asked for without
-/// identities.
+/// Counts an operation of this kind, as `count` of them. Neither count nor time is asked for
+/// without identities.
 ///
 /// # Errors
 /// BUSY if the visitor's identity is above its rate.

@@ -299,7 +299,8 @@ fn a_refused_certificate_is_remembered_by_its_connection_for_a_moment() {
     assert_eq!(remembered().at_ms, 1_000);
 }
 
-/// Regression: a certificate or an entry of the tokens file could be the identity of a signed token.
+/// Regression: a certificate or an entry of the tokens file could be the identity of a signed
+/// token.
 #[test]
 fn only_a_signed_token_proves_an_identity_with_the_prefix_of_signed_tokens() {
     let issuer = Issuer::new();

@@ -185,8 +185,8 @@ impl AboveRate {
         }
     }
 
-    /// For how long the stream should not be read. A frame in which some operations were refused holds
-    /// nothing back, because renewals can stand behind it.
+    /// For how long the stream should not be read. A frame in which some operations were refused
+    /// holds nothing back, because renewals can stand behind it.
     fn hold(&self) -> Option<Duration> {
         match self.kept_ms {
             Some(ms) => Some(HOLD_MAX.min(Duration::from_millis(ms.into()))),
@@ -246,8 +246,8 @@ impl Ready {
 mod tests {
     use super::*;
 
-    /// Regression: frames in which all was above the rate were answered as fast as a client could send
-    /// them, and each of their operations cost an answer.
+    /// Regression: frames in which all was above the rate were answered as fast as a client could
+    /// send them, and each of their operations cost an answer.
     #[test]
     fn a_frame_of_nothing_but_refused_operations_holds_its_stream_for_a_moment() {
         let hold = |operations: &[(Work, Option<u32>)]| {
