@@ -119,6 +119,8 @@ async fn bad_requests_are_refused_with_the_way_on() {
         (r#"{"name":"a"} {}"#, "trailing characters"),
         (r#"["a"]"#, ""),
         ("{", "EOF"),
+        (r#"{"name":"a","ttl":"0s"}"#, "ttl is 0"),
+        (r#"{"name":"a","ttl_ms":0}"#, "ttl is 0"),
     ] {
         let answered = http.ask("POST", "/v1/acquire", body).await;
         assert_eq!(answered.problem(), (400, "INVALID_ARGUMENT"), "{body}");
@@ -130,6 +132,8 @@ async fn bad_requests_are_refused_with_the_way_on() {
         "/v1/check?name=",
         "/v1/check?nam=a",
         "/v1/check?name=a&name=b",
+        "/v1/check?name=%FF",
+        "/v1/locks?prefix=a%C3",
         "/v1/history?name=a&limit=many",
         "/v1/locks?limit=1001",
         "/v1/locks?cursor=mine",
@@ -137,8 +141,22 @@ async fn bad_requests_are_refused_with_the_way_on() {
         let answered = http.ask("GET", path, "").await;
         assert_eq!(answered.problem(), (400, "INVALID_ARGUMENT"), "{path}");
     }
-    let keys = ["idempotency-key: \r\n", "idempotency-key: a\r\nidempotency-key: b\r\n"];
-    for key in keys {
+    for (verb, path, body) in [
+        ("POST", "/v1/sessions", r#"{"ttl_ms":0}"#),
+        ("POST", "/v1/sessions/s/heartbeat", r#"{"shards":[]}"#),
+        ("POST", "/v1/sessions/s/heartbeat", "{}"),
+        ("POST", "/v1/acquire?wait=10s", r#"{"name":"a"}"#),
+        ("DELETE", "/v1/sessions/s", ""),
+        ("DELETE", "/v1/sessions/s?shards=", ""),
+        ("DELETE", "/v1/sessions/s?shards=0", r#"{"shards":[0,1]}"#),
+        ("GET", "/v1/check?name=a", r#"{"name":"b"}"#),
+        ("GET", "/v1/cluster", "{}"),
+    ] {
+        let answered = http.ask(verb, path, body).await;
+        assert_eq!(answered.problem(), (400, "INVALID_ARGUMENT"), "{verb} {path} {body}");
+    }
+    let one = format!("idempotency-key: {}\r\n", "09".repeat(16));
+    for key in ["idempotency-key: \r\n", "idempotency-key: nightly\r\n", &one.repeat(2)] {
         let answered = http.ask_with("POST", "/v1/acquire", key, r#"{"name":"a"}"#).await;
         assert_eq!(answered.problem(), (400, "INVALID_ARGUMENT"), "{key}");
     }
@@ -186,6 +204,68 @@ async fn what_is_no_route_or_no_json_is_refused() {
         let mut http = Http::to(&fakes).await;
         http.send(&format!("GET /v1/check?name=a HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
         assert_eq!(http.next().await.unwrap().status, 200, "{host}");
+    }
+}
+
+/// Regression: a page could read by GET, and was told no different from a program.
+#[tokio::test]
+async fn the_pages_of_other_sites_are_refused() {
+    let fakes = serving().await;
+    let mut http = Http::to(&fakes).await;
+    for (headers, refused) in [
+        ("origin: http://evil.example\r\n", true),
+        ("origin: http://localhost:3000\r\n", true),
+        ("origin: null\r\n", true),
+        ("origin: localhost\r\n", true),
+        ("origin: http://localhost\r\norigin: http://evil.example\r\n", true),
+        ("sec-fetch-site: cross-site\r\n", true),
+        ("sec-fetch-site: same-site\r\n", true),
+        ("origin: http://localhost\r\nsec-fetch-site: same-origin\r\n", false),
+        ("sec-fetch-site: none\r\n", false),
+    ] {
+        fakes.forget();
+        for (verb, path, body) in routes("a") {
+            let answered = http.ask_with(verb, &path, headers, &body).await;
+            if refused {
+                assert_eq!(answered.problem(), (403, "OTHER_ORIGIN"), "{headers} {path}");
+            } else {
+                assert_eq!(answered.status, 200, "{headers} {path}");
+            }
+        }
+        assert_eq!(fakes.seen().is_empty(), refused, "{headers}");
+    }
+}
+
+/// Regression: without identities a page could call a method of gRPC over TLS, as text.
+#[tokio::test]
+async fn a_method_of_grpc_is_not_called_with_text_without_identities() {
+    let fakes = serving().await;
+    let url = format!("http://{}", fakes.gateway.address());
+    let mut channel = tonic::transport::Channel::from_shared(url).unwrap().connect().await.unwrap();
+    let request = tonic::codegen::http::Request::post("/palisade.v1.LockService/BreakLock")
+        .header("content-type", "text/plain");
+    let frame = tonic::body::Body::new(String::from("\0\0\0\0\x05\n\x03a:1"));
+    std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
+    let answered = channel.call(request.body(frame).unwrap()).await.unwrap();
+    assert_eq!(answered.status(), 415);
+    assert_eq!(fakes.seen().len(), 0, "nothing was sent to a node");
+}
+
+/// Regression: a loop of `curl -f` went on with locks that were lost.
+#[tokio::test]
+async fn a_heartbeat_that_lost_a_shard_or_kept_none_is_a_problem() {
+    for (with, problem, lists) in [
+        (ErrorCode::SessionLost, (412, "SESSION_LOST"), (json!([0]), json!([]))),
+        (ErrorCode::Internal, (503, "NO_LEADER"), (json!([]), json!([0]))),
+    ] {
+        let fakes = failing(Error::new(with, "why")).await;
+        let mut http = Http::to(&fakes).await;
+        let body = r#"{"shards":[0]}"#;
+        let answered = http.ask("POST", "/v1/sessions/s/heartbeat", body).await;
+        assert_eq!(answered.problem(), problem);
+        let of = |field: &str| answered.body[field].clone();
+        assert_eq!((of("lost_shards"), of("failed_shards")), lists);
+        assert_eq!((of("renewed_shards"), of("session_id")), (0.into(), "s".into()));
     }
 }
 

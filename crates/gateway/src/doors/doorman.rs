@@ -1,12 +1,12 @@
 //! The layer before all services: it finds out the client of each request, and lets only those
 //! methods of gRPC through that the table of permissions has.
 //!
-//! * Without identities it lets every request of gRPC through.
+//! * Without identities it lets every request of gRPC through, also those that no row has.
 //! * A request for the door of HTTP goes through as it came. That door looks into the same table,
 //!   with the row of its route, and calls [`Router::enter`] before anything else.
-//! * gRPC over HTTP/1.1 is refused, and so is what calls its methods without its media type where
-//!   clients have identities. No client sends these, but the page of a browser can, without the
-//!   permission of the gateway, and with the certificate of its reader.
+//! * gRPC over HTTP/1.1 is refused, and so is what calls its methods without its media type. No
+//!   client sends these, but the page of a browser can, without the permission of the gateway, and
+//!   with the certificate of its reader.
 
 use crate::doors::http::problem::{Problem, Refused};
 use crate::limits::HEADER_BYTES_MAX;
@@ -78,12 +78,15 @@ fn visitor<B>(router: &Router, request: &http::Request<B>) -> Result<Visitor, Re
     if request.version() < http::Version::HTTP_2 {
         check_old(request)?;
     }
+    let of = method(request.uri().path());
+    if of.is_some() && !is_grpc(request) {
+        return Err(problem(Refused::GrpcOnly));
+    }
     let mut visitor = Visitor::of(request);
     if router.identities.is_none() {
         return Ok(visitor);
     }
-    match method(request.uri().path()) {
-        Some(_) if !is_grpc(request) => return Err(problem(Refused::GrpcOnly)),
+    match of {
         Some(of) => {
             router.enter(&mut visitor, of).map_err(|error| refused(Status::from(*error)))?;
         }

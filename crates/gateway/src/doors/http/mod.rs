@@ -2,9 +2,8 @@
 //!
 //! * The routes are made from the table of permissions, and the document of `openapi` too.
 //! * A wait is a request that is held. It ends with the connection of its client, or its stream.
-//! * Browsers may not use it. A request with a body has to say that it is JSON, and no answer
-//!   permits a page of another origin anything, so that no page can reach a gateway on the machine
-//!   of its reader.
+//! * Pages of other sites may not use it. A request that a browser marks as theirs is refused. A
+//!   request with a body has to say that it is JSON, and no answer permits a page anything.
 
 pub(crate) mod problem;
 
@@ -21,7 +20,8 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Query, RawPathParams, Request};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
@@ -35,7 +35,10 @@ use wire::OperationKind;
 use wire::json;
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
-use wire::v1::{CloseSessionRequest, Error, HeartbeatRequest, Operation, SessionLease};
+use wire::v1::{
+    CloseSessionRequest, Error, ErrorCode, HeartbeatRequest, HeartbeatResponse, Operation,
+    SessionLease,
+};
 
 /// All routes. `local` says that they serve this machine only and everybody on it.
 pub(crate) fn routes(single: &Single, local: bool) -> axum::Router {
@@ -102,6 +105,9 @@ impl Door {
     ) -> Result<Response, Problem> {
         if self.local && !is_for_this_machine(&request) {
             return Err(Refused::OtherHost.into());
+        }
+        if is_of_other_site(&request) {
+            return Err(Refused::OtherOrigin.into());
         }
         let mut visitor = request.extensions_mut().remove::<Visitor>().unwrap_or_default();
         self.single.router.enter(&mut visitor, self.of)?;
@@ -183,12 +189,15 @@ impl Door {
             }
             OperationKind::Heartbeat => {
                 let requests::Heartbeat { shards } = asked.json()?;
+                if shards.is_empty() {
+                    return Err(invalid("shards is empty: name those of the session's grants"));
+                }
                 let session = asked.session.clone();
                 let lease = |shard| SessionLease { shard, ..Default::default() };
                 let leases = shards.into_iter().map(lease).collect();
                 let op = Op::Heartbeat(HeartbeatRequest { session_id: session.clone(), leases });
                 match self.ask(asked, op).await? {
-                    Answer::Heartbeat(beat) => document(json::SessionRenewed::new(&session, &beat)),
+                    Answer::Heartbeat(beat) => renewed(&session, &beat),
                     _ => Err(mismatched_answer().into()),
                 }
             }
@@ -233,6 +242,9 @@ impl Asked {
     }
 
     fn query<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        if !requests::is_utf8(self.uri.query().unwrap_or_default()) {
+            return Err(invalid("the query is no UTF-8: encode its values as UTF-8"));
+        }
         match Query::try_from_uri(&self.uri) {
             Ok(Query(request)) => Ok(request),
             Err(rejection) => Err(invalid(with_nearest_field(rejection.body_text()))),
@@ -255,24 +267,54 @@ impl Asked {
 /// Whether a request names this machine. The page of a browser could name another host, whose
 /// address in the DNS then turns into that of this machine.
 fn is_for_this_machine(request: &Request) -> bool {
-    let header = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    let authority = header.and_then(|host| host.parse::<axum::http::uri::Authority>().ok());
-    let host = authority.as_ref().map(|authority| authority.host()).or(request.uri().host());
-    let Some(host) = host else { return false };
+    let Some(authority) = authority(request) else { return false };
+    let host = authority.host();
     let literal = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost") || literal.parse::<IpAddr>().is_ok()
 }
 
-/// The body of a request. It is empty where the method has none.
-async fn body(mut request: Request) -> Result<Bytes, Problem> {
+/// Whether a browser says that a page of another site sent a request.
+fn is_of_other_site(request: &Request) -> bool {
+    let authority = authority(request);
+    let is_ours = |origin: &HeaderValue| {
+        let origin = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
+        // An origin without a host is that of a page that the browser keeps apart.
+        origin.is_some_and(|of| of.scheme().is_some() && of.authority() == authority.as_ref())
+    };
+    let headers = request.headers();
+    let sites = headers.get_all("sec-fetch-site");
+    !headers.get_all(ORIGIN).iter().all(is_ours)
+        || !sites.iter().all(|site| site == "none" || site == "same-origin")
+}
+
+/// The host and the port that a request names.
+fn authority(request: &Request) -> Option<Authority> {
+    let header = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let header = header.and_then(|host| host.parse().ok());
+    header.or_else(|| request.uri().authority().cloned())
+}
+
+/// The body of a request. Fields come in the body of a POST, and in the query of other methods, and
+/// nowhere else.
+async fn body(request: Request) -> Result<Bytes, Problem> {
     if request.method() != axum::http::Method::POST {
-        return Ok(Bytes::new());
+        return match received(request).await? {
+            body if body.is_empty() => Ok(body),
+            _ => Err(invalid("this method has no body: give the fields in the query")),
+        };
+    }
+    if request.uri().query().is_some_and(|query| !query.is_empty()) {
+        return Err(invalid("a POST has no query: give the fields in the body"));
     }
     let content_type = request.headers().get(CONTENT_TYPE).and_then(|of| of.to_str().ok());
     let essence = content_type.and_then(|of| of.split(';').next()).unwrap_or_default();
     if !essence.trim().eq_ignore_ascii_case("application/json") {
         return Err(Refused::NotJson.into());
     }
+    received(request).await
+}
+
+async fn received(mut request: Request) -> Result<Bytes, Problem> {
     DefaultBodyLimit::max(HTTP_BODY_BYTES_MAX).apply(&mut request);
     match tokio::time::timeout(HTTP_BODY_TIMEOUT, Bytes::from_request(request, &())).await {
         Ok(Ok(body)) => Ok(body),
@@ -282,6 +324,24 @@ async fn body(mut request: Request) -> Result<Bytes, Problem> {
         Ok(Err(_)) => Err(invalid("the body of the request broke off: send it again")),
         Err(_) => Err(Refused::SlowBody.into()),
     }
+}
+
+/// The answer to a heartbeat. One that lost a shard, or kept none, is a problem, so that a loop that
+/// looks at the status alone stops.
+fn renewed(session: &str, beat: &HeartbeatResponse) -> Result<Response, Problem> {
+    let renewed = json::SessionRenewed::new(session, beat);
+    let (code, message) = if !beat.lost_shards.is_empty() {
+        let message = "the session is lost on `lost_shards`, with all that it held there: stop \
+            acting on those locks, and leave these shards out of the next heartbeat";
+        (ErrorCode::SessionLost, message)
+    } else if beat.renewed_shards == 0 && !beat.failed_shards.is_empty() {
+        let message = "no shard could be asked: send the heartbeat again, and stop acting on the \
+            locks when the TTL since the last one that succeeded has passed";
+        (ErrorCode::NoLeader, message)
+    } else {
+        return document(renewed);
+    };
+    Err(Problem::of_heartbeat(Error::new(code, message), renewed))
 }
 
 fn document(document: impl Serialize) -> Result<Response, Problem> {

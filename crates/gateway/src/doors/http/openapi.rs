@@ -70,9 +70,9 @@ fn described(schemas: &mut SchemaGenerator, of: Method) -> Value {
         OperationKind::Acquire => {
             let mut route = posted::<Acquire, answers::Grant>(schemas, name, "Takes a lock.");
             let key = json!({ "name": IDEMPOTENCY_KEY, "in": "header",
-                "description": "A random word for this acquire. A retry with the same word leads \
-                    to no second grant.",
-                "schema": { "type": "string", "minLength": 1 } });
+                "description": "A random UUID, or 32 random digits of hex, for this acquire. A retry \
+                    with the same key leads to no second grant.",
+                "schema": { "type": "string", "minLength": 32 } });
             listed(&mut route["parameters"]).push(key);
             route
         }

@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use schemars::JsonSchema;
 use serde::Serialize;
+use wire::json::SessionRenewed;
 use wire::v1::{Error, ErrorCode};
 
 /// The media type of a problem.
@@ -34,6 +35,9 @@ pub(crate) struct Problem {
     /// The time to let pass before the next try, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u32>,
+    /// What a heartbeat did, if it did not keep the session on all shards.
+    #[serde(flatten)]
+    heartbeat: Option<SessionRenewed>,
 }
 
 /// The type of a problem, by RFC 9457.
@@ -74,6 +78,8 @@ pub(crate) enum Refused {
     BodyTooLarge,
     /// The body is not said to be JSON.
     NotJson,
+    /// The page of another site sent the request.
+    OtherOrigin,
     /// The request is for another host.
     OtherHost,
     /// The headers are too large.
@@ -85,12 +91,13 @@ pub(crate) enum Refused {
 impl Refused {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Refused; 8] = [
+    pub(crate) const ALL: [Refused; 9] = [
         Refused::NoRoute,
         Refused::OtherMethod,
         Refused::SlowBody,
         Refused::BodyTooLarge,
         Refused::NotJson,
+        Refused::OtherOrigin,
         Refused::OtherHost,
         Refused::HeadTooLarge,
         Refused::GrpcOnly,
@@ -124,6 +131,12 @@ impl Refused {
                 "NOT_JSON",
                 "the request does not say that its body is JSON: send the header content-type: \
                  application/json",
+            ),
+            Refused::OtherOrigin => (
+                StatusCode::FORBIDDEN,
+                "OTHER_ORIGIN",
+                "a page of another site sent this request, and no page may use a gateway: send it \
+                 from a program, without the headers origin and sec-fetch-site",
             ),
             Refused::OtherHost => (
                 StatusCode::MISDIRECTED_REQUEST,
@@ -182,7 +195,13 @@ impl Problem {
             current_token: None,
             holder: None,
             retry_after_ms: None,
+            heartbeat: None,
         }
+    }
+
+    /// The problem of a heartbeat, with the fields of its answer.
+    pub(crate) fn of_heartbeat(error: Error, beat: SessionRenewed) -> Problem {
+        Problem { heartbeat: Some(beat), ..Problem::from(error) }
     }
 
     /// The answer, as the layer before all services gives it.

@@ -6,9 +6,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use std::time::Duration;
-use wire::limits::REQUEST_ID_BYTES;
 use wire::v1::{
     AcquireRequest, BreakLockRequest, CheckRequest, Consistency, Error, HistoryRequest,
     ListRequest, Mode, OpenSessionRequest, ReleaseRequest, RenewRequest,
@@ -173,7 +171,6 @@ pub(super) struct Heartbeat {
 #[serde(deny_unknown_fields)]
 pub(super) struct CloseSession {
     /// The shards on which the session holds locks, with commas between them: `0,3`.
-    #[serde(default)]
     shards: String,
 }
 
@@ -189,7 +186,7 @@ impl Acquire {
             LockMode::Semaphore => Mode::Semaphore,
         });
         Ok(AcquireRequest {
-            ttl_ms: milliseconds("ttl", self.ttl.as_deref(), self.ttl_ms)?,
+            ttl_ms: ttl_ms(self.ttl.as_deref(), self.ttl_ms)?,
             wait_ms: milliseconds("wait", self.wait.as_deref(), self.wait_ms)?,
             name: self.name,
             owner: self.owner,
@@ -258,7 +255,7 @@ impl OpenSession {
     /// # Errors
     /// INVALID_ARGUMENT if the time is none, or given twice.
     pub(super) fn into_request(self) -> Result<OpenSessionRequest, Box<Error>> {
-        let ttl_ms = milliseconds("ttl", self.ttl.as_deref(), self.ttl_ms)?;
+        let ttl_ms = ttl_ms(self.ttl.as_deref(), self.ttl_ms)?;
         Ok(OpenSessionRequest { owner: self.owner, ttl_ms, metadata: self.metadata })
     }
 }
@@ -267,14 +264,24 @@ impl CloseSession {
     /// The numbers of the shards.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT if one is no number.
+    /// INVALID_ARGUMENT if there is none, or one is no number.
     pub(super) fn shards(&self) -> Result<Vec<u32>, Box<Error>> {
-        let parts = self.shards.split(',').filter(|part| !part.is_empty());
-        let shards: Result<_, _> = parts.map(str::parse).collect();
+        let shards: Result<_, _> = self.shards.split(',').map(str::parse).collect();
         shards.map_err(|_| {
             let message = "shards: give numbers with commas between them, such as shards=0,3";
             Box::new(Error::invalid(message))
         })
+    }
+}
+
+/// The time of `ttl`, in milliseconds. 0 stands for the default, which no request asks for by a 0.
+fn ttl_ms(text: Option<&str>, ms: Option<u32>) -> Result<u32, Box<Error>> {
+    match milliseconds("ttl", text, ms)? {
+        0 if text.is_some() || ms.is_some() => {
+            let message = "ttl is 0: give a time, or leave it out for the default";
+            Err(Box::new(Error::invalid(message)))
+        }
+        ms => Ok(ms),
     }
 }
 
@@ -299,23 +306,18 @@ fn milliseconds(field: &str, text: Option<&str>, ms: Option<u32>) -> Result<u32,
     })
 }
 
-/// The request id of an idempotency key: its 16 bytes if it is a UUID or 32 digits of hex, and else
-/// 16 bytes of its SHA-256. The key may stand in quotes.
-///
-/// ```text
-/// 01234567-89ab-cdef-0123-456789abcdef    the 16 bytes 01 23 45 …
-/// deploy-42-7f3a9c                         the first 16 bytes of its hash
-/// ```
+/// The request id of an idempotency key: the 16 bytes of a UUID, or of 32 digits of hex. The key may
+/// stand in quotes. A word that people choose is refused, because two acquires could share it.
 ///
 /// # Errors
-/// INVALID_ARGUMENT if it is empty.
+/// INVALID_ARGUMENT if it is neither.
 pub(super) fn request_id(key: &[u8]) -> Result<Vec<u8>, Box<Error>> {
     let key = key.strip_prefix(b"\"").and_then(|key| key.strip_suffix(b"\"")).unwrap_or(key);
-    if key.is_empty() {
-        let message = "the header idempotency-key is empty: give a random key, or leave it out";
-        return Err(Box::new(Error::invalid(message)));
-    }
-    Ok(sixteen_bytes(key).unwrap_or_else(|| Sha256::digest(key)[..REQUEST_ID_BYTES].to_vec()))
+    sixteen_bytes(key).ok_or_else(|| {
+        let message = "the header idempotency-key is neither a UUID nor 32 digits of hex: make a \
+            random one with uuidgen, or leave it out";
+        Box::new(Error::invalid(message))
+    })
 }
 
 fn sixteen_bytes(key: &[u8]) -> Option<Vec<u8>> {
@@ -328,8 +330,25 @@ fn sixteen_bytes(key: &[u8]) -> Option<Vec<u8>> {
         }
         _ => return None,
     };
+    digits.chunks_exact(2).map(byte).collect()
+}
+
+/// The byte of two digits of hex.
+fn byte(digits: &[u8]) -> Option<u8> {
     let value = |digit: u8| char::from(digit).to_digit(16).map(|value| value as u8);
-    digits.chunks_exact(2).map(|pair| Some(value(pair[0])? << 4 | value(pair[1])?)).collect()
+    Some(value(digits[0])? << 4 | value(digits[1])?)
+}
+
+/// Whether a query is UTF-8 once its escapes are decoded.
+pub(super) fn is_utf8(query: &str) -> bool {
+    let mut bytes = Vec::with_capacity(query.len());
+    let mut rest = query.as_bytes();
+    while let [first, after @ ..] = rest {
+        let escaped = (*first == b'%').then(|| after.get(..2).and_then(byte)).flatten();
+        bytes.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8(bytes).is_ok()
 }
 
 /// Adds the field that was probably meant to an error about an unknown one.
@@ -369,13 +388,27 @@ mod tests {
         ] {
             assert_eq!(request_id(key.as_bytes()).unwrap(), bytes, "{key}");
         }
-        let hashed = request_id(b"deploy-42").unwrap();
-        assert_eq!(hashed, Sha256::digest(b"deploy-42")[..16]);
-        // Not quite hex, and not quite a UUID.
-        for key in ["0123456789abcdef0123456789abcdeg", "01234567089ab-cdef-0123-456789abcdef"] {
-            assert_eq!(request_id(key.as_bytes()).unwrap(), Sha256::digest(key)[..16], "{key}");
+        for key in [
+            "",
+            "\"\"",
+            "deploy-42",
+            // Not quite hex, and not quite a UUID.
+            "0123456789abcdef0123456789abcdeg",
+            "01234567089ab-cdef-0123-456789abcdef",
+        ] {
+            let refused = request_id(key.as_bytes()).unwrap_err();
+            assert!(refused.message.contains("uuidgen"), "{key}: {refused}");
         }
-        assert!(request_id(b"").is_err() && request_id(b"\"\"").is_err());
+    }
+
+    #[test]
+    fn a_query_is_utf8_after_decoding() {
+        for query in ["", "name=a%2Fb+c", "name=%C3%BC", "a=%&b=%4&c=%zz"] {
+            assert!(is_utf8(query), "{query}");
+        }
+        for query in ["name=%FF", "name=%C3", "%C3=a", "name=%C3%C3", "a=%C3&%BC=b"] {
+            assert!(!is_utf8(query), "{query}");
+        }
     }
 
     #[test]
@@ -388,6 +421,8 @@ mod tests {
         );
         assert_eq!(milliseconds("ttl", None, Some(7)).unwrap(), 7);
         assert_eq!(milliseconds("ttl", None, None).unwrap(), 0);
+        assert!(ttl_ms(Some("0s"), None).is_err() && ttl_ms(None, Some(0)).is_err());
+        assert_eq!((ttl_ms(None, None).unwrap(), ttl_ms(Some("7ms"), None).unwrap()), (0, 7));
         let both = milliseconds("ttl", Some("1s"), Some(1_000)).unwrap_err();
         assert!(both.message.contains("both"), "{both}");
     }

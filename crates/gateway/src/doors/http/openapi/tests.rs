@@ -77,6 +77,7 @@ fn the_document_has_every_field_of_the_answers() {
     let status = serde_json::to_value(answers::ClusterStatus::from(&status)).unwrap();
     let shard = &status["shards"][0];
     let error = v1::Error { retry_after_ms: 1, ..v1::Error::held("held", 1, "bob") };
+    let beat = answers::SessionRenewed::new("s", &Default::default());
     let of = |document: &dyn erased::Document| document.value();
     for (name, sample) in [
         ("Grant", of(&answers::Grant::from(&v1::Grant::default()))),
@@ -94,7 +95,7 @@ fn the_document_has_every_field_of_the_answers() {
         ("Member", shard["members"][0].clone()),
         ("Shard", shard.clone()),
         ("ClusterStatus", status.clone()),
-        ("Problem", of(&Problem::from(error))),
+        ("Problem", of(&Problem::of_heartbeat(error, beat))),
     ] {
         let fields: BTreeSet<&String> = sample.as_object().expect(name).keys().collect();
         let schema = &schemas[name]["properties"];
