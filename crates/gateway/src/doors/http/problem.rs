@@ -37,7 +37,7 @@ pub(crate) struct Problem {
     retry_after_ms: Option<u32>,
     /// What a heartbeat did, if it did not keep the session on all shards.
     #[serde(flatten)]
-    heartbeat: Option<SessionRenewed>,
+    heartbeat: Option<Box<SessionRenewed>>,
 }
 
 /// The type of a problem, by RFC 9457.
@@ -201,7 +201,7 @@ impl Problem {
 
     /// The problem of a heartbeat, with the fields of its answer.
     pub(crate) fn of_heartbeat(error: Error, beat: SessionRenewed) -> Problem {
-        Problem { heartbeat: Some(beat), ..Problem::from(error) }
+        Problem { heartbeat: Some(Box::new(beat)), ..Problem::from(error) }
     }
 
     /// The answer, as the layer before all services gives it.
