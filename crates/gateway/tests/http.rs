@@ -207,7 +207,7 @@ async fn what_is_no_route_or_no_json_is_refused() {
     }
 }
 
-/// Regression: a page could read by GET, and was told no different from a program.
+/// Regression: what a browser marked as a request of another site was served.
 #[tokio::test]
 async fn the_pages_of_other_sites_are_refused() {
     let fakes = serving().await;

@@ -179,7 +179,7 @@ fn page() -> String {
     page.push_str(
         "\n## Errors\n\nA request that fails is answered with a [Problem](#problem), as \
          `application/problem+json`.\nStatus 429 and 503 have the header `retry-after`, in \
-         seconds.\n\n| `code` | status |\n|---|---|\n",
+         whole seconds.\n\n| `code` | status |\n|---|---|\n",
     );
     let codes = (0..=100).filter_map(|code| ErrorCode::try_from(code).ok());
     for code in codes.filter(|code| *code != ErrorCode::Unspecified) {
