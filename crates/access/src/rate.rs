@@ -38,8 +38,7 @@ impl Bucket {
         let after = self.missing_milli.saturating_add((u64::from(count) * 1_000).min(full_milli));
         let over = after.saturating_sub(full_milli);
         if over > 0 {
-            let wait_ms = over.div_ceil(u64::from(per_second.max(1)));
-            return Err(u32::try_from(wait_ms).unwrap_or(u32::MAX));
+            return Err(wait_ms(over, per_second));
         }
         self.missing_milli = after;
         Ok(())
@@ -68,9 +67,7 @@ impl Bucket {
         self.refill(per_second, now_ms);
         let full_milli = u64::from(burst.max(1)) * 1_000;
         if self.missing_milli >= full_milli {
-            let over = self.missing_milli - full_milli + 1;
-            let wait_ms = over.div_ceil(u64::from(per_second.max(1)));
-            return Err(u32::try_from(wait_ms).unwrap_or(u32::MAX));
+            return Err(wait_ms(self.missing_milli - full_milli + 1, per_second));
         }
         self.missing_milli += u64::from(count) * 1_000;
         Ok(())
@@ -89,6 +86,12 @@ impl Bucket {
         self.missing_milli = self.missing_milli.saturating_sub(refilled);
         self.at_ms = self.at_ms.max(now_ms);
     }
+}
+
+/// The milliseconds until so many thousandths of operations are refilled.
+fn wait_ms(over_milli: u64, per_second: u32) -> u32 {
+    let wait_ms = over_milli.div_ceil(u64::from(per_second.max(1)));
+    u32::try_from(wait_ms).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
