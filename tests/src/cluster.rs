@@ -1,6 +1,6 @@
 //! A cluster of real processes in a temporary directory.
 
-use crate::{LIMIT, eventually, palisade_binary};
+use crate::{LIMIT, eventually, own_group, palisade_binary};
 use client::{Client, ClientOptions, ClusterStatus, Security, ShardStatus};
 use local_cluster::{
     Addresses, Ended, Launch, Member, Process, Processes, cluster_config, free_addresses, leaders,
@@ -478,6 +478,7 @@ impl Cluster {
         let mut command = Command::new(palisade_binary());
         command.args(args).env("PALISADE_ENDPOINT", self.endpoints()).env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        own_group(&mut command);
         command
     }
 

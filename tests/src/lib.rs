@@ -30,6 +30,8 @@ pub use local_cluster::{Launch, Process};
 pub use locked::{Locked, process_state, runs};
 pub use program::compile_c;
 
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// The longest wait of [`eventually`]. It is far longer than a healthy system needs on a slow
@@ -47,6 +49,15 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) 
         assert!(start.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Lets the command start in a process group of its own.
+///
+/// A job under `palisade lock` has its parent, the guard, in another group. When the last such
+/// member of a group ends, the kernel sends SIGHUP to the group if one of its members is stopped,
+/// as a node is that a test pauses. That would end the test run.
+pub fn own_group(command: &mut Command) {
+    command.process_group(0);
 }
 
 /// Whether a process ignores a signal. Its children inherit that: a job that a script starts in the

@@ -1,6 +1,6 @@
 //! A command under `palisade lock`, and the state of its processes.
 
-use crate::{Cluster, eventually, palisade_binary};
+use crate::{Cluster, eventually, own_group, palisade_binary};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
@@ -54,6 +54,7 @@ impl Locked {
         command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
         command.stderr(std::process::Stdio::piped());
         change(&mut command);
+        own_group(&mut command);
         let child = command.spawn().expect("start palisade lock");
         Locked { child, dir }
     }

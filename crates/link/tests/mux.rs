@@ -1,6 +1,6 @@
 //! The multiplexer against a small server: packing, loss of the stream, refusals, deadlines.
 
-#[path = "../../client/tests/fake/mod.rs"]
+#[path = "../../client/tests/client/fake/mod.rs"]
 mod fake;
 
 use fake::{Fake, Reaction, grant, nobody};

@@ -1,6 +1,6 @@
 """Makes calls that fail, and prints a line for each: what grpcio and grpcio-status make of the error.
 
-Arguments: the gateway, then the errors that are wanted. tests/tests/clients.rs says what is expected.
+Arguments: the gateway, then the errors that are wanted. tests/tests/system/clients.rs says what is expected.
 """
 
 import sys

@@ -6,7 +6,7 @@
 //! stories` writes the texts anew; a changed one is to be read and explained, not just committed.
 //! The words of the language stand in `script.rs`, those of the trace in `words.rs`.
 
-#[path = "../cluster/mod.rs"]
+#[path = "../shard/cluster/mod.rs"]
 mod cluster;
 mod script;
 mod stage;

@@ -1,0 +1,4 @@
+//! Tests of policies and tokens.
+
+mod jwt;
+mod policy;

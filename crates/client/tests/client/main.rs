@@ -1,0 +1,8 @@
+//! Tests of the SDK against a gateway that the tests script.
+
+mod fake;
+mod holding;
+mod letting_go;
+mod lives;
+mod operations;
+mod regressions;

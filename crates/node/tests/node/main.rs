@@ -1,0 +1,7 @@
+//! Tests of nodes in this process, over loopback.
+
+mod cluster;
+mod edges;
+mod nodes;
+mod regressions;
+mod topology;

@@ -1,0 +1,14 @@
+//! Tests of replicas in one process, without network and disk.
+
+mod adversity;
+mod cluster;
+mod disk;
+mod freshness;
+mod membership;
+mod quotas;
+mod reads;
+mod regressions;
+mod replica;
+mod retire;
+mod snapshots;
+mod spare;

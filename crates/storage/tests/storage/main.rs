@@ -1,0 +1,9 @@
+//! Tests of what the engines keep through damage and kills.
+
+mod damage;
+mod every_byte;
+mod kill;
+mod merging;
+mod one_engine;
+mod resets;
+mod room;
