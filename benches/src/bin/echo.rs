@@ -302,4 +302,10 @@ impl LockService for Echo {
     ) -> Result<Response<ClusterStatusResponse>, Status> {
         nothing()
     }
+
+    type WatchStream = ReceiverStream<Result<WatchResponse, Status>>;
+
+    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("there is nothing behind this echo"))
+    }
 }

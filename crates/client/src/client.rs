@@ -188,6 +188,7 @@ impl Client {
             consistency: consistency.into(),
             after_token,
             limit,
+            ..v1::CheckRequest::default()
         };
         match self.run(Op::Check(request)).await?.answer {
             Answer::Check(checked) => Ok(checked),
@@ -258,7 +259,12 @@ impl Client {
         limit: u32,
         cursor: &str,
     ) -> Result<Listing, Error> {
-        let request = v1::ListRequest { prefix: prefix.into(), limit, cursor: cursor.into() };
+        let request = v1::ListRequest {
+            prefix: prefix.into(),
+            limit,
+            cursor: cursor.into(),
+            ..v1::ListRequest::default()
+        };
         match self.run(Op::List(request)).await?.answer {
             Answer::List(listing) => Ok(listing),
             _ => Err(Error::confused("a list")),

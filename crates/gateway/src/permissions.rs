@@ -18,6 +18,8 @@ pub(crate) enum Method {
     Operation(OperationKind),
     /// A stream of operations, each with its own need. Identities that may do nothing get none.
     Stream,
+    /// A watch. It needs what its filter asks for.
+    Watch,
     /// Between processes of the cluster. A gateway never serves it.
     Inside,
 }
@@ -48,6 +50,7 @@ pub(crate) const METHODS: &[(&str, Method)] = &[
     ("/palisade.v1.LockService/List", Method::Operation(OperationKind::List)),
     ("/palisade.v1.LockService/ClusterStatus", Method::Operation(OperationKind::ClusterStatus)),
     ("/palisade.v1.LockService/Stream", Method::Stream),
+    ("/palisade.v1.LockService/Watch", Method::Watch),
     ("/grpc.health.v1.Health/Check", Method::Open),
     ("/grpc.health.v1.Health/Watch", Method::Open),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Method::Known),
@@ -55,6 +58,7 @@ pub(crate) const METHODS: &[(&str, Method)] = &[
     ("/palisade.internal.v1.ShardService/Operate", Method::Inside),
     ("/palisade.internal.v1.ShardService/Cluster", Method::Inside),
     ("/palisade.internal.v1.ShardService/Topology", Method::Inside),
+    ("/palisade.internal.v1.ShardService/Watch", Method::Inside),
     ("/palisade.internal.v1.PeerService/Greet", Method::Inside),
     ("/palisade.internal.v1.PeerService/Deliver", Method::Inside),
     ("/palisade.internal.v1.PeerService/InstallSnapshot", Method::Inside),

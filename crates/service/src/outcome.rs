@@ -217,6 +217,7 @@ fn read(
                 stale_by_ms,
                 holder_count,
                 more: more || cut,
+                queue: Vec::new(),
             })
         }
         Answer::List { grants, next } => {
@@ -229,7 +230,7 @@ fn read(
                 (_, Some((name, token))) => wire::encode_cursor(&name, token.0),
                 (_, None) => String::new(),
             };
-            OpResult::List(ShardPage { grants, next_cursor })
+            OpResult::List(ShardPage { grants, next_cursor, ..ShardPage::default() })
         }
         Answer::History { current, ended } => history(shard, current, ended, usize::MAX),
         Answer::Status(status) => OpResult::Status(shard_status(*status)),

@@ -138,7 +138,7 @@ fn request(caller: Caller<'_>, op: Op) -> Result<Request, Refused> {
                 None,
             )
         }
-        Op::Check(v1::CheckRequest { name, consistency, after_token, limit }) => {
+        Op::Check(v1::CheckRequest { name, consistency, after_token, limit, .. }) => {
             let linearizable = consistency != i32::from(Consistency::Stale);
             let query = Query::Check { name, after: Token(after_token), limit: limit as usize };
             Ok(Request::Read { query, linearizable })
@@ -147,7 +147,7 @@ fn request(caller: Caller<'_>, op: Op) -> Result<Request, Refused> {
             let query = Query::History { name, limit: limit as usize };
             Ok(Request::Read { query, linearizable: true })
         }
-        Op::List(v1::ListRequest { prefix, limit, cursor }) => {
+        Op::List(v1::ListRequest { prefix, limit, cursor, .. }) => {
             let after = wire::decode_cursor(&cursor).map(|(name, token)| (name, Token(token)));
             let query = Query::List { prefix, after, limit: limit as usize };
             Ok(Request::Read { query, linearizable: true })

@@ -273,7 +273,7 @@ fn merge(pages: Vec<ShardPage>, limit: usize) -> ListResponse {
         end = grants.last().map(key);
     }
     let next_cursor = end.map(|(name, token)| encode_cursor(&name, token)).unwrap_or_default();
-    ListResponse { grants, more: !next_cursor.is_empty(), missing_shards: Vec::new(), next_cursor }
+    ListResponse { grants, more: !next_cursor.is_empty(), next_cursor, ..ListResponse::default() }
 }
 
 #[cfg(test)]
@@ -287,7 +287,7 @@ mod tests {
             ..Default::default()
         };
         let next_cursor = next.map(|name| encode_cursor(name, 3)).unwrap_or_default();
-        ShardPage { grants: names.iter().map(grant).collect(), next_cursor }
+        ShardPage { grants: names.iter().map(grant).collect(), next_cursor, ..ShardPage::default() }
     }
 
     fn merged(pages: &[ShardPage], limit: usize) -> (Vec<String>, Option<String>) {

@@ -43,9 +43,9 @@ pub(super) fn to_client(answer: RoutedAnswer) -> Answer {
         RoutedAnswer::CancelWait(cancelled) => Answer::CancelWait(cancelled),
         RoutedAnswer::BreakLock(broken) => Answer::BreakLock(broken),
         RoutedAnswer::History(history) => Answer::History(history),
-        RoutedAnswer::List(ShardPage { grants, next_cursor }) => {
+        RoutedAnswer::List(ShardPage { grants, next_cursor, .. }) => {
             let more = !next_cursor.is_empty();
-            Answer::List(ListResponse { grants, more, missing_shards: Vec::new(), next_cursor })
+            Answer::List(ListResponse { grants, more, next_cursor, ..ListResponse::default() })
         }
         // Status was not asked for, and the other two are handled as failures before.
         RoutedAnswer::Status(_) | RoutedAnswer::NotLeader(_) | RoutedAnswer::StaleRoute(_) => {

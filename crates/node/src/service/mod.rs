@@ -26,7 +26,7 @@ use tonic::{Request, Response, Status, Streaming};
 use wire::internal::v1::shard_service_server::ShardService;
 use wire::internal::v1::{
     ClusterIdentity, ClusterRequest, ClusterResponse, HostedShard, Member, OperateRequest,
-    OperateResponse, TopologyRequest, TopologyResponse,
+    OperateResponse, TopologyRequest, TopologyResponse, WatchRequest, WatchResponse,
 };
 
 /// Frames of results under way to the transport. The slower the transport takes them, the fuller
@@ -160,5 +160,14 @@ impl ShardService for Shards {
             identity: Some(context.identity.clone()),
             topology: Some((&*context.topology.now()).into()),
         }))
+    }
+
+    type WatchStream = ReceiverStream<Result<WatchResponse, Status>>;
+
+    async fn watch(
+        &self,
+        _: Request<Streaming<WatchRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("this node does not serve watches yet"))
     }
 }

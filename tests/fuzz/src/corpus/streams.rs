@@ -89,6 +89,7 @@ macro_rules! plain_ops {
                     prefix: "payment:".to_owned(),
                     limit: 0,
                     cursor: wire::encode_cursor("payment:7", 9),
+                    ..Default::default()
                 }),
             ),
         ])
@@ -265,6 +266,7 @@ pub(super) fn result_frames() -> BTreeMap<String, Vec<u8>> {
                 more: true,
                 missing_shards: vec![1],
                 next_cursor: wire::encode_cursor("n", 9),
+                ..Default::default()
             }),
         ),
     ]);
@@ -282,8 +284,11 @@ pub(super) fn operate_responses() -> BTreeMap<String, Vec<u8>> {
         state_hash: u64::MAX,
         ..Default::default()
     };
-    let page =
-        internal::ShardPage { grants: vec![grant()], next_cursor: wire::encode_cursor("n", 9) };
+    let page = internal::ShardPage {
+        grants: vec![grant()],
+        next_cursor: wire::encode_cursor("n", 9),
+        ..Default::default()
+    };
     let answers = plain_answers!(Answer).chain([
         ("grant", Answer::Grant(grant())),
         ("heartbeat", Answer::Heartbeat(lease_state())),

@@ -183,6 +183,12 @@ impl LockService for Locks {
         let status = self.0.cluster_status(&visitor).await;
         status.map(Response::new).map_err(|error| (*error).into())
     }
+
+    type WatchStream = ReceiverStream<Result<WatchResponse, Status>>;
+
+    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("this gateway does not serve watches yet"))
+    }
 }
 
 #[cfg(test)]

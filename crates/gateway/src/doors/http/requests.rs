@@ -233,6 +233,7 @@ impl From<&Check> for CheckRequest {
             consistency: consistency.into(),
             after_token: check.after_token.unwrap_or(0),
             limit: check.limit.unwrap_or(0),
+            ..CheckRequest::default()
         }
     }
 }
@@ -245,7 +246,7 @@ impl From<&History> for HistoryRequest {
 
 impl From<List> for ListRequest {
     fn from(List { prefix, limit, cursor }: List) -> ListRequest {
-        ListRequest { prefix, limit: limit.unwrap_or(0), cursor }
+        ListRequest { prefix, limit: limit.unwrap_or(0), cursor, ..ListRequest::default() }
     }
 }
 
