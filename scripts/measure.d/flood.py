@@ -15,8 +15,9 @@ from harness import Failed, cpu_s
 RATIO_MAX = 2
 TARGETS = [f"p99 of alice while bob floods at most {RATIO_MAX} times that without him", "no operation of alice is refused"]
 RATE, BOBS_RATE, CONNECTIONS, NAMES = 400, 500, 50, 100_000
-# Below this share of answers, bob himself is held up, and what is measured is no flood.
-ANSWERED_MIN = 0.5
+# Below this share of acquires that were sent in time, bob himself is held up, and what is measured is no flood. Most of them get no
+# answer in time, because the gateway hardly reads the stream of a client that is above its rate.
+SENT_MIN = 0.9
 POLICY = f"""\
 roles: {{ bench: {{ hold: ["b/"], read: ["b/"], observe: true }} }}
 bindings:
@@ -52,9 +53,9 @@ def measure(run):
                     bob.kill()
                     bob.wait()
         run.say(f"round {number}, bob: " + told(outcomes))
-        answered = sum(outcomes.get("acquire", {}).get(outcome, 0) for outcome in ("BUSY", "DONE"))
-        if answered < due * ANSWERED_MIN:
-            raise Failed(f"{answered:,} of bob's {due:,.0f} acquires were answered: leave more of the machine to him, or it is no flood")
+        sent = sum(outcomes.get("acquire", {}).values())
+        if sent < due * SENT_MIN:
+            raise Failed(f"{sent:,} of bob's {due:,.0f} acquires were sent: leave more of the machine to him, or it is no flood")
         ratios.append(flooded["latency"]["all"]["p99_ms"] / alone["latency"]["all"]["p99_ms"])
         refused += sum(flooded["errors"].values()) + sum(alone["errors"].values())
         if flooded["errors"]:
@@ -82,13 +83,14 @@ def load(run, cluster, number, what, bob=None):
 
 
 def counted(lines):
-    """Bob's lines of request, outcome and count. A wait that was sent and has no outcome is under way."""
+    """Bob's lines of request, outcome and count. What was sent and has no outcome is under way."""
     requests = {}
     for line in lines.splitlines():
         request, outcome, count = line.split()
         requests.setdefault(request, {})[outcome] = int(count)
-    waits = requests.setdefault("wait", {})
-    waits["UNDER_WAY"] = waits.pop("SENT", 0) - sum(waits.values())
+    for outcomes in requests.values():
+        if "SENT" in outcomes:
+            outcomes["UNDER_WAY"] = outcomes.pop("SENT") - sum(outcomes.values())
     return requests
 
 

@@ -166,6 +166,7 @@ async fn acquire(args: Args, links: Vec<Link<Locks>>, run: String, outcomes: Out
                 ..Default::default()
             };
             let outcomes = outcomes.clone();
+            outcomes.count("acquire", "SENT");
             tokio::spawn(async move {
                 let outcome = call(&link, Op::Acquire(request)).await;
                 outcomes.count("acquire", word(&outcome));
