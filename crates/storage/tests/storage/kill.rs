@@ -104,7 +104,7 @@ fn writer() {
 }
 
 fn spawn(dir: &Path, mut command: Command) -> Child {
-    command.args(["--exact", "writer", "--nocapture"]).env(DIR, dir);
+    command.args(["--exact", "kill::writer", "--nocapture"]).env(DIR, dir);
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

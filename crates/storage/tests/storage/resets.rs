@@ -125,7 +125,7 @@ fn writer() {
 
 fn spawn(dir: &Path) -> Child {
     let mut command = Command::new(std::env::current_exe().expect("this test program has a path"));
-    command.args(["--exact", "writer", "--nocapture"]).env(DIR, dir);
+    command.args(["--exact", "resets::writer", "--nocapture"]).env(DIR, dir);
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
