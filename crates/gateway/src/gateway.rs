@@ -13,7 +13,7 @@ use crate::router::{Router, Security};
 use audit::{Audit, Event, Kind};
 use net::reload::{Outcome, Reloading};
 use net::tls::{Inside, Server, TlsError};
-use routing::ClusterConfig;
+use routing::{ClusterConfig, ShardId};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -33,7 +33,7 @@ pub struct GatewayOptions {
     pub tls: Option<Arc<Server>>,
     /// The listener for clients.
     pub listener: std::net::TcpListener,
-    /// The listener for `/metrics` and `/healthz`, if they are served.
+    /// The listener for `/metrics` and probes, if they are served there.
     pub metrics_listener: Option<std::net::TcpListener>,
     /// Whether `grpc.reflection` shows the public protocol to tools such as grpcurl.
     pub reflection: bool,
@@ -75,7 +75,8 @@ impl Gateway {
         let metrics_listener = metrics_listener.map(adopt).transpose()?;
         let address = listener.local_addr()?;
         let metrics_address = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
-        let metrics = Metrics::new(cluster.nodes.iter().map(|node| node.id))
+        let shards = (0..cluster.shards).map(ShardId);
+        let metrics = Metrics::new(cluster.nodes.iter().map(|node| node.id), shards)
             .map_err(|error| GatewayError::Config(format!("metrics cannot be set up: {error}")))?;
         let fingerprint = cluster.fingerprint();
         let identity = ClusterIdentity {
@@ -117,7 +118,7 @@ impl Gateway {
         tasks.spawn(ended(watch_access(router.clone(), ending.clone())));
         tasks.spawn(ended(say_refusals(router.clone(), ending.clone())));
         if let Some(listener) = metrics_listener {
-            tasks.spawn(probes::serve(listener, router.clone(), ending));
+            tasks.spawn(probes::serve(listener, router.clone()));
         }
         Ok(GatewayHandle { address, metrics_address, router, inside, tls, end, tasks })
     }
@@ -169,20 +170,32 @@ async fn watch_access(router: Arc<Router>, mut ending: watch::Receiver<bool>) {
 
 /// Logs a summary of refusals from time to time, instead of a line for each.
 async fn say_refusals(router: Arc<Router>, mut ending: watch::Receiver<bool>) {
-    let mut said = 0;
+    let mut said = [0; 3];
     while tokio::time::timeout(REFUSALS_SAID_EVERY, ending.wait_for(|ending| *ending))
         .await
         .is_err()
     {
-        let refused = router.metrics.operations_refused.get();
-        if refused > said {
-            let (count, waits) = (refused - said, router.admission.waits());
+        let metrics = &router.metrics;
+        let counts = [&metrics.operations_refused, &metrics.denied, &metrics.sign_ins_failed];
+        let counts = counts.map(|counter| counter.get());
+        let [busy, denied, sign_ins] = std::array::from_fn(|nth| counts[nth] - said[nth]);
+        said = counts;
+        if busy > 0 {
+            let waits = router.admission.waits();
             tracing::warn!(
-                count,
+                count = busy,
                 waits,
                 "refused operations as busy: a client has more in flight than its share"
             );
-            said = refused;
+        }
+        if denied > 0 {
+            tracing::warn!(count = denied, "denied operations: see the audit log for whose");
+        }
+        if sign_ins > 0 {
+            tracing::warn!(
+                count = sign_ins,
+                "refused certificates or tokens that prove no identity"
+            );
         }
     }
 }
@@ -250,13 +263,23 @@ impl GatewayHandle {
         }
     }
 
+    /// Makes all probes answer that this gateway is not ready, and serves on. A balancer that sees
+    /// that sends no new clients, so that a later [`shutdown`](Self::shutdown) meets few.
+    pub fn drain(&self) {
+        self.router.drain();
+    }
+
     /// Stops the gateway: refuses new operations, gives running ones at most a second to finish,
     /// and ends the clients' streams. Waiting acquires go on through another gateway and keep their
     /// places. Its audit log ends, too.
     pub async fn shutdown(mut self) {
         tracing::info!(address = %self.address, "gateway stops");
+        self.router.drain();
         self.end.send_replace(true);
-        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        // The task for probes answers until the others have ended, and never ends by itself.
+        let probed = usize::from(self.metrics_address.is_some());
+        let ended =
+            async { while self.tasks.len() > probed && self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN_MAX + CLOSE_MAX, ended).await.is_err() {
             tracing::debug!("connections were still open at the end of the shutdown");
         }
@@ -264,6 +287,7 @@ impl GatewayHandle {
         // A connection that was cut may keep the router for a moment, so the log is not left to the
         // end of its last handle.
         self.router.audit.end();
+        tracing::info!(address = %self.address, "gateway stopped");
     }
 }
 

@@ -29,8 +29,8 @@ struct Inner {
     topology: Topology,
     /// By node: its address in the cluster file.
     configured: BTreeMap<u64, String>,
-    /// When a node last said that it leads a shard.
-    led: BTreeMap<ShardId, Instant>,
+    /// The node that last said that it leads a shard, and when.
+    led: BTreeMap<ShardId, (u64, Instant)>,
     /// Nodes that cannot be reached or used, and why.
     lost: BTreeMap<u64, String>,
 }
@@ -40,34 +40,33 @@ struct Inner {
 /// * `without` has at least one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NotServing {
-    without: Vec<ShardId>,
+    pub(crate) without: Vec<ShardId>,
     /// No shard of the cluster has such a leader.
     none_is_led: bool,
-    /// For some of the nodes that cannot be reached or used, the reason why.
-    lost: Vec<String>,
+    /// For each node that cannot be reached or used, the reason why.
+    pub(crate) lost: BTreeMap<u64, String>,
 }
 
 impl std::error::Error for NotServing {}
 
-/// One line about the shards, then one for each node.
+/// One line about the shards.
 impl fmt::Display for NotServing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.without.as_slice() {
-            [shard] => write!(f, "shard {shard} has no leader that can be reached")?,
-            _ if self.none_is_led => write!(f, "no shard has a leader that can be reached")?,
+            [shard] => write!(f, "shard {shard} has no leader that can be reached"),
+            _ if self.none_is_led => write!(f, "no shard has a leader that can be reached"),
             [first, others @ ..] if others.len() >= 8 => {
                 let count = self.without.len();
                 write!(
                     f,
                     "{count} shards have no leaders that can be reached, shard {first} among them"
-                )?;
+                )
             }
             shards => {
                 let names: Vec<String> = shards.iter().map(ShardId::to_string).collect();
-                write!(f, "shards {} have no leaders that can be reached", names.join(", "))?;
+                write!(f, "shards {} have no leaders that can be reached", names.join(", "))
             }
         }
-        self.lost.iter().try_for_each(|why| write!(f, "\n{why}"))
     }
 }
 
@@ -80,8 +79,9 @@ impl Known {
         Known { inner: Mutex::new(Inner { topology, configured, led, lost }), newer }
     }
 
-    /// Takes in the report of a node that was reached.
-    pub(crate) fn said(&self, node: u64, response: &ClusterResponse) {
+    /// Takes in the report of a node that was reached. Returns the shards that another node led
+    /// before, or none.
+    pub(crate) fn said(&self, node: u64, response: &ClusterResponse) -> Vec<ShardId> {
         let mut inner = self.lock();
         inner.lost.remove(&node);
         for other in &response.nodes {
@@ -90,10 +90,14 @@ impl Known {
                 inner.topology = newer;
             }
         }
-        let now = Instant::now();
+        let (now, mut news) = (Instant::now(), Vec::new());
         for hosted in response.shards.iter().filter(|hosted| hosted.leads) {
-            inner.led.insert(ShardId(hosted.shard), now);
+            let before = inner.led.insert(ShardId(hosted.shard), (node, now));
+            if before.is_none_or(|(before, _)| before != node) {
+                news.push(ShardId(hosted.shard));
+            }
         }
+        news
     }
 
     pub(crate) fn lost(&self, node: u64, why: String) {
@@ -140,19 +144,26 @@ impl Known {
         self.lock().configured.get(&node.0).cloned().unwrap_or_default()
     }
 
-    /// Whether locks can be served: every shard has a leader that could be reached lately.
+    /// Whether locks can be served: every shard has a leader that was heard of lately, and whose
+    /// stream is up by `is_connected`.
     ///
     /// # Errors
     /// [`NotServing`], with the shards without a leader.
-    pub(crate) fn serving(&self, shards: &[ShardId]) -> Result<(), NotServing> {
+    pub(crate) fn serving(
+        &self,
+        shards: &[ShardId],
+        is_connected: impl Fn(NodeId) -> bool,
+    ) -> Result<(), NotServing> {
         let inner = self.lock();
-        let is_led =
-            |shard: &ShardId| inner.led.get(shard).is_some_and(|at| at.elapsed() < LED_WITHIN);
+        let is_led = |shard: &ShardId| {
+            let led = inner.led.get(shard);
+            led.is_some_and(|(node, at)| at.elapsed() < LED_WITHIN && is_connected(NodeId(*node)))
+        };
         let without: Vec<ShardId> = shards.iter().copied().filter(|shard| !is_led(shard)).collect();
         if without.is_empty() {
             return Ok(());
         }
-        let lost = inner.lost.values().take(8).cloned().collect();
+        let lost = inner.lost.clone();
         Err(NotServing { none_is_led: without.len() == shards.len(), without, lost })
     }
 
@@ -207,15 +218,20 @@ mod tests {
     }
 
     #[test]
-    fn it_serves_while_each_shard_has_a_leader() {
+    fn it_serves_while_each_shard_has_a_leader_that_is_connected() {
         let cluster = ClusterConfig::dev(2, 3, 20_000).unwrap();
         let (known, map) = (Known::new(&cluster), [ShardId(0), ShardId(1)]);
-        assert!(known.serving(&map).unwrap_err().to_string().starts_with("no shard has a leader"));
-        known.said(1, &response(&[], &[0]));
+        let serving = |known: &Known| known.serving(&map, |_| true);
+        assert!(serving(&known).unwrap_err().to_string().starts_with("no shard has a leader"));
+        assert_eq!(known.said(1, &response(&[], &[0])), [ShardId(0)]);
+        assert_eq!(known.said(1, &response(&[], &[0])), [], "no news");
         known.lost(2, "node 2 at a:1 cannot be reached: refused".into());
-        let why = known.serving(&map).unwrap_err().to_string();
-        assert!(why.starts_with("shard 1 has no leader") && why.contains("node 2 at a:1"), "{why}");
+        let why = serving(&known).unwrap_err();
+        assert!(why.to_string().starts_with("shard 1 has no leader"), "{why}");
+        assert!(why.lost[&2].contains("node 2 at a:1"), "{why:?}");
         known.said(2, &response(&[], &[1]));
-        assert_eq!(known.serving(&map), Ok(()));
+        assert_eq!(serving(&known), Ok(()));
+        let why = known.serving(&map, |node| node != NodeId(2)).unwrap_err();
+        assert_eq!(why.without, [ShardId(1)], "no stream to its leader");
     }
 }

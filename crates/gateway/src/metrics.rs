@@ -11,7 +11,7 @@ use prometheus::{
     Encoder, Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
-use routing::NodeId;
+use routing::{NodeId, ShardId};
 use std::time::Duration;
 use wire::v1::ErrorCode;
 use wire::v1::operation_result::Result as Answer;
@@ -29,6 +29,11 @@ pub(crate) struct Metrics {
     retries: Vec<IntCounter>,
     attempts: IntCounter,
     contended: IntCounter,
+    /// By end: granted, timed out, cancelled.
+    acquire_waits: [Histogram; 3],
+    acquire_service: Histogram,
+    has_leader: Vec<(ShardId, IntGauge)>,
+    ready: IntGauge,
     connected: Vec<(NodeId, IntGauge)>,
     waits: IntGauge,
     connections: IntGauge,
@@ -49,7 +54,11 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(nodes: impl IntoIterator<Item = NodeId>) -> Result<Metrics, Error> {
+    /// The metrics of a gateway to these nodes and shards.
+    pub(crate) fn new(
+        nodes: impl IntoIterator<Item = NodeId>,
+        shards: impl IntoIterator<Item = ShardId>,
+    ) -> Result<Metrics, Error> {
         let registry = Registry::new();
         let r = Registrar(&registry);
         let kinds = || OperationKind::ALL.into_iter().map(OperationKind::as_str).chain(["unknown"]);
@@ -70,6 +79,21 @@ impl Metrics {
         let connected = r.keep(IntGaugeVec::new(
             Opts::new(name("node_connected"), "1: the stream to this node is up."),
             &["node"],
+        )?)?;
+        let has_leader = r.keep(IntGaugeVec::new(
+            Opts::new(
+                name("shard_has_leader"),
+                "1: the shard has a leader that can be reached, so this gateway serves it.",
+            ),
+            &["shard"],
+        )?)?;
+        let waits = r.keep(HistogramVec::new(
+            HistogramOpts::new(
+                name("acquire_wait_seconds"),
+                "Time that acquires spent in the lock's queue, by how the wait ended. 0 for those granted at once.",
+            )
+            .buckets(prometheus::exponential_buckets(0.001, 2.0, 22)?), // 1 ms to 35 min
+            &["end"],
         )?)?;
         let expires = r.keep(IntGaugeVec::new(
             Opts::new(
@@ -107,6 +131,20 @@ impl Metrics {
                 "acquires_contended_total",
                 "Of these, those that found another holder, whatever came of it.",
             )?,
+            acquire_waits: ["granted", "timed_out", "cancelled"]
+                .map(|end| waits.with_label_values(&[end])),
+            acquire_service: r.keep(Histogram::with_opts(
+                HistogramOpts::new(
+                    name("acquire_service_seconds"),
+                    "From the receipt of an acquire to its answer, without the time in the lock's queue.",
+                )
+                .buckets(prometheus::exponential_buckets(0.000_25, 2.0, 18)?), // 250 us to 33 s
+            )?)?,
+            has_leader: shards
+                .into_iter()
+                .map(|shard| (shard, has_leader.with_label_values(&[shard.to_string()])))
+                .collect(),
+            ready: r.gauge("ready", "1: /readyz answers 200.")?,
             connected: nodes
                 .into_iter()
                 .map(|node| (node, connected.with_label_values(&[node.to_string()])))
@@ -154,7 +192,10 @@ impl Metrics {
                 "waits_left_total",
                 "Queues left in the name of clients that were gone.",
             )?,
-            registry,
+            registry: {
+                process::register(&registry)?;
+                registry
+            },
         })
     }
 
@@ -171,21 +212,43 @@ impl Metrics {
             _ => None,
         };
         if kind == Some(OperationKind::Acquire) {
-            let contended = match answer.grant() {
-                Some(grant) => grant.waited_ms > 0,
-                None => matches!(
-                    code,
-                    Some(ErrorCode::Held | ErrorCode::WaitTimeout | ErrorCode::WaitCancelled)
-                ),
-            };
-            if contended || code.is_none() {
-                self.attempts.inc();
-            }
-            if contended {
-                self.contended.inc();
-            }
+            self.acquired(answer.grant().map(|grant| grant.waited_ms), code, took);
         }
         self.count(kind.map_or(KINDS - 1, |kind| kind as usize), code, took);
+    }
+
+    /// Counts an acquire: granted after so many milliseconds in the queue, or refused. Of one whose
+    /// wait ended without a grant, all of its time counts as waiting.
+    fn acquired(&self, waited_ms: Option<u64>, code: Option<ErrorCode>, took: Duration) {
+        let contended = match waited_ms {
+            Some(waited_ms) => waited_ms > 0,
+            None => matches!(
+                code,
+                Some(ErrorCode::Held | ErrorCode::WaitTimeout | ErrorCode::WaitCancelled)
+            ),
+        };
+        if contended || code.is_none() {
+            self.attempts.inc();
+        }
+        if contended {
+            self.contended.inc();
+        }
+        let served = match (waited_ms, code) {
+            (Some(waited_ms), _) => {
+                let waited = Duration::from_millis(waited_ms);
+                self.acquire_waits[0].observe(waited.as_secs_f64());
+                took.saturating_sub(waited)
+            }
+            (None, Some(ErrorCode::WaitTimeout)) => {
+                return self.acquire_waits[1].observe(took.as_secs_f64());
+            }
+            (None, Some(ErrorCode::WaitCancelled)) => {
+                return self.acquire_waits[2].observe(took.as_secs_f64());
+            }
+            (None, Some(ErrorCode::Held)) => took,
+            _ => return,
+        };
+        self.acquire_service.observe(served.as_secs_f64());
     }
 
     /// Counts the answer of a unary call that is not an operation of the stream.
@@ -216,6 +279,10 @@ impl Metrics {
         for (node, connected) in &self.connected {
             connected.set((present.is_connected)(*node).into());
         }
+        for (shard, has_leader) in &self.has_leader {
+            has_leader.set((!present.leaderless.contains(shard)).into());
+        }
+        self.ready.set(present.ready.into());
         self.waits.set(present.waits as i64);
         self.connections.set(present.accepted.open() as i64);
         self.accept_pauses.set(present.accepted.spells() as i64);
@@ -237,6 +304,9 @@ impl Metrics {
 /// Figures that other parts of the gateway keep.
 pub(crate) struct Present<'a> {
     pub(crate) is_connected: &'a dyn Fn(NodeId) -> bool,
+    /// The shards without a leader that can be reached.
+    pub(crate) leaderless: &'a [ShardId],
+    pub(crate) ready: bool,
     /// Waiting acquires in flight.
     pub(crate) waits: usize,
     pub(crate) accepted: &'a Accepted,

@@ -79,6 +79,8 @@ pub(crate) const ROUTES: &[(&str, &str, Method)] = &[
     ("DELETE", "/v1/sessions/{id}", Method::Operation(OperationKind::CloseSession)),
     ("GET", "/v1/cluster", Method::Operation(OperationKind::ClusterStatus)),
     ("GET", "/openapi.json", Method::Open),
+    ("GET", "/livez", Method::Open),
+    ("GET", "/readyz", Method::Open),
 ];
 
 /// The row of a method, by its path. `None` if it is in no row, so that nothing may call it.
@@ -169,7 +171,7 @@ mod tests {
                     // Only a read may be asked for again by a browser or a cache.
                     assert_eq!(*verb == "GET", kind.is_read() && *path != "/v1/sessions", "{path}");
                 }
-                Method::Open => assert_eq!(*path, "/openapi.json"),
+                Method::Open => assert!(["/openapi.json", "/livez", "/readyz"].contains(path)),
                 row => panic!("{path} is {row:?}"),
             }
         }

@@ -21,6 +21,7 @@ use net::accept::{Accepted, source_of};
 use net::tls::Server;
 use routing::{ClusterConfig, NodeId, ShardId, Topology};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 use wire::OperationKind;
@@ -45,6 +46,8 @@ pub(crate) struct Router {
     pub(crate) audit: Audit,
     /// The gateway was told to serve clients without protection.
     pub(crate) insecure: bool,
+    /// The gateway is about to end, so probes must send clients elsewhere.
+    draining: AtomicBool,
     /// TLS towards clients.
     pub(crate) tls: Option<Arc<Server>>,
     /// The open connections of clients.
@@ -122,6 +125,7 @@ impl Router {
             identities,
             audit,
             insecure,
+            draining: AtomicBool::new(false),
             started: Instant::now(),
         }
     }
@@ -147,13 +151,27 @@ impl Router {
     /// # Errors
     /// [`NotServing`], with the shards without a leader.
     pub(crate) fn serving(&self) -> Result<(), NotServing> {
-        self.known.serving(&self.directory.shards())
+        let is_connected = |node| self.nodes.is_connected(node);
+        self.known.serving(&self.directory.shards(), is_connected)
+    }
+
+    /// Makes all probes answer that this gateway is not ready.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the gateway is about to end.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// All metrics in Prometheus' text format.
     pub(crate) fn metrics_text(&self) -> String {
+        let leaderless = self.serving().err().map_or_else(Vec::new, |why| why.without);
         self.metrics.text(&Present {
             is_connected: &|node| self.nodes.is_connected(node),
+            leaderless: &leaderless,
+            ready: leaderless.is_empty() && !self.is_draining(),
             waits: self.admission.waits(),
             accepted: &self.accepted,
             inside: self.nodes.inside(),
@@ -163,7 +181,9 @@ impl Router {
 
     /// Takes in the report of a node that was reached at this address.
     pub(crate) fn heard(&self, node: u64, address: &str, response: &ClusterResponse) {
-        self.known.said(node, response);
+        for shard in self.known.said(node, response) {
+            tracing::info!(%shard, leader = node, "route learned: this node leads the shard");
+        }
         self.nodes.found(node, address);
         for hosted in response.shards.iter().filter(|hosted| hosted.leads) {
             self.directory.leads(ShardId(hosted.shard), NodeId(node), hosted.term);

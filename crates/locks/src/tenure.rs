@@ -107,6 +107,7 @@ impl Ended {
             name: grant.name.clone(),
             token: grant.token,
             ended_wall_ms: tenure.ended_wall_ms,
+            held_ms: tenure.ended_wall_ms.saturating_sub(grant.acquired_wall_ms),
             end: tenure.end,
             record: parts.encode(),
         }

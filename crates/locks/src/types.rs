@@ -390,6 +390,8 @@ pub struct Ended {
     /// When it ended, in Unix milliseconds by the leader's wall clock. For display, and to decide
     /// how long history keeps it.
     pub ended_wall_ms: u64,
+    /// From the grant to its end, in milliseconds by the leaders' wall clocks. For display.
+    pub held_ms: u64,
     /// How the grant ended.
     pub end: EndKind,
     /// All other fields of the tenure, encoded.

@@ -5,7 +5,7 @@
 //! change of leadership. Between these times it is a little old, so it decides no operation.
 
 use routing::{NodeId, ShardId};
-use shard::{Role, Status};
+use shard::{Member, Role, Status};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -20,14 +20,37 @@ pub(crate) struct Leader {
 }
 
 /// The status of each replica, by shard.
+///
+/// * `arriving` counts the snapshots on their way here, by shard; only counts above 0.
 #[derive(Debug)]
 pub(crate) struct Board {
     cells: Mutex<BTreeMap<ShardId, Status>>,
+    arriving: Mutex<BTreeMap<ShardId, usize>>,
+}
+
+/// Counts a snapshot on its way here, until the value is dropped.
+pub(crate) struct Arriving<'a> {
+    board: &'a Board,
+    shard: ShardId,
+}
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        let mut arriving = lock(&self.board.arriving);
+        if let Some(count) = arriving.get_mut(&self.shard) {
+            *count -= 1;
+        }
+        arriving.retain(|_, count| *count > 0);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Board {
     pub(crate) fn new(shards: impl IntoIterator<Item = ShardId>) -> Self {
-        let board = Board { cells: Mutex::default() };
+        let board = Board { cells: Mutex::default(), arriving: Mutex::default() };
         shards.into_iter().for_each(|shard| board.admit(shard));
         board
     }
@@ -59,6 +82,13 @@ impl Board {
         self.lock().values().cloned().collect()
     }
 
+    /// The shards whose status is like that.
+    pub(crate) fn shards_where(&self, is_like_that: impl Fn(&Status) -> bool) -> Vec<u32> {
+        let cells = self.lock();
+        let found = cells.iter().filter(|(_, status)| is_like_that(status));
+        found.map(|(shard, _)| shard.0).collect()
+    }
+
     /// The leader of each shard, without the rest of the status.
     pub(crate) fn leaders(&self) -> impl Iterator<Item = Leader> + use<> {
         let leader = |(shard, status): (&ShardId, &Status)| {
@@ -74,7 +104,32 @@ impl Board {
         cells.values().filter(|status| status.role == Role::Leader).cloned().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ShardId, Status>> {
-        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Notes that a snapshot of a shard is on its way here.
+    pub(crate) fn arrives(&self, shard: ShardId) -> Arriving<'_> {
+        *lock(&self.arriving).entry(shard).or_default() += 1;
+        Arriving { board: self, shard }
     }
+
+    /// The shards of which a snapshot is on its way here.
+    pub(crate) fn arriving(&self) -> Vec<ShardId> {
+        lock(&self.arriving).keys().copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ShardId, Status>> {
+        lock(&self.cells)
+    }
+}
+
+/// Whether a replica is not yet a voter under the incarnation of its directory. Of a replica that
+/// has not published its status nothing is known.
+pub(crate) fn is_reseeding(status: &Status, me: NodeId) -> bool {
+    let is_me = |member: &Member| {
+        member.node == me && member.incarnation == status.incarnation && !member.learner
+    };
+    status.incarnation > 0 && !status.members.iter().any(is_me)
+}
+
+/// The entries that a replica knows to lack.
+pub(crate) fn behind_entries(status: &Status) -> u64 {
+    status.told_committed_index.saturating_sub(status.applied_index)
 }

@@ -1,38 +1,21 @@
-//! The answers to probes, at `/healthz` and by `grpc.health.v1`: whether this node takes part in
-//! serving its shards.
+//! The answers to probes, at `/livez` and `/readyz` and by `grpc.health.v1`: whether this node takes
+//! part in serving its shards.
 //!
-//! A node that answers "not serving" may be well itself: its shards may lack a quorum, for example.
+//! A node that answers "not ready" may be well itself: its shards may lack a quorum, for example.
 //! So the answer is for readiness and for alarms. It is no reason to restart the process.
 
+use crate::board::{Board, behind_entries, is_reseeding};
 use crate::context::Context;
-use crate::limits::HEALTH_EVERY;
+use crate::limits::{BEHIND_ENTRIES_MAX, DISK_FREE_BYTES_MIN, HEALTH_EVERY};
 use crate::peer_identities::Standing;
-use routing::ShardId;
+use routing::{NodeId, ShardId};
 use std::sync::Arc;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use wire::json::{Liveness, Missing, Readiness};
 
 /// The services that the health service knows beside the whole server, which has no name.
 const SERVICES: [&str; 2] = ["", "palisade.internal.v1.ShardService"];
-
-/// The reason why this node does not serve.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub(crate) enum NotServing {
-    #[error("the node has failed: {0}")]
-    Failed(String),
-    #[error("the node is shutting down")]
-    ShuttingDown,
-    /// The peers that the node awaits do not decide this, because it may take part without them.
-    #[error("the node takes no part yet: {}", awaited(*.0))]
-    TakesNoPart(Standing),
-    #[error(
-        "the disk hangs: a write is under way for {:.1} s, and this node neither leads nor votes",
-        *write_age_ms as f64 / 1_000.0
-    )]
-    DiskHangs { write_age_ms: u64 },
-    #[error("{}", leaderless(*count, *first))]
-    Leaderless { count: usize, first: ShardId },
-}
 
 fn awaited(standing: Standing) -> &'static str {
     match standing {
@@ -46,55 +29,166 @@ fn awaited(standing: Standing) -> &'static str {
     }
 }
 
-fn leaderless(count: usize, first: ShardId) -> String {
-    match count {
-        1 => format!("shard {first} has no leader with a quorum that this node knows of"),
-        _ => format!(
-            "{count} shards have no leader with a quorum that this node knows of, shard {first} among them"
-        ),
-    }
+/// Whether this node lives.
+pub(crate) fn liveness(context: &Context) -> Liveness {
+    Liveness::new(context.lifecycle.failure().map(|failure| failure.to_string()))
 }
 
-/// Whether this node serves.
-///
-/// # Errors
-/// [`NotServing`], with the reason for people.
-pub(crate) fn serving(context: &Context) -> Result<(), NotServing> {
+/// Whether this node is ready, with all that is missing.
+pub(crate) fn readiness(context: &Context) -> Readiness {
+    let mut missing = Vec::new();
     if let Some(failure) = context.lifecycle.failure() {
-        return Err(NotServing::Failed(failure.to_string()));
+        missing.push(Missing::new("FAILED", format!("the node has failed: {failure}")));
     }
     if context.lifecycle.draining() {
-        return Err(NotServing::ShuttingDown);
+        missing.push(Missing::new("DRAINING", "the node is shutting down"));
     }
+    // The peers that the node awaits do not decide this, because it may take part without them.
     if !context.identities.takes_part() {
-        return Err(NotServing::TakesNoPart(context.identities.standing()));
+        let why = awaited(context.identities.standing());
+        missing.push(Missing::new("STANDS_BY", format!("the node takes no part yet: {why}")));
     }
-    let disk = context.disk.state();
-    if disk.hangs {
-        return Err(NotServing::DiskHangs { write_age_ms: disk.write_age_ms });
-    }
-    let mut without = context.board.leaders().filter(|known| known.leader.is_none());
-    match without.next() {
-        None => Ok(()),
-        Some(first) => {
-            Err(NotServing::Leaderless { count: 1 + without.count(), first: first.shard })
-        }
-    }
+    missing.extend(missing_disk(context));
+    missing.extend(missing_replicas(&context.board, context.id));
+    Readiness::new(missing)
 }
 
-/// Keeps the answers of the health service up to date. Never returns.
+fn missing_disk(context: &Context) -> Option<Missing> {
+    let disk = context.disk.state();
+    if disk.hangs {
+        let s = disk.write_age_ms as f64 / 1_000.0;
+        let message = format!(
+            "the disk hangs: a write is under way for {s:.1} s, and this node neither leads nor votes"
+        );
+        return Some(Missing::new("DISK_HANGS", message));
+    }
+    let sizes = context.disk.sizes()?;
+    if sizes.read_only {
+        let message = "the disk is read-only now: see why (dmesg), and start the node again";
+        return Some(Missing::new("DISK_READ_ONLY", message));
+    }
+    // A size of 0 means that the system does not tell.
+    if sizes.disk_bytes > 0 && sizes.free_bytes < DISK_FREE_BYTES_MIN {
+        let (mib, min_mib) = (sizes.free_bytes >> 20, DISK_FREE_BYTES_MIN >> 20);
+        let message = format!(
+            "the disk has {mib} MiB left, and less than {min_mib} MiB is too little: free some room"
+        );
+        return Some(Missing::new("DISK_FULL", message));
+    }
+    None
+}
+
+/// What the replicas of this node lack, the worst first. A replica that lacks several things is
+/// listed with each of them.
+fn missing_replicas(board: &Board, me: NodeId) -> Vec<Missing> {
+    let arriving = board.arriving();
+    let leaderless = board.shards_where(|status| status.leader.is_none());
+    let reseeding = board.shards_where(|status| is_reseeding(status, me));
+    let behind = board.shards_where(|status| {
+        arriving.contains(&status.shard) || behind_entries(status) > BEHIND_ENTRIES_MAX
+    });
+    [
+        ("LEADER", "has no leader with a quorum that this node knows of", leaderless),
+        ("RESEEDING", "is being re-seeded here, and has no vote yet", reseeding),
+        ("BEHIND", "is behind here, and gets the log or a snapshot from its leader", behind),
+    ]
+    .into_iter()
+    .filter(|(_, _, shards)| !shards.is_empty())
+    .map(|(code, what, shards)| {
+        let message = match shards.as_slice() {
+            [shard] => format!("shard {} {what}", ShardId(*shard)),
+            [first, ..] => {
+                format!("each of {} shards {what}, shard {first} among them", shards.len())
+            }
+            [] => String::new(),
+        };
+        Missing { shards, ..Missing::new(code, message) }
+    })
+    .collect()
+}
+
+/// Keeps the answers of the health service up to date, and logs each change. Never returns.
 pub(crate) async fn report(context: Arc<Context>, reporter: HealthReporter) {
     let mut told = None;
     loop {
-        let now = serving(&context);
-        if told.as_ref() != Some(&now) {
-            let status =
-                if now.is_ok() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        let Readiness { ready: now, missing } = readiness(&context);
+        if told != Some(now) {
+            let why: Vec<String> = missing.into_iter().map(|one| one.message).collect();
+            match now {
+                true => tracing::info!(node = %context.id, "ready"),
+                // At the start no replica knows a leader yet.
+                false if told.is_none() => {}
+                false => tracing::warn!(node = %context.id, reason = why.join("; "), "not ready"),
+            }
+            let status = if now { ServingStatus::Serving } else { ServingStatus::NotServing };
             for service in SERVICES {
                 reporter.set_service_status(service, status).await;
             }
             told = Some(now);
         }
         tokio::time::sleep(HEALTH_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shard::{Member, Status};
+    use storage::Sizes;
+
+    const ME: NodeId = NodeId(1);
+
+    fn codes(missing: &[Missing]) -> Vec<(&'static str, Vec<u32>)> {
+        missing.iter().map(|one| (one.code, one.shards.clone())).collect()
+    }
+
+    fn well(shard: u32) -> Status {
+        let member = Member { node: ME, incarnation: 2, learner: false };
+        Status {
+            shard: ShardId(shard),
+            node: ME,
+            leader: Some(NodeId(2)),
+            incarnation: 2,
+            members: vec![member],
+            ..Status::default()
+        }
+    }
+
+    #[test]
+    fn a_replica_must_have_a_leader_a_vote_and_the_log() {
+        let board = Board::new([ShardId(0), ShardId(1)]);
+        assert_eq!(codes(&missing_replicas(&board, ME)), [("LEADER", vec![0, 1])]);
+        board.publish(well(0));
+        board.publish(well(1));
+        assert_eq!(codes(&missing_replicas(&board, ME)), []);
+        let learner = Member { node: ME, incarnation: 2, learner: true };
+        let former = Member { node: ME, incarnation: 1, learner: false };
+        board.publish(Status { members: vec![former, learner], ..well(1) });
+        assert_eq!(codes(&missing_replicas(&board, ME)), [("RESEEDING", vec![1])]);
+        let told_committed_index = BEHIND_ENTRIES_MAX + 1;
+        board.publish(Status { told_committed_index, ..well(1) });
+        assert_eq!(codes(&missing_replicas(&board, ME)), [("BEHIND", vec![1])]);
+        board.publish(Status { told_committed_index, applied_index: 1, ..well(1) });
+        assert_eq!(codes(&missing_replicas(&board, ME)), []);
+        let arriving = (board.arrives(ShardId(0)), board.arrives(ShardId(0)));
+        drop(arriving.0);
+        assert_eq!(codes(&missing_replicas(&board, ME)), [("BEHIND", vec![0])]);
+        drop(arriving.1);
+        assert_eq!(codes(&missing_replicas(&board, ME)), []);
+    }
+
+    #[tokio::test]
+    async fn a_disk_must_take_writes() {
+        let (context, _inbox) = crate::testing::context(NodeId(1), 10);
+        let code = |sizes: Sizes| {
+            context.disk.take_sizes(sizes);
+            missing_disk(&context).map(|missing| missing.code)
+        };
+        let fine =
+            Sizes { free_bytes: DISK_FREE_BYTES_MIN, disk_bytes: 1 << 40, ..Sizes::default() };
+        assert_eq!(code(Sizes::default()), None, "the system does not tell");
+        assert_eq!(code(fine), None);
+        assert_eq!(code(Sizes { free_bytes: 0, ..fine }), Some("DISK_FULL"));
+        assert_eq!(code(Sizes { read_only: true, ..fine }), Some("DISK_READ_ONLY"));
     }
 }

@@ -78,6 +78,13 @@ pub(crate) const RECONNECT: (Duration, Duration) =
 pub(crate) const GREET_TIMEOUT: Duration = Duration::from_secs(2);
 /// The period at which the answers to probes are brought up to date.
 pub(crate) const HEALTH_EVERY: Duration = Duration::from_millis(100);
+/// A node with less free room on its disk is not ready. A start needs about as much.
+pub(crate) const DISK_FREE_BYTES_MIN: u64 = 64 << 20;
+/// A replica that knows to lack more log entries is not ready. Spare followers lack some hundreds
+/// on purpose.
+pub(crate) const BEHIND_ENTRIES_MAX: u64 = 10_000;
+/// The period at which the sizes of the store and of its disk are read.
+pub(crate) const SIZES_EVERY: Duration = Duration::from_secs(10);
 /// The shortest time between logged refusals of callers of other clusters.
 pub(crate) const STRANGERS_SAID_EVERY: Duration = Duration::from_secs(10);
 /// Descriptors that are not for connections: the store's files, and connections to peers.

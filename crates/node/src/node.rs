@@ -10,7 +10,7 @@
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::context::Context;
-use crate::disk::{DiskWatch, Watched, Watcher};
+use crate::disk::{DiskWatch, Watched, Watcher, keep_sizes};
 use crate::error::NodeError;
 use crate::guard::Guard;
 use crate::host::{Host, InboxEnd, Newcomer, Stepper, Worker, WorkerParts};
@@ -280,6 +280,7 @@ impl Node {
                 tls.watch(|outcome| record_certificates(&context.audit, outcome)).await;
             });
         }
+        handle.spawn_until_draining(keep_sizes(context.disk.clone(), context.engine.clone()));
         handle.spawn_until_draining(placement::place_leaders(context.clone()));
         handle.spawn_until_draining(retention::drop_old_history(
             context.clone(),
@@ -348,7 +349,7 @@ impl NodeHandle {
 
     /// All metrics, in Prometheus' text format.
     pub fn metrics_text(&self) -> String {
-        self.context.metrics.text(&self.context.board, self.context.host.queued_operations())
+        server::metrics_text(&self.context)
     }
 
     /// The last published status of each replica here, by shard. It lacks state hashes, and is up
@@ -399,6 +400,7 @@ impl NodeHandle {
     /// The process should exit then, without waiting any longer.
     pub async fn shutdown(mut self) -> Result<(), NodeError> {
         let context = self.context.clone();
+        tracing::info!(node = %context.id, "node stops");
         context.lifecycle.enter(Phase::Draining);
         if !context.lifecycle.failed() {
             hand_over(&context).await;

@@ -1,4 +1,4 @@
-//! The sockets of a node: gRPC for gateways, peers and probes, HTTP for `/metrics` and `/healthz`.
+//! The sockets of a node: gRPC for gateways, peers and probes, HTTP for `/metrics` and probes.
 //! Every limit of the transport is set here.
 
 use crate::context::Context;
@@ -6,13 +6,14 @@ use crate::error::NodeError;
 use crate::health;
 use crate::lifecycle::Phase;
 use crate::limits::{DESCRIPTORS_RESERVED, PEER_FRAME_BYTES_MAX};
+use crate::metrics::Present;
 use crate::roles::OnlyPermitted;
 use crate::service::Shards;
 use crate::transport::Peers;
-use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use axum::{Json, Router};
 use net::accept::{Incoming, connections_max};
 use net::tls::ServerSide;
 use std::net::SocketAddr;
@@ -100,25 +101,28 @@ pub(crate) async fn serve(
     }
 }
 
-/// Serves `/metrics` and `/healthz` until the node stops.
+/// Serves `/metrics`, `/livez`, `/readyz` and its older name `/healthz` until the node stops.
 pub(crate) async fn serve_metrics(listener: TcpListener, context: Arc<Context>) {
     let shown = context.clone();
     let show = move || {
-        shown.metrics.connections(&shown.accepted);
-        shown.tls.iter().for_each(|tls| shown.metrics.certificate(tls));
-        let text = shown.metrics.text(&shown.board, shown.host.queued_operations());
+        let text = metrics_text(&shown);
         async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
     };
-    let probed = context.clone();
-    let probe = move || {
-        let answer = match health::serving(&probed) {
-            Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
-            Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
-        };
-        async move { answer }
+    let (living, probed) = (context.clone(), context.clone());
+    let live = move || {
+        let liveness = health::liveness(&living);
+        async move { (status(liveness.live), Json(liveness)) }
+    };
+    let ready = move || {
+        let readiness = health::readiness(&probed);
+        async move { (status(readiness.ready), Json(readiness)) }
     };
     let stopped = context.lifecycle.reached(Phase::Stopped);
-    let routes = Router::new().route("/metrics", get(show)).route("/healthz", get(probe));
+    let routes = Router::new()
+        .route("/metrics", get(show))
+        .route("/livez", get(live))
+        .route("/readyz", get(ready.clone()))
+        .route("/healthz", get(ready));
     tokio::select! {
         () = stopped => {}
         served = axum::serve(Incoming::for_pages(listener), routes) => {
@@ -127,4 +131,23 @@ pub(crate) async fn serve_metrics(listener: TcpListener, context: Arc<Context>) 
             }
         }
     }
+}
+
+/// All metrics of a node, in Prometheus' text format.
+pub(crate) fn metrics_text(context: &Context) -> String {
+    context.metrics.text(&Present {
+        node: context.id,
+        board: &context.board,
+        queued_operations: context.host.queued_operations(),
+        accepted: &context.accepted,
+        tls: context.tls.as_deref(),
+        takes_part: context.identities.takes_part(),
+        sizes: context.disk.sizes(),
+        ready: health::readiness(context).ready,
+        now_ms: context.clock.now().wall_ms,
+    })
+}
+
+fn status(is_well: bool) -> StatusCode {
+    if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }

@@ -272,6 +272,9 @@ pub struct Status {
     pub term: u64,
     /// The Raft commit index.
     pub committed_index: u64,
+    /// The highest commit index that this replica or its leader's appends told of. Above
+    /// `applied_index`, it is what this replica lacks.
+    pub told_committed_index: u64,
     /// The last entry applied to the table.
     pub applied_index: u64,
     /// The first log index kept.
@@ -289,6 +292,10 @@ pub struct Status {
     pub shard_ms: u64,
     /// Counts of the records in the table.
     pub counts: Counts,
+    /// When the oldest grant in force was made, in Unix milliseconds by its leader's wall clock.
+    /// `None` if there is none. A large table is looked through in the course of minutes, so the
+    /// oldest grant may have ended since.
+    pub oldest_grant_ms: Option<u64>,
     /// Snapshots installed since the start.
     pub snapshots_installed: u64,
     /// Changes of leader since the start, as seen here.
@@ -347,8 +354,9 @@ pub struct Outputs {
     pub replies: Vec<(Ticket, Reply)>,
     /// Set if the leader or the term known here has changed.
     pub leadership: Option<Leadership>,
-    /// How grants ended in this step (released, expired, broken), for metrics.
-    pub ended: Vec<EndKind>,
+    /// How grants ended in this step (released, expired, broken), and how long each was held by
+    /// wall clocks, in milliseconds; on the leader, for metrics.
+    pub ended: Vec<(EndKind, u64)>,
     /// Build a snapshot off this replica's thread, of the engine's table with this step's write in
     /// it ([`build_snapshot`](crate::build_snapshot)), and report [`Input::SnapshotBuilt`].
     pub wants_snapshot: bool,

@@ -175,6 +175,12 @@ pub trait Engine: Send + Sync + 'static {
         false
     }
 
+    /// The sizes of the store and of its disk, as the system tells them now. `None` if there is no
+    /// disk. A call reads directories, so it may wait for the disk.
+    fn sizes(&self) -> Option<Sizes> {
+        None
+    }
+
     /// Syncs a few times and returns the time that each took. Calls `next` before each.
     ///
     /// The result is empty if there is no disk, or no room on it for the test file.
@@ -182,6 +188,25 @@ pub trait Engine: Send + Sync + 'static {
         let _ = next;
         Ok(Vec::new())
     }
+}
+
+/// Sizes of a store and of its disk, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// The files of the journal, those that are kept for reuse included.
+    pub journal_bytes: u64,
+    /// The files of the database.
+    pub database_bytes: u64,
+    /// Records in the database's memory that no file has yet.
+    pub memory_bytes: u64,
+    /// An estimate of what merges have to rewrite.
+    pub pending_merge_bytes: u64,
+    /// Free room on the disk, for users other than root. 0 also if the system does not tell.
+    pub free_bytes: u64,
+    /// The size of the file system. 0 if the system does not tell.
+    pub disk_bytes: u64,
+    /// Whether the file system is read-only now.
+    pub read_only: bool,
 }
 
 impl ShardWrite {

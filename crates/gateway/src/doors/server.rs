@@ -90,12 +90,20 @@ pub(crate) async fn serve(
     served.map_err(|error| GatewayError::Failed { what: "gRPC", why: error.to_string() })
 }
 
-/// Keeps the answers of `grpc.health.v1` up to date. Never returns.
+/// Keeps the answers of `grpc.health.v1` up to date, and logs each change. Never returns.
 async fn report_health(router: &Router, reporter: HealthReporter) {
     let mut told = None;
     loop {
-        let serves = router.serving().is_ok();
+        let serving = router.serving();
+        let serves = !router.is_draining() && serving.is_ok();
         if told != Some(serves) {
+            match serving {
+                _ if router.is_draining() => tracing::info!("not ready any more: draining"),
+                Ok(()) => tracing::info!("ready: every shard has a leader that can be reached"),
+                // At the start no node has answered yet.
+                Err(_) if told.is_none() => {}
+                Err(why) => tracing::warn!(reason = %why, "not ready"),
+            }
             let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
             for service in HEALTH_SERVICES {
                 reporter.set_service_status(service, status).await;

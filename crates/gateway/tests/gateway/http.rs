@@ -9,7 +9,9 @@ use tonic::codegen::Service;
 use wire::v1::{AcquireRequest, Error, ErrorCode, Grant};
 
 async fn serving() -> Fakes {
-    Fakes::start(1, 3, &[], answer_all).await
+    let fakes = Fakes::start(1, 3, &[], answer_all).await;
+    fakes.ready().await;
+    fakes
 }
 
 /// A gateway whose nodes answer acquires with this error.

@@ -9,6 +9,7 @@ mod http;
 mod http_identities;
 mod identified;
 mod identities;
+mod probes;
 mod raw;
 mod recorded;
 mod regressions;

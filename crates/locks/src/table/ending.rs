@@ -285,6 +285,7 @@ impl LockTable {
             name,
             token: Token(row.token.get()),
             ended_wall_ms,
+            held_ms: ended_wall_ms.saturating_sub(parts.acquired_wall_ms),
             end: end.kind,
             record: parts.encode(),
         }

@@ -216,6 +216,10 @@ impl<T: Durable> Tracked<T> {
         self.rows.get(at)
     }
 
+    pub(super) fn places(&self) -> u32 {
+        self.rows.places()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.rows.iter()
     }

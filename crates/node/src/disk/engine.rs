@@ -7,7 +7,7 @@ use super::DiskWatch;
 use routing::ShardId;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::{Engine, HistoryRecord, Identity, Recovered, ShardWrite, StorageError};
+use storage::{Engine, HistoryRecord, Identity, Recovered, ShardWrite, Sizes, StorageError};
 
 /// An engine with a watch on the writes of records.
 pub(crate) struct Watched {
@@ -73,6 +73,10 @@ impl Engine for Watched {
 
     fn is_loading(&self) -> bool {
         self.inner.is_loading()
+    }
+
+    fn sizes(&self) -> Option<Sizes> {
+        self.inner.sizes()
     }
 
     fn measure_syncs(&self, next: &dyn Fn()) -> Result<Vec<Duration>, StorageError> {

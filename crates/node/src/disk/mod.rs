@@ -16,7 +16,7 @@ pub(crate) use engine::Watched;
 use crate::clock::Clock;
 use crate::host::Host;
 use crate::lifecycle::Lifecycle;
-use crate::limits::DISK_LOOK_MS;
+use crate::limits::{DISK_LOOK_MS, SIZES_EVERY};
 use crate::metrics::Metrics;
 use routing::Settings;
 use spells::{Limits, Loads, Spells, Turn};
@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use storage::Engine;
+use storage::{Engine, Sizes};
 use syncs::{Looks, Syncs, stretch};
 
 /// The writes under way to the disk, and the latest syncs.
@@ -40,6 +40,7 @@ pub(crate) struct DiskWatch {
     others: Mutex<BTreeMap<u64, u64>>,
     hangs: AtomicBool,
     syncs: Mutex<Syncs>,
+    sizes: Mutex<Option<Sizes>>,
 }
 
 /// The state of the disk, for people.
@@ -61,7 +62,18 @@ impl DiskWatch {
             others: Mutex::default(),
             hangs: AtomicBool::new(false),
             syncs: Mutex::default(),
+            sizes: Mutex::default(),
         }
+    }
+
+    /// The sizes of the store and of its disk, as they were read last. `None` if there is no disk,
+    /// or nothing was read yet.
+    pub(crate) fn sizes(&self) -> Option<Sizes> {
+        *lock(&self.sizes)
+    }
+
+    pub(crate) fn take_sizes(&self, sizes: Sizes) {
+        *lock(&self.sizes) = Some(sizes);
     }
 
     /// Notes that the log writer begins a write. It has one at a time.
@@ -122,6 +134,18 @@ impl DiskWatch {
                 .usual()
                 .map_or(0, |usual| u64::try_from(usual.as_micros()).unwrap_or(u64::MAX)),
         }
+    }
+}
+
+/// Reads the sizes of the store now and then, off the async threads, because directories are read.
+/// Never returns.
+pub(crate) async fn keep_sizes(disk: Arc<DiskWatch>, engine: Arc<dyn Engine>) {
+    loop {
+        let of = engine.clone();
+        if let Ok(Some(sizes)) = tokio::task::spawn_blocking(move || of.sizes()).await {
+            disk.take_sizes(sizes);
+        }
+        tokio::time::sleep(SIZES_EVERY).await;
     }
 }
 

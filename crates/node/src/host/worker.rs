@@ -362,7 +362,7 @@ impl Worker {
             self.wakes.insert((at_ms, index));
         }
         if !outputs.ended.is_empty() {
-            self.metrics.grants_ended(&outputs.ended);
+            self.metrics.acquires.ended(&outputs.ended);
         }
         if let Some(leadership) = outputs.leadership {
             let term = leadership.term;

@@ -4,11 +4,13 @@
 //! are ids and kinds; a resource's name is never one. Gauges of replicas are filled in from the
 //! board when the metrics are asked for.
 
+mod acquires;
 mod per_shard;
 mod registrar;
+mod store;
 
 use crate::board::Board;
-use locks::EndKind;
+use acquires::AcquireMetrics;
 use net::accept::Accepted;
 use net::tls::Inside;
 use per_shard::ShardMetrics;
@@ -17,6 +19,8 @@ use registrar::Registrar;
 use routing::{NodeId, ShardId};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use storage::Sizes;
+use store::StoreMetrics;
 use wire::{OperationKind, Outcome};
 
 /// The kind of an operation; `None` if this version does not know it.
@@ -67,7 +71,12 @@ pub(crate) struct Metrics {
     unsynced_writes: IntCounter,
     pub(crate) disk_write_age: Gauge,
     log_entries: IntCounter,
-    ended: [IntCounter; 3],
+    pub(crate) acquires: AcquireMetrics,
+    pub(crate) quota_refusals: IntCounter,
+    store: StoreMetrics,
+    ready: IntGauge,
+    stands_by: IntGauge,
+    snapshots_arriving: IntGauge,
     snapshots_sent: [IntCounter; 2],
     pub(crate) snapshots_received: IntCounter,
 }
@@ -93,11 +102,6 @@ impl Metrics {
             "From the receipt of an operation to its answer, waiting in lock queues included.",
             &["kind"],
             latency_buckets,
-        )?;
-        let ended = r.counters(
-            "palisade_grants_ended_total",
-            "Grants that ended, as seen by this replica.",
-            &["how"],
         )?;
         let sent =
             r.counters("palisade_snapshots_sent_total", "Snapshots sent to peers.", &["result"])?;
@@ -156,10 +160,25 @@ impl Metrics {
                 "Age of the disk write under way; 0: none is. Past two election timeouts the disk counts as hanging.",
             )?,
             log_entries: r.counter("palisade_log_entries_written_total", "Log entries written.")?,
-            ended: ["released", "expired", "broken"].map(|how| ended.with_label_values(&[how])),
+            acquires: AcquireMetrics::new(&r)?,
+            quota_refusals: r.counter(
+                "palisade_quota_refusals_total",
+                "Acquires refused because their identity is at its quota on the shard.",
+            )?,
+            store: StoreMetrics::new(&r)?,
+            ready: r.gauge("palisade_ready", "1: /readyz answers 200.")?,
+            stands_by: r.gauge(
+                "palisade_stands_by",
+                "1: this node takes no part yet, because its peers have not confirmed its data directory.",
+            )?,
+            snapshots_arriving: r.gauge("palisade_snapshots_arriving", "Shards of which a snapshot is on its way here.")?,
             snapshots_sent: ["ok", "failed"].map(|result| sent.with_label_values(&[result])),
             snapshots_received: r.counter("palisade_snapshots_received_total", "Snapshots received whole.")?,
-            registry: r.done(),
+            registry: {
+                let registry = r.done();
+                process::register(&registry)?;
+                registry
+            },
         })
     }
 
@@ -196,17 +215,6 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn grants_ended(&self, kinds: &[EndKind]) {
-        for kind in kinds {
-            let nth = match kind {
-                EndKind::Released => 0,
-                EndKind::Expired => 1,
-                EndKind::Broken => 2,
-            };
-            self.ended[nth].inc();
-        }
-    }
-
     pub(crate) fn snapshot_sent(&self, ok: bool) {
         self.snapshots_sent[usize::from(!ok)].inc();
     }
@@ -216,25 +224,25 @@ impl Metrics {
         self.peers[&peer].clone()
     }
 
-    /// Updates the gauges of connections from the listener's counts.
-    pub(crate) fn connections(&self, accepted: &Accepted) {
-        self.connections.set(accepted.open() as i64);
-        self.accept_pauses.set(accepted.spells() as i64);
-        catch_up(&self.connections_refused, accepted.refused());
-    }
-
-    /// Updates the figures of the certificate from the files in use.
-    pub(crate) fn certificate(&self, tls: &Inside) {
-        self.certificate_expires.set(tls.current().certificate().not_after_s);
-        catch_up(&self.certificate_failures, tls.failures());
-    }
-
-    /// All metrics, in Prometheus' text format.
-    pub(crate) fn text(&self, board: &Board, queued_operations: usize) -> String {
-        self.queued_operations.set(i64::try_from(queued_operations).unwrap_or(i64::MAX));
-        for status in board.all() {
+    /// All metrics, in Prometheus' text format. `present` reads what is not counted here.
+    pub(crate) fn text(&self, present: &Present<'_>) -> String {
+        self.queued_operations.set(i64::try_from(present.queued_operations).unwrap_or(i64::MAX));
+        self.connections.set(present.accepted.open() as i64);
+        self.accept_pauses.set(present.accepted.spells() as i64);
+        catch_up(&self.connections_refused, present.accepted.refused());
+        if let Some(tls) = present.tls {
+            self.certificate_expires.set(tls.current().certificate().not_after_s);
+            catch_up(&self.certificate_failures, tls.failures());
+        }
+        self.ready.set(present.ready.into());
+        self.stands_by.set((!present.takes_part).into());
+        self.snapshots_arriving.set(present.board.arriving().len() as i64);
+        if let Some(sizes) = present.sizes {
+            self.store.show(sizes);
+        }
+        for status in present.board.all() {
             if let Some(metrics) = self.shards.get(&status.shard) {
-                metrics.show(&status);
+                metrics.show(&status, present.node, present.now_ms);
             }
         }
         let mut text = Vec::new();
@@ -243,6 +251,20 @@ impl Metrics {
         }
         String::from_utf8_lossy(&text).into_owned()
     }
+}
+
+/// Figures that other parts of the node keep.
+pub(crate) struct Present<'a> {
+    pub(crate) node: NodeId,
+    pub(crate) board: &'a Board,
+    pub(crate) queued_operations: usize,
+    pub(crate) accepted: &'a Accepted,
+    pub(crate) tls: Option<&'a Inside>,
+    pub(crate) takes_part: bool,
+    pub(crate) sizes: Option<Sizes>,
+    pub(crate) ready: bool,
+    /// Unix time in milliseconds.
+    pub(crate) now_ms: u64,
 }
 
 /// Raises a counter to a count that is kept elsewhere.
@@ -313,7 +335,18 @@ mod tests {
             Some(ShardId(3)),
         );
         metrics.contended(ShardId(3));
-        let text = metrics.text(&Board::new([ShardId(3)]), 7);
+        let (board, accepted) = (Board::new([ShardId(3)]), Accepted::default());
+        let text = metrics.text(&Present {
+            node: NodeId(1),
+            board: &board,
+            queued_operations: 7,
+            accepted: &accepted,
+            tls: None,
+            takes_part: true,
+            sizes: None,
+            ready: true,
+            now_ms: 0,
+        });
         for line in [
             r#"palisade_operations_total{kind="acquire",outcome="ok"} 1"#,
             r#"palisade_operations_total{kind="acquire",outcome="held"} 1"#,

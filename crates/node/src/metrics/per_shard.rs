@@ -1,8 +1,9 @@
 //! The metrics of each replica.
 
 use super::registrar::Registrar;
-use prometheus::{Error, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
-use routing::ShardId;
+use crate::board::{behind_entries, is_reseeding};
+use prometheus::{Error, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use routing::{NodeId, ShardId};
 use shard::{Role, Status};
 use std::collections::BTreeMap;
 use wire::{OperationKind, Outcome};
@@ -25,6 +26,11 @@ pub(super) struct ShardMetrics {
     entries_applied: IntCounter,
     commands_applied: IntCounter,
     snapshots_installed: IntCounter,
+    has_leader: IntGauge,
+    behind_entries: IntGauge,
+    replicas_behind: IntGauge,
+    reseeding: IntGauge,
+    oldest_hold: Gauge,
 }
 
 pub(super) fn children(
@@ -63,6 +69,25 @@ pub(super) fn children(
         "palisade_snapshots_installed_total",
         "Snapshots that replaced this replica's state.",
     )?;
+    let has_leader =
+        gauges("palisade_shard_has_leader", "1: this replica knows a leader with a quorum.")?;
+    let behind = gauges(
+        "palisade_replica_behind_entries",
+        "Committed log entries that this replica knows to lack.",
+    )?;
+    let replicas_behind = gauges(
+        "palisade_replicas_behind",
+        "On the leader: voters that do not answer, or lack entries of more than two ticks ago. 0 elsewhere.",
+    )?;
+    let reseeding = gauges(
+        "palisade_replica_reseeding",
+        "1: this replica is being re-seeded, and has no vote yet.",
+    )?;
+    let oldest_hold = r.float_gauges(
+        "palisade_oldest_hold_seconds",
+        "On the leader: age of the oldest grant in force by wall clocks, up to minutes late. 0 elsewhere, or if nothing is held.",
+        &["shard"],
+    )?;
     let child = |shard: ShardId| {
         let label = shard.to_string();
         let counter = |vec: &IntCounterVec| vec.with_label_values(&[&label]);
@@ -83,6 +108,11 @@ pub(super) fn children(
             entries_applied: counter(&entries),
             commands_applied: counter(&commands),
             snapshots_installed: counter(&installed),
+            has_leader: gauge(&has_leader),
+            behind_entries: gauge(&behind),
+            replicas_behind: gauge(&replicas_behind),
+            reseeding: gauge(&reseeding),
+            oldest_hold: oldest_hold.with_label_values(&[&label]),
         };
         (shard, metrics)
     };
@@ -101,7 +131,8 @@ impl ShardMetrics {
         }
     }
 
-    pub(super) fn show(&self, status: &Status) {
+    /// Shows the state of the replica on this node.
+    pub(super) fn show(&self, status: &Status, node: NodeId, now_ms: u64) {
         let set =
             |gauge: &IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         set(&self.is_leader, (status.role == Role::Leader).into());
@@ -112,6 +143,16 @@ impl ShardMetrics {
         set(&self.locks, status.counts.locks);
         set(&self.waiters, status.counts.waiters);
         set(&self.sessions, status.counts.sessions);
+        set(&self.has_leader, status.leader.is_some().into());
+        set(&self.behind_entries, behind_entries(status));
+        set(&self.reseeding, is_reseeding(status, node).into());
+        let leads = status.role == Role::Leader;
+        let voters = status.members.iter().filter(|member| !member.learner).count();
+        let behind = voters.saturating_sub(status.caught_up.len());
+        set(&self.replicas_behind, if leads { behind as u64 } else { 0 });
+        let oldest_ms = status.oldest_grant_ms.filter(|_| leads);
+        let age_ms = oldest_ms.map_or(0, |oldest_ms| now_ms.saturating_sub(oldest_ms));
+        self.oldest_hold.set(age_ms as f64 / 1_000.0);
         // The replica counts from its start, and these counters start with it.
         let raise =
             |counter: &IntCounter, value: u64| counter.inc_by(value.saturating_sub(counter.get()));

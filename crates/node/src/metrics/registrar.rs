@@ -2,8 +2,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Error, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry,
+    Error, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry,
 };
 
 #[derive(Default)]
@@ -31,6 +31,15 @@ impl Registrar {
 
     pub(super) fn float_gauge(&self, name: &str, help: &str) -> Result<Gauge, Error> {
         self.keep(Gauge::new(name, help)?)
+    }
+
+    pub(super) fn float_gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<GaugeVec, Error> {
+        self.keep(GaugeVec::new(Opts::new(name, help), labels)?)
     }
 
     pub(super) fn gauges(

@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::host::{Answer, AnswerPort, StreamKey, Submission, ticket};
 use crate::lifecycle::Phase;
 use crate::limits::{RESULT_FRAME_BYTES, STREAM_OPS_MAX, STREAM_RESULTS_MAX, STREAM_WAITS_MAX};
+use locks::Outcome;
 use routing::ShardMap;
 use service::{Admitted, Follow, Refused, refused, stale_route};
 use shard::{Answer as Answered, Reply};
@@ -245,6 +246,9 @@ impl OperateStream {
 
     fn finish_reply(&mut self, op_index: u32, reply: Reply) {
         let Some(operation) = self.ops.get_mut(op_index) else { return };
+        if matches!(reply, Reply::Done(Outcome::OverQuota { .. })) {
+            self.context.metrics.quota_refusals.inc();
+        }
         let mut result = service::result(operation.shard, self.context.id, operation.kind, reply);
         if let OpResult::Status(status) = &mut result {
             // A replica knows nothing of its node's identities, sockets and disk.
@@ -267,8 +271,11 @@ impl OperateStream {
             received.elapsed(),
             Some(shard),
         );
-        if kind == OperationKind::Acquire && met_contention(&result) {
-            self.context.metrics.contended(shard);
+        if kind == OperationKind::Acquire {
+            self.context.metrics.acquires.answered(&result, received.elapsed());
+            if met_contention(&result) {
+                self.context.metrics.contended(shard);
+            }
         }
         self.ready.push_back(OperationResult { id, result: Some(result) });
     }

@@ -40,6 +40,8 @@ impl SnapshotReceiver {
                 self.context.id
             )));
         };
+        let context = self.context.clone();
+        let _arriving = context.board.arrives(shard);
         if data_bytes > SNAPSHOT_BYTES_MAX {
             return Err(Status::invalid_argument(format!(
                 "a snapshot has at most {SNAPSHOT_BYTES_MAX} bytes"

@@ -5,6 +5,7 @@ pub(crate) mod checkpointing;
 pub(crate) mod disk_health;
 pub(crate) mod leader;
 pub(crate) mod membership;
+pub(crate) mod oldest;
 pub(crate) mod proposals;
 pub(crate) mod read_cache;
 pub(crate) mod reads;

@@ -63,7 +63,7 @@ impl Replica {
         for (caller, command) in &batch.commands {
             let outcome = self.table.apply_as(batch.stamp, *caller, command, &mut effects);
             if let Some(leader) = &mut self.leader_state {
-                self.out.ended.extend(effects.ended.iter().map(|ended| ended.end));
+                self.out.ended.extend(effects.ended.iter().map(|it| (it.end, it.held_ms)));
                 let now_ms = self.now.mono_ms;
                 follow_up(
                     leader,

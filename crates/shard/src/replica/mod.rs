@@ -32,6 +32,7 @@ use crate::parts::checkpointing::Checkpointing;
 use crate::parts::disk_health::DiskHealth;
 use crate::parts::leader::LeaderState;
 use crate::parts::membership::Incarnations;
+use crate::parts::oldest::Oldest;
 use crate::parts::proposals::Proposals;
 use crate::parts::read_cache::ReadCache;
 use crate::parts::reads::Reads;
@@ -70,6 +71,8 @@ pub struct Replica {
     leader_state: Option<LeaderState>,
     /// On the monotonic clock, in milliseconds: the last message from the leader.
     leader_contact_ms: u64,
+    /// The highest commit index in an append of a leader.
+    told_committed: u64,
     /// The commit index at the last two ticks, the older one first.
     committed_at_ticks: [u64; 2],
     incarnations: Incarnations,
@@ -86,6 +89,8 @@ pub struct Replica {
     checkpointing: Checkpointing,
     /// A peer's snapshot that raft-rs has accepted in this step and not yet handed out.
     incoming: Option<LoadedSnapshot>,
+
+    oldest: Oldest,
 
     out: Outputs,
     stats: Stats,
@@ -130,6 +135,7 @@ impl Replica {
             leader: self.leadership.leader,
             term: raft.term,
             committed_index: raft.raft_log.committed,
+            told_committed_index: self.told_committed.max(raft.raft_log.committed),
             applied_index: self.applied_index,
             first_index: self.raw.store().first(),
             last_index: raft.raft_log.last_index(),
@@ -138,6 +144,7 @@ impl Replica {
             last_token: self.table.last_token().0,
             shard_ms: self.table.shard_ms(),
             counts: self.table.counts(),
+            oldest_grant_ms: self.oldest.acquired_wall_ms(),
             snapshots_installed: self.stats.snapshots_installed,
             leader_changes: self.stats.leader_changes,
             entries_applied: self.stats.entries_applied,

@@ -5,6 +5,7 @@ use crate::api::*;
 use crate::parts::checkpointing::Checkpointing;
 use crate::parts::disk_health::DiskHealth;
 use crate::parts::membership::Incarnations;
+use crate::parts::oldest::Oldest;
 use crate::parts::proposals::Proposals;
 use crate::parts::read_cache::ReadCache;
 use crate::parts::reads::Reads;
@@ -96,6 +97,8 @@ impl Replica {
             leadership: Leadership::default(),
             retry_reads: false,
             read_cache: ReadCache::default(),
+            oldest: Oldest::default(),
+            told_committed: 0,
             unsynced: UnsyncedReadies::default(),
             incoming: None,
             incarnations,

@@ -77,6 +77,7 @@ impl Replica {
             return Ok(());
         }
         let term = message.term;
+        let told = (message.msg_type() == MessageType::MsgAppend).then_some(message.commit);
         if let Err(error) = self.raw.step(message) {
             tracing::debug!(shard, node, from = node_of(from).0, "Raft refused a message: {error}");
         }
@@ -91,6 +92,7 @@ impl Replica {
         }
         if self.raw.raft.leader_id == from {
             self.leader_contact_ms = self.now.mono_ms;
+            self.told_committed = self.told_committed.max(told.unwrap_or(0));
         }
         self.seed_election_timeout();
         Ok(())

@@ -147,6 +147,7 @@ impl Replica {
             self.raw.tick();
         }
         self.change_membership();
+        self.oldest.look(&self.table);
         self.seed_election_timeout();
         if self.stats.ticks == FIRST_CAMPAIGN_TICKS
             && self.config.preferred_leader == self.config.node

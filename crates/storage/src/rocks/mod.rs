@@ -27,11 +27,13 @@ mod options;
 mod reading;
 mod reset;
 mod room;
+mod sizes;
 mod store;
 
 use crate::journal::{self, Journal};
 use crate::{
-    Engine, HistoryRecord, Identity, Recovered, ShardWrite, StorageError, engine, identity, keys,
+    Engine, HistoryRecord, Identity, Recovered, ShardWrite, Sizes, StorageError, engine, identity,
+    keys,
 };
 use keeper::Keeper;
 use mark::SyncedMark;
@@ -356,6 +358,11 @@ impl Engine for RocksEngine {
             batch.put_cf(self.store.cf(keys::CF_META), &key, keys::seal(&key, bytes));
         }
         self.store.put_synced(batch)
+    }
+
+    fn sizes(&self) -> Option<Sizes> {
+        let Store { dir, db, .. } = &*self.store;
+        Some(sizes::sizes(db, dir, &dir.join(JOURNAL_DIR), &dir.join(DB_DIR)))
     }
 
     fn measure_syncs(&self, next: &dyn Fn()) -> Result<Vec<Duration>, StorageError> {

@@ -108,14 +108,22 @@ impl Reserve {
     }
 }
 
-#[cfg(target_os = "linux")]
 fn free_bytes(dir: &Path) -> Option<u64> {
+    room_of(dir).map(|(free_bytes, _, _)| free_bytes)
+}
+
+/// The free and all bytes of the file system, for users other than root, and whether it is
+/// read-only. `None` if the system does not tell.
+#[cfg(target_os = "linux")]
+pub(super) fn room_of(dir: &Path) -> Option<(u64, u64, bool)> {
     let found = rustix::fs::statvfs(dir).ok()?;
-    Some(found.f_bavail.saturating_mul(found.f_frsize))
+    let read_only = found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    Some((bytes(found.f_bavail), bytes(found.f_blocks), read_only))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn free_bytes(_: &Path) -> Option<u64> {
+pub(super) fn room_of(_: &Path) -> Option<(u64, u64, bool)> {
     None
 }
 

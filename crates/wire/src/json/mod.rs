@@ -18,8 +18,10 @@
 //! ```
 
 mod cluster;
+mod probes;
 
 pub use cluster::{ClusterStatus, Member, Node, Replica, Shard};
+pub use probes::{Liveness, Missing, Readiness};
 
 use crate::v1::{
     CheckResponse, GrantState, HeartbeatResponse, ListResponse, Mode, OpenSessionResponse,

@@ -5,6 +5,7 @@
 //! * Pages of other sites may not use it. A request that a browser marks as theirs is refused. A
 //!   request with a body has to say that it is JSON, and no answer permits a page anything.
 
+pub(crate) mod probes;
 pub(crate) mod problem;
 
 mod openapi;
@@ -25,6 +26,7 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
+use probes::Detail;
 use problem::{Problem, Refused};
 use requests::{IDEMPOTENCY_KEY, with_nearest_field};
 use serde::Serialize;
@@ -111,12 +113,21 @@ impl Door {
         }
         let mut visitor = request.extensions_mut().remove::<Visitor>().unwrap_or_default();
         self.single.router.enter(&mut visitor, self.of)?;
-        let Method::Operation(kind) = self.of else { return Ok(openapi::served()) };
+        let Method::Operation(kind) = self.of else { return Ok(self.open(request.uri())) };
         let ids = ids.map_err(|_| invalid("the session in the path is no UTF-8"))?;
         let session = ids.iter().next().map_or_else(String::new, |(_, id)| id.to_owned());
         let (uri, headers) = (request.uri().clone(), request.headers().clone());
         let body = body(request).await?;
         self.operation(kind, Asked { visitor, session, uri, headers, body }).await
+    }
+
+    /// Serves what all clients may ask for.
+    fn open(&self, uri: &Uri) -> Response {
+        match uri.path() {
+            "/livez" => probes::live(),
+            "/readyz" => probes::ready(&self.single.router, uri, Detail::Numbers),
+            _ => openapi::served(),
+        }
     }
 
     /// Serves an operation of this kind.

@@ -28,7 +28,7 @@ pub(super) fn document() -> Value {
         .into_generator();
     let mut paths = Map::new();
     for (verb, path, of) in ROUTES {
-        let mut described = described(&mut schemas, *of);
+        let mut described = described(&mut schemas, path, *of);
         if path.contains("{id}") {
             let id = json!({ "name": "id", "in": "path", "required": true,
                 "description": "The id of the session.", "schema": { "type": "string" } });
@@ -59,12 +59,9 @@ pub(super) fn document() -> Value {
 }
 
 /// One route, without the parameters of its path.
-fn described(schemas: &mut SchemaGenerator, of: Method) -> Value {
+fn described(schemas: &mut SchemaGenerator, path: &str, of: Method) -> Value {
     use requests::*;
-    let Method::Operation(kind) = of else {
-        let schema = json!({ "type": "object" });
-        return route("openapi", "Shows this document.", &schema);
-    };
+    let Method::Operation(kind) = of else { return open(schemas, path) };
     let name = kind.as_str();
     match kind {
         OperationKind::Acquire => {
@@ -108,6 +105,31 @@ fn described(schemas: &mut SchemaGenerator, of: Method) -> Value {
             let answer = schemas.subschema_for::<answers::ClusterStatus>();
             route(name, "Shows the state of the cluster.", answer.as_value())
         }
+    }
+}
+
+/// One route that all clients may ask for.
+fn open(schemas: &mut SchemaGenerator, path: &str) -> Value {
+    match path {
+        "/livez" => {
+            let answer = schemas.subschema_for::<answers::Liveness>();
+            route("livez", "Says whether the gateway runs.", answer.as_value())
+        }
+        "/readyz" => {
+            let summary = "Says whether the gateway can serve, with status 503 if not.";
+            let answer = schemas.subschema_for::<answers::Readiness>();
+            let mut route = route("readyz", summary, answer.as_value());
+            route["responses"]["503"] = json!({
+                "description": "Something is missing.",
+                "content": { "application/json": { "schema": answer } },
+            });
+            let shards = json!({ "name": "shards", "in": "query", "required": false,
+                "description": "The least number of shards with a leader. Default: all shards.",
+                "schema": { "type": "integer", "minimum": 1 } });
+            listed(&mut route["parameters"]).push(shards);
+            route
+        }
+        _ => route("openapi", "Shows this document.", &json!({ "type": "object" })),
     }
 }
 

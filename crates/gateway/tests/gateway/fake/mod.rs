@@ -189,6 +189,13 @@ impl Fakes {
         Fakes { gateway, config, seen, frames, said }
     }
 
+    /// Waits until the gateway is ready.
+    pub async fn ready(&self) {
+        while !self.get("/readyz").await.starts_with("HTTP/1.1 200") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// The answer to an HTTP request, with its head.
     pub async fn get(&self, path: &str) -> String {
         let mut stream =

@@ -105,5 +105,7 @@ pub fn routes(name: &str) -> Vec<(&'static str, String, String)> {
         ("DELETE", path("/v1/sessions/s%201?shards=0"), String::new()),
         ("GET", path("/v1/cluster"), String::new()),
         ("GET", path("/openapi.json"), String::new()),
+        ("GET", path("/livez"), String::new()),
+        ("GET", path("/readyz"), String::new()),
     ]
 }

@@ -95,6 +95,9 @@ fn the_document_has_every_field_of_the_answers() {
         ("Member", shard["members"][0].clone()),
         ("Shard", shard.clone()),
         ("ClusterStatus", status.clone()),
+        ("Liveness", of(&answers::Liveness::new(None))),
+        ("Readiness", of(&answers::Readiness::new(Vec::new()))),
+        ("Missing", of(&answers::Missing::new("LEADER", "none"))),
         ("Problem", of(&Problem::of_heartbeat(error, beat))),
     ] {
         let fields: BTreeSet<&String> = sample.as_object().expect(name).keys().collect();

@@ -1,0 +1,86 @@
+//! How long acquires wait, how long they take apart from that, and how long grants are held.
+
+use super::registrar::Registrar;
+use locks::EndKind;
+use prometheus::{Error, Histogram, IntCounter};
+use std::time::Duration;
+use wire::internal::v1::operation_result::Result as OpResult;
+use wire::v1::ErrorCode;
+
+/// The histograms of acquires and of what came of them.
+#[derive(Debug)]
+pub(crate) struct AcquireMetrics {
+    waits: [Histogram; 3],
+    service: Histogram,
+    holds: [Histogram; 3],
+    ended: [IntCounter; 3],
+}
+
+impl AcquireMetrics {
+    pub(super) fn new(r: &Registrar) -> Result<AcquireMetrics, Error> {
+        let wait_buckets = prometheus::exponential_buckets(0.001, 2.0, 22)?; // 1 ms to 35 min
+        let hold_buckets = prometheus::exponential_buckets(0.01, 2.0, 24)?; // 10 ms to 23 h
+        let service_buckets = prometheus::exponential_buckets(0.000_25, 2.0, 18)?; // 250 us to 33 s
+        let waits = r.histograms(
+            "palisade_acquire_wait_seconds",
+            "Time that acquires spent in the lock's queue, by how the wait ended. 0 for those granted at once.",
+            &["end"],
+            wait_buckets,
+        )?;
+        let holds = r.histograms(
+            "palisade_hold_seconds",
+            "Time from grants to their ends by wall clocks, as seen by the leader.",
+            &["how"],
+            hold_buckets,
+        )?;
+        let ended = r.counters(
+            "palisade_grants_ended_total",
+            "Grants that ended, as seen by the leader.",
+            &["how"],
+        )?;
+        let hows = ["released", "expired", "broken"];
+        Ok(AcquireMetrics {
+            waits: ["granted", "timed_out", "cancelled"].map(|end| waits.with_label_values(&[end])),
+            service: r.histogram(
+                "palisade_acquire_service_seconds",
+                "From the receipt of an acquire to its answer, without the time in the lock's queue.",
+                service_buckets,
+            )?,
+            holds: hows.map(|how| holds.with_label_values(&[how])),
+            ended: hows.map(|how| ended.with_label_values(&[how])),
+        })
+    }
+
+    /// Counts an acquire that was answered. Of one whose wait ended without a grant, all of its time
+    /// counts as waiting.
+    pub(crate) fn answered(&self, result: &OpResult, took: Duration) {
+        let waited = match result {
+            OpResult::Grant(grant) => {
+                let waited = Duration::from_millis(grant.waited_ms);
+                self.waits[0].observe(waited.as_secs_f64());
+                waited
+            }
+            OpResult::Error(error) => match error.code() {
+                ErrorCode::WaitTimeout => return self.waits[1].observe(took.as_secs_f64()),
+                ErrorCode::WaitCancelled => return self.waits[2].observe(took.as_secs_f64()),
+                ErrorCode::Held => Duration::ZERO,
+                _ => return,
+            },
+            _ => return,
+        };
+        self.service.observe(took.saturating_sub(waited).as_secs_f64());
+    }
+
+    /// Counts the grants that ended in a step, each with the time that it was held, in milliseconds.
+    pub(crate) fn ended(&self, ended: &[(EndKind, u64)]) {
+        for (kind, held_ms) in ended {
+            let nth = match kind {
+                EndKind::Released => 0,
+                EndKind::Expired => 1,
+                EndKind::Broken => 2,
+            };
+            self.ended[nth].inc();
+            self.holds[nth].observe(*held_ms as f64 / 1_000.0);
+        }
+    }
+}
