@@ -6,13 +6,26 @@
 //! error ([`voice`]). Otherwise a blocked pipe would stop even the threads that watch the disk and
 //! write to it, because these threads log too.
 
-use crate::args::Command;
+mod bounds;
+
+use crate::args::{Command, LogFormat};
 use crate::end;
-use crate::shown::{keep, one_line};
+use crate::shown::{keep, keep_in_json, one_line};
 use crate::voice;
+use bounds::Bounds;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{IsTerminal, Write};
-use tracing_subscriber::EnvFilter;
+use std::sync::OnceLock;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+
+/// The filters that SIGUSR1 goes through, one with each signal.
+const MORE: [&str; 2] = ["info,palisade=debug", "info,palisade=trace"];
+
+/// The filter of the start, and the way to change the one in use.
+static FILTER: OnceLock<(String, reload::Handle<EnvFilter, Registry>)> = OnceLock::new();
 
 /// Starts logging. `PALISADE_LOG` has the syntax of `RUST_LOG`; the default is `info` for servers
 /// and `warn` for all other commands. In `dev` all nodes live and die together, so their messages
@@ -23,13 +36,53 @@ pub fn start(command: &Command) {
         Command::Dev(_) => "warn,palisade_node::transport=error",
         _ => "warn",
     };
-    match command {
-        Command::Node(_) | Command::Gateway(_) | Command::Dev(_) => {
+    match format_of(command) {
+        Some(format) => {
             std::panic::set_hook(Box::new(say_panic));
-            start_with(default, voice::say);
+            let bounds = Bounds::default();
+            bounds.start_sums();
+            start_as(format, default, voice::say, Some(bounds));
         }
         // An unreadable standard error is no reason to stop.
-        _ => start_with(default, |text| drop(std::io::stderr().write_all(text.as_bytes()))),
+        None => start_with(default, |text| drop(std::io::stderr().write_all(text.as_bytes()))),
+    }
+}
+
+/// The format of a server's log. `None` for other commands.
+fn format_of(command: &Command) -> Option<LogFormat> {
+    match command {
+        Command::Node(args) => Some(args.log.log_format),
+        Command::Gateway(args) => Some(args.log.log_format),
+        Command::Dev(args) => Some(args.log.log_format),
+        _ => None,
+    }
+}
+
+/// Changes how much is logged at each SIGUSR1 and SIGUSR2, for ever.
+///
+/// SIGUSR1 logs more: first `debug`, then `trace`. SIGUSR2 goes back to the filter of the start.
+pub async fn follow_signals() {
+    let listen = |kind| signal(kind).expect("listen for a signal");
+    let mut more = listen(SignalKind::user_defined1());
+    let mut back = listen(SignalKind::user_defined2());
+    let mut at = 0;
+    loop {
+        let text = tokio::select! {
+            _ = more.recv() => {
+                at = (at + 1).min(MORE.len());
+                Some(MORE[at - 1])
+            }
+            _ = back.recv() => {
+                at = 0;
+                None
+            }
+        };
+        let Some((start, handle)) = FILTER.get() else { continue };
+        let text = text.unwrap_or(start);
+        match handle.reload(EnvFilter::new(text)) {
+            Ok(()) => tracing::info!(filter = text, "told by a signal: the log has another filter"),
+            Err(error) => tracing::warn!(%error, "the filter of the log cannot be changed"),
+        }
     }
 }
 
@@ -48,30 +101,63 @@ fn say_panic(panic: &std::panic::PanicHookInfo<'_>) {
 
 /// Starts logging for a process that writes to standard error in its own way.
 pub fn start_with(default: &'static str, write: fn(String)) {
+    start_as(LogFormat::Text, default, write, None);
+}
+
+fn start_as(format: LogFormat, default: &str, write: fn(String), bounds: Option<Bounds>) {
+    let (text, filter) = filter(default, write);
+    let (filter, handle) = reload::Layer::new(filter);
+    let _ = FILTER.set((text, handle));
+    let registry = tracing_subscriber::registry().with(filter);
+    let terminal = std::io::stderr().is_terminal();
+    let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && terminal;
+    match format {
+        LogFormat::Text => {
+            let writer = move || Lines { kind: Kind::Text { colours }, write };
+            let lines = fmt::layer().with_ansi(colours).with_writer(writer);
+            registry.with(lines.with_filter(bounds)).init();
+        }
+        LogFormat::Json => {
+            let writer = move || Lines { kind: Kind::Json, write };
+            let lines = fmt::layer().json().flatten_event(true).with_writer(writer);
+            registry.with(lines.with_filter(bounds)).init();
+        }
+    }
+}
+
+/// The filter of the start, and its text.
+fn filter(default: &str, write: fn(String)) -> (String, EnvFilter) {
     let given = std::env::var_os("PALISADE_LOG").filter(|text| !text.is_empty());
-    let filter = given.and_then(|text| {
+    let parsed = given.and_then(|text| {
         let parsed = match text.to_str() {
             Some(text) => EnvFilter::try_new(text).map_err(|error| error.to_string()),
             None => Err("it is not UTF-8".to_owned()),
         };
+        let text = text.to_string_lossy().into_owned();
         let told = |why: String| {
-            let text = text.to_string_lossy();
             let (text, why) = (one_line(&text), one_line(&why));
             write(format!("warning: PALISADE_LOG={text} is no filter ({why}); using {default}\n"));
         };
-        parsed.map_err(told).ok()
+        let filter = parsed.map_err(told).ok()?;
+        Some((text, filter))
     });
-    let filter = filter.unwrap_or_else(|| EnvFilter::new(default));
-    let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-        && std::io::stderr().is_terminal();
-    let writer = move || Lines { colours, write };
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(writer).init();
+    parsed.unwrap_or_else(|| (default.to_owned(), EnvFilter::new(default)))
+}
+
+/// The form of the lines.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Text {
+        /// Keeps escape sequences. They are the logger's own, because it escapes those of other
+        /// text.
+        colours: bool,
+    },
+    Json,
 }
 
 /// A writer to standard error, for one event at a time.
 struct Lines {
-    /// Keeps escape sequences. They are the logger's own, because it escapes those of other text.
-    colours: bool,
+    kind: Kind,
     write: fn(String),
 }
 
@@ -82,7 +168,11 @@ impl Lines {
             Some(line) => (line, "\n"),
             None => (&*text, ""),
         };
-        keep(line, |c| self.colours && c == '\x1b') + end
+        let clean = match self.kind {
+            Kind::Text { colours } => keep(line, |c| colours && c == '\x1b'),
+            Kind::Json => keep_in_json(line),
+        };
+        clean + end
     }
 }
 
@@ -104,9 +194,19 @@ mod tests {
     #[test]
     fn an_event_stays_on_its_line_whatever_names_are_in_it() {
         let event = "WARN refused name=a\u{202e}b\r\nERROR forged \x1b[2J\n".as_bytes();
-        let plain = Lines { colours: false, write: |_| {} }.clean(event);
+        let plain = Lines { kind: Kind::Text { colours: false }, write: |_| {} }.clean(event);
         assert_eq!(plain, "WARN refused name=a\\u{202e}b\\u{d}\\u{a}ERROR forged \\u{1b}[2J\n");
-        let coloured = Lines { colours: true, write: |_| {} }.clean(b"\x1b[33mWARN\x1b[0m a\nb\n");
+        let coloured = Lines { kind: Kind::Text { colours: true }, write: |_| {} }
+            .clean(b"\x1b[33mWARN\x1b[0m a\nb\n");
         assert_eq!(coloured, "\x1b[33mWARN\x1b[0m a\\u{a}b\n");
+    }
+
+    #[test]
+    fn a_line_of_json_stays_json_whatever_names_are_in_it() {
+        let event = "{\"name\":\"a\u{202e}b\u{e0001}\"}\n";
+        let clean = Lines { kind: Kind::Json, write: |_| {} }.clean(event.as_bytes());
+        assert_eq!(clean, "{\"name\":\"a\\u202eb\\udb40\\udc01\"}\n");
+        let parsed: serde_json::Value = serde_json::from_str(&clean).expect("JSON");
+        assert_eq!(parsed["name"], "a\u{202e}b\u{e0001}");
     }
 }

@@ -75,6 +75,9 @@ fn main() -> ExitCode {
             return Exit::Error.into();
         }
     };
+    if serves {
+        runtime.spawn(logging::follow_signals());
+    }
     let mut temporary = None;
     let outcome = runtime.block_on(run(&cli.command, &mut temporary));
     match &cli.command {

@@ -167,6 +167,11 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
         () = on_hangup(reload) => Ok(()), // never
         ended = gateway.wait() => ended.map_err(gateway_failure),
     };
+    if outcome.is_ok() && !args.drain.is_zero() {
+        gateway.drain();
+        // A second signal ends the wait.
+        let _ = tokio::time::timeout(args.drain, told_to_stop()).await;
+    }
     gateway.shutdown().await;
     outcome
 }

@@ -50,6 +50,22 @@ pub fn keep(text: &str, kept: impl Fn(char) -> bool) -> String {
     out
 }
 
+/// Like [`one_line`], for a line of JSON: it stays the same JSON.
+pub fn keep_in_json(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    for c in line.chars() {
+        if is_hidden(c) {
+            // Such characters are only in its strings.
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 fn push_number(out: &mut String, c: char) {
     out.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
 }

@@ -2,8 +2,34 @@
 //! operators what to do.
 
 use super::address;
-use clap::Args;
+use crate::duration;
+use clap::{Args, ValueEnum};
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// The form of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object for each line
+    Json,
+}
+
+/// How a server logs.
+#[derive(Debug, Args)]
+pub struct Log {
+    /// The form of the log on standard error. PALISADE_LOG says what is in it, such as `info` or
+    /// `palisade_node=debug`. SIGUSR1 logs more while the server runs, and SIGUSR2 as at the start
+    #[arg(
+        long,
+        value_enum,
+        default_value = "text",
+        env = "PALISADE_LOG_FORMAT",
+        value_name = "FORMAT"
+    )]
+    pub log_format: LogFormat,
+}
 
 #[derive(Debug, Args)]
 pub struct Dev {
@@ -27,6 +53,8 @@ pub struct Dev {
     /// of it, and `palisade cluster status` shows it
     #[arg(long)]
     pub insecure: bool,
+    #[command(flatten)]
+    pub log: Log,
 }
 
 #[derive(Debug, Args)]
@@ -88,6 +116,8 @@ pub struct Node {
     /// Each start warns of it
     #[arg(long)]
     pub insecure: bool,
+    #[command(flatten)]
+    pub log: Log,
 }
 
 #[derive(Debug, Args)]
@@ -110,6 +140,12 @@ pub struct Gateway {
     /// or no `access`. Each start warns of it, and `palisade cluster status` shows it
     #[arg(long)]
     pub insecure: bool,
+    /// At SIGTERM, serve on for this time while /readyz says 503, so that a balancer sends clients
+    /// elsewhere. A second signal ends the wait
+    #[arg(long, value_parser = duration::parse, default_value = "0s", value_name = "DURATION")]
+    pub drain: Duration,
+    #[command(flatten)]
+    pub log: Log,
 }
 
 /// A name that is safe in a path: letters, digits, `-` and `_`.

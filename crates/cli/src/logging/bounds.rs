@@ -1,0 +1,242 @@
+//! A bound on log lines of one kind, so that a burst neither fills a disk nor hides other lines.
+//!
+//! * A kind is a place in the source. Each gets [`LINES_MAX`] lines per [`WINDOW`].
+//! * What is left out is counted, and one line per kind and window says how many there were.
+//! * Lines below `info` have no bound: they are only there if an operator asked for them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tracing::callsite::Identifier;
+use tracing::field::{Field, Visit};
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Filter};
+
+/// Lines of one kind in one window.
+const LINES_MAX: u32 = 60;
+/// The time in which the lines of a kind are counted.
+const WINDOW: Duration = Duration::from_secs(60);
+/// How often windows that are over are looked for.
+const LOOKS_EVERY: Duration = Duration::from_secs(5);
+/// The target of the lines that sum up. They have no bound.
+const TARGET: &str = "palisade_log";
+
+/// The lines of one kind that were left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Sum {
+    level: Level,
+    count: u64,
+    message: String,
+}
+
+/// The lines of one kind since its window began.
+#[derive(Debug)]
+struct Kind {
+    since: Instant,
+    lines: u32,
+    left_out: Option<Sum>,
+}
+
+/// Counts of all kinds, and the sums of windows that are over.
+#[derive(Debug, Default)]
+struct Counts {
+    kinds: HashMap<Identifier, Kind>,
+    owed: Vec<Sum>,
+}
+
+impl Counts {
+    /// Whether there is room for a line of this kind. `message` is asked for the first line that is
+    /// left out.
+    fn admit(
+        &mut self,
+        kind: Identifier,
+        level: Level,
+        now: Instant,
+        message: impl FnOnce() -> String,
+    ) -> bool {
+        let new = || Kind { since: now, lines: 0, left_out: None };
+        let counted = self.kinds.entry(kind).or_insert_with(new);
+        if now.duration_since(counted.since) >= WINDOW {
+            self.owed.extend(std::mem::replace(counted, new()).left_out);
+        }
+        if counted.lines < LINES_MAX {
+            counted.lines += 1;
+            return true;
+        }
+        let new = || Sum { level, count: 0, message: message() };
+        counted.left_out.get_or_insert_with(new).count += 1;
+        false
+    }
+
+    /// The sums of all windows that are over. Each is handed out once.
+    fn sums(&mut self, now: Instant) -> Vec<Sum> {
+        let mut sums = std::mem::take(&mut self.owed);
+        self.kinds.retain(|_, kind| {
+            let is_over = now.duration_since(kind.since) >= WINDOW;
+            if is_over {
+                sums.extend(kind.left_out.take());
+            }
+            !is_over
+        });
+        sums
+    }
+}
+
+/// The bound as a filter of a layer. Clones share their counts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bounds(Arc<Mutex<Counts>>);
+
+impl Bounds {
+    /// Logs the sums of windows that are over, for ever, on a thread of its own. Without a thread
+    /// the lines are left out all the same, and not summed up.
+    pub(super) fn start_sums(&self) {
+        let bounds = self.clone();
+        let sum_up = move || {
+            loop {
+                std::thread::sleep(LOOKS_EVERY);
+                bounds.say_sums(Instant::now());
+            }
+        };
+        drop(std::thread::Builder::new().name("log-sums".into()).spawn(sum_up));
+    }
+
+    fn say_sums(&self, now: Instant) {
+        let sums = self.counts().sums(now);
+        for Sum { level, count, message } in sums {
+            // A macro has one level, so there is one for each.
+            match level {
+                Level::ERROR => {
+                    tracing::error!(target: TARGET, "and {count} more in the last minute: {message}")
+                }
+                Level::WARN => {
+                    tracing::warn!(target: TARGET, "and {count} more in the last minute: {message}")
+                }
+                _ => {
+                    tracing::info!(target: TARGET, "and {count} more in the last minute: {message}")
+                }
+            }
+        }
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Subscriber> Filter<S> for Bounds {
+    fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        true
+    }
+
+    /// Without this, each event that is switched off would be asked for again and again.
+    fn callsite_enabled(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::always()
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
+        let metadata = event.metadata();
+        let (kind, level) = (metadata.callsite(), *metadata.level());
+        level > Level::INFO
+            || metadata.target() == TARGET
+            || self.counts().admit(kind, level, Instant::now(), || message(event))
+    }
+}
+
+/// The message of an event, without its fields.
+fn message(event: &Event<'_>) -> String {
+    struct Message(String);
+    impl Visit for Message {
+        fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+            if field.name() == "message" {
+                self.0 = format!("{value:?}");
+            }
+        }
+    }
+    let mut message = Message(String::new());
+    event.record(&mut message);
+    message.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::layer::SubscriberExt;
+
+    /// Lines that are kept for the test.
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_burst_is_summed_up_and_other_kinds_stand_beside_it() {
+        let (kept, bounds) = (Kept::default(), Bounds::default());
+        let writer = kept.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .with_filter(bounds.clone());
+        let subscriber = tracing_subscriber::registry().with(layer);
+        let lines = |of: &str| {
+            let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+            text.lines().filter(|line| line.contains(of)).count()
+        };
+        tracing::subscriber::with_default(subscriber, || {
+            for nth in 0..180 {
+                tracing::warn!(nth, "a peer cannot be reached");
+                tracing::debug!("a detail");
+            }
+            tracing::info!("another kind");
+            assert_eq!(lines("a peer cannot be reached"), LINES_MAX as usize);
+            assert_eq!((lines("another kind"), lines("a detail")), (1, 180));
+            bounds.say_sums(Instant::now());
+            assert_eq!(lines("more in the last minute"), 0, "the minute is not over");
+            bounds.say_sums(Instant::now() + WINDOW);
+            assert_eq!(
+                lines(
+                    "WARN palisade_log: and 120 more in the last minute: a peer cannot be reached"
+                ),
+                1
+            );
+            bounds.say_sums(Instant::now() + 2 * WINDOW);
+            assert_eq!(lines("more in the last minute"), 1, "said once");
+        });
+    }
+
+    #[test]
+    fn a_kind_has_room_again_in_its_next_window() {
+        let (bounds, mut admitted) = (Bounds::default(), 0);
+        let began = Instant::now();
+        struct Here;
+        impl tracing::Callsite for Here {
+            fn set_interest(&self, _: Interest) {}
+            fn metadata(&self) -> &Metadata<'_> {
+                unreachable!("nobody asks")
+            }
+        }
+        static HERE: Here = Here;
+        let line = |at: Duration| {
+            let kind = Identifier(&HERE);
+            bounds.counts().admit(kind, Level::INFO, began + at, || "m".into())
+        };
+        for _ in 0..LINES_MAX + 3 {
+            admitted += u32::from(line(Duration::ZERO));
+        }
+        assert_eq!(admitted, LINES_MAX);
+        assert!(line(WINDOW), "a new window");
+        let sum = Sum { level: Level::INFO, count: 3, message: "m".into() };
+        assert_eq!(bounds.counts().sums(began + WINDOW), [sum]);
+    }
+}
