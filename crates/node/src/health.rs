@@ -135,6 +135,7 @@ mod tests {
     use super::*;
     use shard::{Member, Status};
     use storage::Sizes;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     const ME: NodeId = NodeId(1);
 
@@ -175,6 +176,34 @@ mod tests {
         assert_eq!(codes(&missing_replicas(&board, ME)), [("BEHIND", vec![0])]);
         drop(arriving.1);
         assert_eq!(codes(&missing_replicas(&board, ME)), []);
+    }
+
+    /// Asks the page of a node for this path.
+    async fn get(address: std::net::SocketAddr, path: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let asked = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(asked.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_node_that_drains_lives_and_one_that_failed_does_not() {
+        let (context, _inbox) = crate::testing::context(NodeId(1), 10);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let served = tokio::spawn(crate::server::serve_metrics(listener, context.clone()));
+        assert!(!get(address, "/readyz").await.contains("DRAINING"));
+        context.lifecycle.enter(crate::lifecycle::Phase::Draining);
+        let ready = get(address, "/readyz").await;
+        assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("DRAINING"), "{ready}");
+        assert!(ready.contains("STANDS_BY") && ready.contains("LEADER"), "all of it: {ready}");
+        assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
+        assert!(liveness(&context).live);
+        context.lifecycle.fail("a write failed");
+        assert!(!liveness(&context).live);
+        served.await.expect("it ends with the node");
     }
 
     #[tokio::test]

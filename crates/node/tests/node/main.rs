@@ -3,5 +3,6 @@
 mod cluster;
 mod edges;
 mod nodes;
+mod probes;
 mod regressions;
 mod topology;
