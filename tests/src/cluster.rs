@@ -250,6 +250,21 @@ impl Cluster {
         self.start_member(Member::Gateway(number), &Launch::default());
     }
 
+    /// Starts a gateway with more options, unless it runs.
+    pub fn start_gateway_with(&mut self, number: u64, options: &[&str]) {
+        let args = options.iter().map(|option| (*option).to_owned()).collect();
+        self.start_member(Member::Gateway(number), &Launch { args, ..Launch::default() });
+    }
+
+    /// Waits until a running gateway ends by itself, and returns its exit status.
+    ///
+    /// # Panics
+    /// If the gateway does not end.
+    pub async fn gateway_ended(&mut self, number: u64) -> ExitStatus {
+        let mut process = self.processes.take(Member::Gateway(number)).expect("a running gateway");
+        eventually(&format!("gateway {number} ends"), async || process.ended()).await
+    }
+
     /// The cluster file.
     pub fn config(&self) -> &Path {
         &self.config_file
@@ -335,6 +350,11 @@ impl Cluster {
         self.processes.signal(member, signal);
     }
 
+    /// Sends any signal to a gateway.
+    pub fn signal_gateway(&self, number: u64, signal: Signal) {
+        self.signal(Member::Gateway(number), signal);
+    }
+
     /// Sends SIGSTOP to a node.
     pub fn pause_node(&self, id: u64) {
         self.signal(Member::Node(id), Signal::SIGSTOP);
@@ -377,6 +397,19 @@ impl Cluster {
     /// If the node does not answer.
     pub fn node_health(&self, id: u64) -> String {
         self.page(Member::Node(id), "/healthz")
+    }
+
+    /// Reads the answer of a node to a probe such as `/livez`, including its status line. Empty if
+    /// the node does not answer.
+    pub fn node_probe(&self, id: u64, probe: &str) -> String {
+        let address = self.processes.metrics_address(Member::Node(id)).expect("it has one");
+        page(address, probe).unwrap_or_default()
+    }
+
+    /// Reads the answer of a gateway to a probe such as `/readyz`, on its port for clients. Empty if
+    /// the gateway does not answer.
+    pub fn gateway_probe(&self, number: u64, probe: &str) -> String {
+        page(self.gateway(number), probe).unwrap_or_default()
     }
 
     fn page(&self, member: Member, name: &str) -> String {

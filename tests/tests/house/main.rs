@@ -4,3 +4,4 @@ mod architecture;
 mod dependencies;
 mod documents;
 mod imports;
+mod observability;

@@ -26,7 +26,7 @@ fn read(address: &str, page: &str) -> io::Result<String> {
     let resolved = resolved.ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
     let mut stream = TcpStream::connect_timeout(&resolved, ANSWERS_WITHIN)?;
     stream.set_read_timeout(Some(ANSWERS_WITHIN))?;
-    write!(stream, "GET {page} HTTP/1.0\r\n\r\n")?;
+    write!(stream, "GET {page} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)

@@ -40,6 +40,19 @@ Every metric on the `/metrics` pages of gateways and nodes. The type of a histog
 and last finite bucket. Counters start at 0 with the process.
 Which metrics to look at, and when to raise an alarm, is in [monitoring](../operate/monitoring.md).
 
+**Sums over processes.** Counters and histograms of operations may be summed over all processes of a
+kind, because each operation is counted once: by the gateway that it came to, and by the node that
+answered it. Metrics of nodes with the label `shard` are per replica, and each shard has several:
+
+- `palisade_raft_is_leader`, `palisade_replicas_behind` and `palisade_oldest_hold_seconds` are set on
+  the leader alone, so that a sum, or a maximum, over nodes is right.
+- `palisade_grants_ended_total` and `palisade_hold_seconds` count on the leader alone.
+- `palisade_active_locks`, `palisade_waiters`, `palisade_sessions` and
+  `palisade_leader_changes_total` are what each replica knows: take `max by (shard)`, and only then
+  the sum. The same holds for terms, indexes, and entries and commands applied.
+- `palisade_shard_has_leader` is what each replica knows: its minimum finds the replica that is cut
+  off.
+
 <!-- Written by `PALISADE_BLESS=1 cargo test -p palisade-cli --test cli reference`. -->
 ";
 
@@ -238,6 +251,12 @@ fn unit(name: &str) -> &'static str {
         ("_bytes", "bytes"),
         ("_connected", "0 or 1"),
         ("_is_leader", "0 or 1"),
+        ("_has_leader", "0 or 1"),
+        ("_ready", "0 or 1"),
+        ("_reseeding", "0 or 1"),
+        ("_stands_by", "0 or 1"),
+        ("_build_info", "1"),
+        ("_behind_entries", "log entries"),
         ("_index", "log index"),
         ("_term", "Raft term"),
         ("_fsync_entries", "log entries"),
@@ -274,6 +293,7 @@ fn values_of<'a>(metrics: impl Iterator<Item = &'a Metric>) -> String {
     let mut table = "| label | values |\n|---|---|\n".to_owned();
     for (label, values) in values {
         let of = match label.as_str() {
+            "version" => "the version of the program".to_owned(),
             "node" | "peer" => "the id of a node in the cluster file".to_owned(),
             "shard" => "the number of a shard, from 0".to_owned(),
             _ => values.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", "),
