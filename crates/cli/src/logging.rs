@@ -12,12 +12,12 @@ use crate::args::{Command, LogFormat};
 use crate::end;
 use crate::shown::{keep, keep_in_json, one_line};
 use crate::voice;
-use bounds::Bounds;
+use bounds::{Bounded, Bounds};
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{IsTerminal, Write};
 use std::sync::OnceLock;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
@@ -115,12 +115,12 @@ fn start_as(format: LogFormat, default: &str, write: fn(String), bounds: Option<
         LogFormat::Text => {
             let writer = move || Lines { kind: Kind::Text { colours }, write };
             let lines = fmt::layer().with_ansi(colours).with_writer(writer);
-            registry.with(lines.with_filter(bounds)).init();
+            registry.with(Bounded { layer: lines, bounds }).init();
         }
         LogFormat::Json => {
             let writer = move || Lines { kind: Kind::Json, write };
             let lines = fmt::layer().json().flatten_event(true).with_writer(writer);
-            registry.with(lines.with_filter(bounds)).init();
+            registry.with(Bounded { layer: lines, bounds }).init();
         }
     }
 }

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
-use tracing::subscriber::Interest;
-use tracing::{Event, Level, Metadata, Subscriber};
-use tracing_subscriber::layer::{Context, Filter};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer};
 
 /// Lines of one kind in one window.
 const LINES_MAX: u32 = 60;
@@ -84,7 +84,7 @@ impl Counts {
     }
 }
 
-/// The bound as a filter of a layer. Clones share their counts.
+/// The bound of all kinds. Clones share their counts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bounds(Arc<Mutex<Counts>>);
 
@@ -120,27 +120,58 @@ impl Bounds {
         }
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<S: Subscriber> Filter<S> for Bounds {
-    fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        true
-    }
-
-    /// Without this, each event that is switched off would be asked for again and again.
-    fn callsite_enabled(&self, _: &'static Metadata<'static>) -> Interest {
-        Interest::always()
-    }
-
-    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
+    fn admit(&self, event: &Event<'_>) -> bool {
         let metadata = event.metadata();
         let (kind, level) = (metadata.callsite(), *metadata.level());
         level > Level::INFO
             || metadata.target() == TARGET
             || self.counts().admit(kind, level, Instant::now(), || message(event))
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A layer that sees only events for which there is room.
+///
+/// It is no filter of tracing-subscriber, because those may not let one event of a kind through and
+/// hold back the next.
+pub(super) struct Bounded<L> {
+    pub(super) layer: L,
+    /// `None`: all events have room.
+    pub(super) bounds: Option<Bounds>,
+}
+
+impl<S: Subscriber, L: Layer<S>> Layer<S> for Bounded<L> {
+    fn on_layer(&mut self, subscriber: &mut S) {
+        self.layer.on_layer(subscriber);
+    }
+
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        self.layer.on_new_span(attributes, id, context);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        self.layer.on_record(id, values, context);
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        if self.bounds.as_ref().is_none_or(|bounds| bounds.admit(event)) {
+            self.layer.on_event(event, context);
+        }
+    }
+
+    fn on_enter(&self, id: &Id, context: Context<'_, S>) {
+        self.layer.on_enter(id, context);
+    }
+
+    fn on_exit(&self, id: &Id, context: Context<'_, S>) {
+        self.layer.on_exit(id, context);
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        self.layer.on_close(id, context);
     }
 }
 
@@ -163,7 +194,8 @@ fn message(event: &Event<'_>) -> String {
 mod tests {
     use super::*;
     use std::io::Write;
-    use tracing_subscriber::Layer;
+    use tracing::Metadata;
+    use tracing::subscriber::Interest;
     use tracing_subscriber::layer::SubscriberExt;
 
     /// Lines that are kept for the test.
@@ -184,11 +216,10 @@ mod tests {
     fn a_burst_is_summed_up_and_other_kinds_stand_beside_it() {
         let (kept, bounds) = (Kept::default(), Bounds::default());
         let writer = kept.clone();
-        let layer = tracing_subscriber::fmt::layer()
-            .with_ansi(false)
-            .with_writer(move || writer.clone())
-            .with_filter(bounds.clone());
-        let subscriber = tracing_subscriber::registry().with(layer);
+        let layer =
+            tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || writer.clone());
+        let bounded = Bounded { layer, bounds: Some(bounds.clone()) };
+        let subscriber = tracing_subscriber::registry().with(bounded);
         let lines = |of: &str| {
             let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
             text.lines().filter(|line| line.contains(of)).count()
