@@ -12,6 +12,18 @@ fn lines(log: &str) -> Vec<Value> {
     whole.lines().map(parse).collect()
 }
 
+/// Waits for a line of node 1, in its log of JSON after these bytes.
+async fn has(cluster: &Cluster, began: usize, what: &str, is_it: impl Fn(&Value) -> bool) {
+    let found = async || told(cluster, began).iter().any(&is_it).then_some(());
+    eventually(what, found).await;
+}
+
+/// The lines of node 1 since its second start. Its log may go on, or begin anew.
+fn told(cluster: &Cluster, began: usize) -> Vec<Value> {
+    let log = cluster.node_log(1);
+    lines(log.get(began..).filter(|rest| rest.starts_with('{')).unwrap_or(&log))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_is_json_if_asked_and_signals_change_how_much_it_has() {
     let mut cluster = Cluster::start(Spec::default()).await;
@@ -19,23 +31,17 @@ async fn a_log_is_json_if_asked_and_signals_change_how_much_it_has() {
     let began = cluster.node_log(1).len();
     cluster.start_node_with(1, &["--log-format", "json"]);
     cluster.ready().await;
-    let log = |cluster: &Cluster| {
-        let log = cluster.node_log(1);
-        // A log may begin anew with its process.
-        lines(log.get(began..).filter(|rest| rest.starts_with('{')).unwrap_or(&log))
-    };
-    let has = async |what: &str, is_it: &dyn Fn(&Value) -> bool| {
-        eventually(what, async || log(&cluster).iter().any(is_it).then_some(())).await;
-    };
-    has("it says that it serves", &|line| line["message"] == "node serves").await;
-    has("it says that it is ready", &|line| line["message"] == "ready").await;
-    has("it says who leads", &|line| line["message"] == "leader known").await;
-    assert!(log(&cluster).iter().all(|line| line["level"] != "DEBUG"), "only what is asked for");
+    for message in ["node serves", "ready", "leader known"] {
+        has(&cluster, began, message, |line| line["message"] == message).await;
+    }
+    let lines = told(&cluster, began);
+    assert!(lines.iter().all(|line| line["level"] != "DEBUG"), "only what is asked for");
 
     cluster.signal_node(1, Signal::SIGUSR1);
-    has("the filter of the signal", &|line| line["filter"] == "info,palisade=debug").await;
+    let filter = |text: &'static str| move |line: &Value| line["filter"] == text;
+    has(&cluster, began, "the filter of the signal", filter("info,palisade=debug")).await;
     cluster.kill_node(2);
-    has("a detail", &|line| line["level"] == "DEBUG").await;
+    has(&cluster, began, "a detail", |line| line["level"] == "DEBUG").await;
     cluster.signal_node(1, Signal::SIGUSR2);
-    has("the filter of the start", &|line| line["filter"] == "info").await;
+    has(&cluster, began, "the filter of the start", filter("info")).await;
 }

@@ -17,23 +17,28 @@ pub(super) struct StoreMetrics {
 
 impl StoreMetrics {
     pub(super) fn new(r: &Registrar) -> Result<StoreMetrics, Error> {
-        let gauge = |name: &str, help: &str| r.gauge(&format!("palisade_{name}"), help);
         Ok(StoreMetrics {
-            journal: gauge(
-                "journal_bytes",
+            journal: r.gauge(
+                "palisade_journal_bytes",
                 "Files of the journal, those kept for reuse included.",
             )?,
-            database: gauge("database_bytes", "Files of the database (RocksDB).")?,
-            memory: gauge(
-                "database_memory_bytes",
+            database: r.gauge("palisade_database_bytes", "Files of the database (RocksDB).")?,
+            memory: r.gauge(
+                "palisade_database_memory_bytes",
                 "Records in the database's memory that no file has yet.",
             )?,
-            pending_merges: gauge(
-                "database_pending_merge_bytes",
+            pending_merges: r.gauge(
+                "palisade_database_pending_merge_bytes",
                 "An estimate of what the database's merges have to rewrite.",
             )?,
-            free: gauge("disk_free_bytes", "Free room on the disk of the data directory.")?,
-            disk: gauge("disk_size_bytes", "Size of the file system of the data directory.")?,
+            free: r.gauge(
+                "palisade_disk_free_bytes",
+                "Free room on the disk of the data directory.",
+            )?,
+            disk: r.gauge(
+                "palisade_disk_size_bytes",
+                "Size of the file system of the data directory.",
+            )?,
         })
     }
 
