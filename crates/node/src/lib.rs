@@ -26,6 +26,7 @@ mod node;
 mod peer_identities;
 mod placement;
 mod recovery;
+mod refusals;
 mod retention;
 mod roles;
 mod server;

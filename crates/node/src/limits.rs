@@ -85,6 +85,8 @@ pub(crate) const DISK_FREE_BYTES_MIN: u64 = 64 << 20;
 pub(crate) const BEHIND_ENTRIES_MAX: u64 = 10_000;
 /// The period at which the sizes of the store and of its disk are read.
 pub(crate) const SIZES_EVERY: Duration = Duration::from_secs(10);
+/// The period at which refusals are summed up in the log.
+pub(crate) const REFUSALS_SAID_EVERY: Duration = Duration::from_secs(10);
 /// The shortest time between logged refusals of callers of other clusters.
 pub(crate) const STRANGERS_SAID_EVERY: Duration = Duration::from_secs(10);
 /// Descriptors that are not for connections: the store's files, and connections to peers.

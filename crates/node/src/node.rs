@@ -19,6 +19,7 @@ use crate::limits::{CLOSE_MAX, HANDOVER_MAX, HISTORY_READS_MAX, THREADS_END_MAX}
 use crate::metrics::Metrics;
 use crate::peer_identities::{self, FirstStart, PeerIdentities};
 use crate::recovery::{begin_new_terms, open_replicas};
+use crate::refusals::say_refusals;
 use crate::service::Shards;
 use crate::taking_part::{keep_identities, take_part};
 use crate::topology::KnownTopology;
@@ -280,6 +281,7 @@ impl Node {
                 tls.watch(|outcome| record_certificates(&context.audit, outcome)).await;
             });
         }
+        handle.spawn_until_draining(say_refusals(context.clone()));
         handle.spawn_until_draining(keep_sizes(context.disk.clone(), context.engine.clone()));
         handle.spawn_until_draining(placement::place_leaders(context.clone()));
         handle.spawn_until_draining(retention::drop_old_history(

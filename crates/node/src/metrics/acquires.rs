@@ -84,3 +84,42 @@ impl AcquireMetrics {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus::{Encoder, TextEncoder};
+    use wire::v1::{Error, Grant};
+
+    #[test]
+    fn waits_are_told_from_the_time_that_the_service_takes() {
+        let r = Registrar::default();
+        let metrics = AcquireMetrics::new(&r).unwrap();
+        let took = Duration::from_secs(5);
+        let grant = |waited_ms| OpResult::Grant(Grant { waited_ms, ..Grant::default() });
+        let error = |code| OpResult::Error(Error::new(code, "no"));
+        metrics.answered(&grant(4_000), took);
+        metrics.answered(&grant(0), Duration::from_secs(2));
+        metrics.answered(&error(ErrorCode::Held), Duration::from_secs(3));
+        metrics.answered(&error(ErrorCode::WaitTimeout), took);
+        metrics.answered(&error(ErrorCode::WaitCancelled), took);
+        metrics.answered(&error(ErrorCode::NoLeader), took);
+        metrics.ended(&[(EndKind::Released, 1_500), (EndKind::Broken, 250)]);
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&r.done().gather(), &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        for line in [
+            r#"palisade_acquire_wait_seconds_sum{end="granted"} 4"#,
+            r#"palisade_acquire_wait_seconds_count{end="granted"} 2"#,
+            r#"palisade_acquire_wait_seconds_sum{end="timed_out"} 5"#,
+            r#"palisade_acquire_wait_seconds_sum{end="cancelled"} 5"#,
+            "palisade_acquire_service_seconds_sum 6",
+            "palisade_acquire_service_seconds_count 3",
+            r#"palisade_hold_seconds_sum{how="released"} 1.5"#,
+            r#"palisade_hold_seconds_sum{how="broken"} 0.25"#,
+            r#"palisade_grants_ended_total{how="released"} 1"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+}

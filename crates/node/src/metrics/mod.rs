@@ -197,6 +197,11 @@ impl Metrics {
         }
     }
 
+    /// The operations that were refused as busy.
+    pub(crate) fn refused_as_busy(&self) -> u64 {
+        self.operations.iter().map(|outcomes| outcomes[Outcome::Busy as usize].get()).sum()
+    }
+
     /// Counts an acquire that could not be granted at once, however it ended.
     pub(crate) fn contended(&self, shard: ShardId) {
         if let Some(metrics) = self.shards.get(&shard) {

@@ -119,3 +119,21 @@ fn syncs_are_measured_and_leave_no_file() {
     assert!(!dir.path().join("SYNC-TEST").exists());
     assert_eq!(MemoryEngine::new().measure_syncs(&|| ()).expect("nothing to measure"), []);
 }
+
+#[test]
+fn a_store_tells_its_sizes_and_the_room_on_its_disk() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let engine = RocksEngine::open_with(dir.path(), OPTIONS).expect("a new store");
+    let before = engine.sizes().expect("a disk");
+    assert!(before.database_bytes > 0 && !before.read_only, "{before:?}");
+    assert!(before.disk_bytes >= before.free_bytes && before.disk_bytes > 0, "{before:?}");
+    let shard = routing::ShardId(0);
+    let table = (0..2_000u32).map(|nth| (nth.to_be_bytes().to_vec(), Some(vec![7; 100]))).collect();
+    let entries = vec![(1, vec![7; 100])];
+    let write = ShardWrite { shard, table, entries, ..ShardWrite::default() };
+    engine.write(&[write]).expect("written");
+    let after = engine.sizes().expect("a disk");
+    assert!(after.journal_bytes >= OPTIONS.segment_bytes, "{after:?}");
+    assert!(after.memory_bytes >= before.memory_bytes + 200_000, "{before:?}, then {after:?}");
+    assert_eq!(MemoryEngine::new().sizes(), None, "no disk");
+}
