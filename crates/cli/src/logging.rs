@@ -33,7 +33,10 @@ static FILTER: OnceLock<(String, reload::Handle<EnvFilter, Registry>)> = OnceLoc
 pub fn start(command: &Command) {
     let default = match command {
         Command::Node(_) | Command::Gateway(_) => "info",
-        Command::Dev(_) => "warn,palisade_node::transport=error",
+        Command::Dev(_) => {
+            "warn,palisade_node::transport=error,palisade_node::health=error,\
+             palisade_gateway::doors::server=error"
+        }
         _ => "warn",
     };
     match format_of(command) {

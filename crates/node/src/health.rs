@@ -118,6 +118,9 @@ pub(crate) async fn report(context: Arc<Context>, reporter: HealthReporter) {
                 true => tracing::info!(node = %context.id, "ready"),
                 // At the start no replica knows a leader yet.
                 false if told.is_none() => {}
+                false if context.lifecycle.draining() => {
+                    tracing::info!(node = %context.id, "not ready any more: shutting down");
+                }
                 false => tracing::warn!(node = %context.id, reason = why.join("; "), "not ready"),
             }
             let status = if now { ServingStatus::Serving } else { ServingStatus::NotServing };

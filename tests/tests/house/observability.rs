@@ -70,8 +70,18 @@ fn the_dashboard_is_json_with_a_query_in_each_panel() {
     }
 }
 
+/// The queries of the dashboard, with values for Grafana's variables.
+fn queries(dashboard: &serde_json::Value) -> Vec<String> {
+    let panels = dashboard["panels"].as_array().into_iter().flatten();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    targets
+        .filter_map(|target| target["expr"].as_str())
+        .map(|query| query.replace("$__rate_interval", "5m").replace("$cluster", ".*"))
+        .collect()
+}
+
 #[test]
-fn promtool_accepts_the_rules_and_their_tests() {
+fn promtool_accepts_the_rules_and_their_tests_and_the_queries_of_the_dashboard() {
     if let Err(skipped) = need("promtool", "--version") {
         println!("skipped: {}", skipped.0);
         return;
@@ -79,6 +89,17 @@ fn promtool_accepts_the_rules_and_their_tests() {
     let dir = root().join("config/observability");
     run(&dir, &["check", "rules", "alerts.yaml"]);
     run(&dir, &["test", "rules", "alerts.test.yaml"]);
+    let dashboard = read("config/observability/dashboard.json");
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).expect("JSON");
+    let queries = queries(&dashboard);
+    assert!(queries.len() > 40, "queries were found: {}", queries.len());
+    // A rule for each query, as promtool checks queries in rules alone. JSON is YAML.
+    let rule = |(nth, query)| serde_json::json!({ "record": format!("q:{nth}"), "expr": query });
+    let rules: Vec<serde_json::Value> = queries.iter().enumerate().map(rule).collect();
+    let file = serde_json::json!({ "groups": [{ "name": "dashboard", "rules": rules }] });
+    let temporary = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(temporary.path().join("queries.yaml"), file.to_string()).expect("write");
+    run(temporary.path(), &["check", "rules", "queries.yaml"]);
 }
 
 fn run(dir: &Path, args: &[&str]) {
