@@ -113,7 +113,8 @@ pub(crate) async fn report(context: Arc<Context>, reporter: HealthReporter) {
     loop {
         let Readiness { ready: now, missing } = readiness(&context);
         if told != Some(now) {
-            let why: Vec<String> = missing.into_iter().map(|one| one.message).collect();
+            // The codes only: what happened has a line of its own already.
+            let why: Vec<&str> = missing.into_iter().map(|one| one.code).collect();
             match now {
                 true => tracing::info!(node = %context.id, "ready"),
                 // At the start no replica knows a leader yet.
@@ -121,7 +122,7 @@ pub(crate) async fn report(context: Arc<Context>, reporter: HealthReporter) {
                 false if context.lifecycle.draining() => {
                     tracing::info!(node = %context.id, "not ready any more: shutting down");
                 }
-                false => tracing::warn!(node = %context.id, reason = why.join("; "), "not ready"),
+                false => tracing::warn!(node = %context.id, missing = why.join(", "), "not ready"),
             }
             let status = if now { ServingStatus::Serving } else { ServingStatus::NotServing };
             for service in SERVICES {
