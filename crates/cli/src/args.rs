@@ -13,7 +13,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 pub use policy::{Policy, PolicyCheck, PolicyHash, PolicyToken};
 pub use remote::{Gateways, Remote};
 use routing::Address;
-pub use servers::{Dev, Gateway, LogFormat, Node};
+pub use servers::{Dev, Gateway, LogFormat, Node, Traces};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 

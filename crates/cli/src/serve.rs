@@ -21,6 +21,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Time limit for a failed node to end its threads.
 const FAILED_STOP_MAX: Duration = Duration::from_secs(5);
+/// Time for the last traces to get through at an end.
+const TRACES_END_WITHIN: Duration = Duration::from_secs(1);
 /// Interval of the messages about a start that takes long.
 const SAYS_SO_EVERY: Duration = Duration::from_secs(10);
 /// The listen address of a gateway without a configured one.
@@ -71,6 +73,7 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         insecure,
         metrics_listener: None,
     };
+    start_traces(&args.traces, "node", format!("node-{id}"))?;
     let node = match saying_so("starting on the data directory", Node::start(options)).await {
         Ok(node) => node,
         Err(error) => {
@@ -88,6 +91,7 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
     // handle.
     let Some(error) = failed else {
         let stopped = node.shutdown().await;
+        stop_traces().await;
         log.end();
         return stopped.map_err(node_failure);
     };
@@ -160,6 +164,7 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
         audit,
         insecure,
     };
+    start_traces(&args.traces, "gateway", args.name.clone())?;
     let mut gateway = Gateway::start(options).await.map_err(gateway_failure)?;
     let reload = gateway.reloader();
     let outcome = tokio::select! {
@@ -173,7 +178,29 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
         let _ = tokio::time::timeout(args.drain, told_to_stop()).await;
     }
     gateway.shutdown().await;
+    stop_traces().await;
     outcome
+}
+
+/// Sends the last traces, for a moment.
+async fn stop_traces() {
+    let _ = tokio::task::spawn_blocking(|| traces::stop(TRACES_END_WITHIN)).await;
+}
+
+/// Turns traces on, if the command line asks for them.
+///
+/// # Errors
+/// If the collector's address cannot be used.
+fn start_traces(args: &args::Traces, what: &str, instance: String) -> Result<(), Failure> {
+    let Some(endpoint) = args.traces.clone().filter(|endpoint| !endpoint.is_empty()) else {
+        return Ok(());
+    };
+    let service = format!("palisade-{what}");
+    let settings = traces::Settings { endpoint, service, instance, sample: args.traces_sample };
+    traces::start(&settings).map_err(|error| {
+        let next = "write http://HOST:PORT of a collector that takes OTLP over gRPC";
+        Failure::new(Exit::Usage, "TRACES", error.to_string(), next)
+    })
 }
 
 /// Opens the audit log of a process, such as `node-3`, if the cluster file has one.

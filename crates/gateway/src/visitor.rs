@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tonic::Request;
 use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::codegen::http::{self, HeaderValue};
+use traces::Parent;
 
 /// What a client has shown of its identity.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +30,8 @@ pub(crate) struct Visitor {
     pub(crate) version: u64,
     pub(crate) proof: Proof,
     pub(crate) remote: Option<SocketAddr>,
+    /// The trace that it says its call belongs to, while traces are on.
+    pub(crate) trace: Option<Parent>,
 }
 
 impl Visitor {
@@ -44,8 +47,13 @@ impl Visitor {
                 version: 0,
                 proof: Proof { certificate: certificate.clone(), header: None },
                 remote: Some(*remote),
+                trace: None,
             },
         };
+        if traces::is_on() {
+            let header = request.headers().get("traceparent");
+            visitor.trace = header.and_then(|text| Parent::parse(text.to_str().ok()?));
+        }
         let mut headers = request.headers().get_all(AUTHORIZATION).iter();
         visitor.proof.header = headers.next().map(|header| {
             // Two headers would be two identities, so they are none.

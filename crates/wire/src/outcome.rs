@@ -73,6 +73,11 @@ impl Outcome {
         }
     }
 
+    /// Whether the service failed its caller. A lock that another holds is no failure.
+    pub fn is_failure(self) -> bool {
+        matches!(self, Outcome::Busy | Outcome::NotServed | Outcome::Unknown | Outcome::Internal)
+    }
+
     /// The label. Never changed: dashboards and alerts name it.
     pub fn as_str(self) -> &'static str {
         match self {

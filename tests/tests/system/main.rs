@@ -28,3 +28,4 @@ mod rotation;
 mod sessions;
 mod spread;
 mod tls;
+mod traces;

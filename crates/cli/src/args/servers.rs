@@ -31,6 +31,27 @@ pub struct Log {
     pub log_format: LogFormat,
 }
 
+/// Where a server sends traces.
+#[derive(Debug, Args)]
+pub struct Traces {
+    /// Send traces of operations to this collector by OTLP over gRPC. An operation is traced if its
+    /// caller says so with a W3C traceparent. Default: no traces
+    #[arg(long, value_name = "http://HOST:PORT", env = "PALISADE_TRACES")]
+    pub traces: Option<String>,
+    /// With --traces: also trace this share of the operations that come without a traceparent, from
+    /// 0 to 1
+    #[arg(long, default_value_t = 0.0, value_parser = share, value_name = "SHARE", requires = "traces")]
+    pub traces_sample: f64,
+}
+
+/// A share: a number from 0 to 1.
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("write a number from 0 to 1, such as 0.01".to_owned()),
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct Dev {
     /// The address that clients connect to. With port 0, the system chooses the port
@@ -118,6 +139,8 @@ pub struct Node {
     pub insecure: bool,
     #[command(flatten)]
     pub log: Log,
+    #[command(flatten)]
+    pub traces: Traces,
 }
 
 #[derive(Debug, Args)]
@@ -146,6 +169,8 @@ pub struct Gateway {
     pub drain: Duration,
     #[command(flatten)]
     pub log: Log,
+    #[command(flatten)]
+    pub traces: Traces,
 }
 
 /// A name that is safe in a path: letters, digits, `-` and `_`.

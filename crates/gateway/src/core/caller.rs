@@ -14,6 +14,8 @@ pub enum Caller {
     Anyone,
     /// A client with this identity.
     Client(Arc<Identity>),
+    /// Either of these, with the trace of its call as the nodes are told it.
+    Traced(Box<(Caller, [u8; 25])>),
 }
 
 impl Caller {
@@ -22,11 +24,16 @@ impl Caller {
         match self {
             Caller::Anyone => None,
             Caller::Client(identity) => Some(identity),
+            Caller::Traced(traced) => traced.0.identity(),
         }
     }
 
     /// Writes on an operation whose it is, and on an acquire what its identity may have there.
     pub(super) fn sign(&self, operation: &mut Operation) {
+        if let Caller::Traced(traced) = self {
+            operation.trace = traced.1.to_vec();
+            return traced.0.sign(operation);
+        }
         let Caller::Client(identity) = self else { return };
         identity.principal.as_str().clone_into(&mut operation.principal);
         if let Some(Op::Acquire(_)) = &operation.op {

@@ -1,5 +1,6 @@
 //! One call of a client, as gRPC and HTTP have it: counted, permitted, served, recorded.
 
+use crate::core::Caller;
 use crate::core::is_scan;
 use crate::core::mismatched_answer;
 use crate::identities;
@@ -12,11 +13,11 @@ use crate::visitor::Visitor;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
-use wire::OperationKind;
 use wire::limits::DEFAULT_TTL_MS;
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 use wire::v1::*;
+use wire::{OperationKind, Outcome};
 
 /// The status that sends clients to another gateway.
 pub(crate) const ENDING: &str =
@@ -45,6 +46,32 @@ impl Single {
     /// # Errors
     /// The refusal of an operation that was not begun. Other errors are answers.
     pub(crate) async fn operation(
+        &self,
+        mut visitor: Visitor,
+        operation: Operation,
+    ) -> Result<Answer, Box<Error>> {
+        let kind = operation.op.as_ref().map_or("unknown", |op| op.kind().as_str());
+        let Some(mut span) = traces::server(kind, visitor.trace) else {
+            return self.untraced(visitor, operation).await;
+        };
+        let caller = std::mem::take(&mut visitor.caller);
+        visitor.caller = Caller::Traced(Box::new((caller, span.parent().to_bytes())));
+        let answered = self.untraced(visitor, operation).await;
+        let code = match &answered {
+            Ok(Answer::Error(error)) => Some(error.code()),
+            Ok(_) => None,
+            Err(refused) => Some(refused.code()),
+        };
+        let outcome = Outcome::of(code);
+        span.word("palisade.outcome", outcome.as_str());
+        if outcome.is_failure() {
+            span.failed(outcome.as_str());
+        }
+        answered
+    }
+
+    /// Like [`operation`](Single::operation), without a span of its own.
+    async fn untraced(
         &self,
         visitor: Visitor,
         mut operation: Operation,

@@ -10,6 +10,7 @@ use crate::limits::{STREAM_OPS_MAX, STREAM_WAITS_MAX};
 use routing::ShardId;
 use service::Follow;
 use std::time::Instant;
+use traces::Span;
 use wire::OperationKind;
 
 /// One operation between its receipt and its result.
@@ -24,6 +25,8 @@ pub(super) struct InFlight {
     /// Whether the operation may wait in a lock's queue.
     pub(super) waits: bool,
     pub(super) follow: Follow,
+    /// Its span, if it is traced.
+    pub(super) span: Option<Box<Span>>,
 }
 
 /// Operations by index.

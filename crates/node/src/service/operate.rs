@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
+use traces::{Parent, Span};
 use wire::internal::v1::operation::Op;
 use wire::internal::v1::operation_result::Result as OpResult;
 use wire::internal::v1::{OperateRequest, OperateResponse, Operation, OperationResult};
@@ -159,6 +160,7 @@ impl OperateStream {
             return Err(refused(Error::new(ErrorCode::Unauthenticated, message)));
         }
         let id = operation.id;
+        let trace = Parent::of_bytes(&operation.trace);
         let admitted = service::admit(map, operation, late_ms)?;
         let waits = admitted.waits();
         let Admitted { shard, kind, request, follow, timeout_ms } = admitted;
@@ -175,7 +177,15 @@ impl OperateStream {
             return Err(refused(Error::busy(message, if waits { 1_000 } else { 50 })));
         }
         let give_up_at_ms = now_ms + u64::from(timeout_ms);
-        let op_index = self.ops.put(InFlight { id, kind, shard, seat, received, waits, follow });
+        // A trace has a parent here: the gateway decides which operations are traced.
+        let mut span = trace.and_then(|trace| traces::server(kind.as_str(), Some(trace)));
+        if let Some(span) = &mut span {
+            span.number("palisade.shard", shard.0.into());
+            span.number("palisade.node", self.context.id.0);
+        }
+        let span = span.map(Box::new);
+        let operation = InFlight { id, kind, shard, seat, received, waits, follow, span };
+        let op_index = self.ops.put(operation);
         let ticket = ticket(self.key, op_index);
         self.batches[seat.thread].push(Submission {
             index: seat.index,
@@ -264,7 +274,10 @@ impl OperateStream {
 
     fn finish(&mut self, op_index: u32, result: OpResult) {
         let Some(operation) = self.ops.take(op_index) else { return };
-        let InFlight { id, kind, shard, received, .. } = operation;
+        let InFlight { id, kind, shard, received, span, .. } = operation;
+        if let Some(span) = span {
+            end_span(*span, &result);
+        }
         self.context.metrics.answered(
             Some(kind),
             service::counted(&result),
@@ -312,6 +325,18 @@ impl Drop for OperateStream {
             .collect();
         self.context.host.close_stream(self.key, waiting);
         self.context.metrics.streams.dec();
+    }
+}
+
+/// Ends the span of an operation with this result.
+fn end_span(mut span: Span, result: &OpResult) {
+    let outcome = service::counted(result);
+    span.word("palisade.outcome", outcome.as_str());
+    if outcome.is_failure() {
+        span.failed(outcome.as_str());
+    }
+    if let OpResult::Grant(grant) = result {
+        span.number("palisade.waited_ms", grant.waited_ms);
     }
 }
 

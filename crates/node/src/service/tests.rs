@@ -36,6 +36,7 @@ fn slots_are_reused_only_after_their_answer() {
         received: Instant::now(),
         waits,
         follow: Follow::Nothing,
+        span: None,
     };
     let mut ops = OpTable::default();
     let taken: Vec<u32> = (0..3).map(|id| ops.put(in_flight(id, id == 1))).collect();
