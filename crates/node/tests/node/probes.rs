@@ -6,6 +6,8 @@ use routing::{NodeId, Settings};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use wire::internal::v1::operation_result::Result as OpResult;
+use wire::internal::v1::{OperateRequest, Operation, Quota};
 
 /// The answer to a request, with its head. Empty if the node does not answer.
 async fn get(address: SocketAddr, path: &str) -> String {
@@ -59,5 +61,33 @@ async fn a_node_without_a_quorum_lives_and_is_not_ready() {
     for line in ["palisade_ready 1", r#"palisade_shard_has_leader{shard="1"} 1"#] {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
     }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_for_a_quota_is_counted() {
+    let cluster = Cluster::start(3, 1, Settings::default()).await;
+    granted(cluster.ask_leader(acquire("orders", 1)).await);
+    let leader = cluster.leader_of("orders").await;
+    let mut caller = cluster.caller(leader).await;
+    let operations = ["mine-1", "mine-2"].into_iter().zip(1_000..).map(|(name, id)| Operation {
+        id,
+        principal: "alice".into(),
+        quota: Some(Quota { locks: 1, ..Quota::default() }),
+        ..Operation::routed(acquire(name, 1), cluster.route(name))
+    });
+    for operation in operations.collect::<Vec<_>>() {
+        let id = operation.id;
+        let frame = OperateRequest { operations: vec![operation], ..Default::default() };
+        caller.frames.send(frame).await.unwrap();
+        match caller.result(id).await.expect("a result") {
+            OpResult::Grant(_) => assert_eq!(id, 1_000, "the first one"),
+            OpResult::Error(error) => assert!(error.message.contains("quota"), "{error:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    let metrics = cluster.nodes[&leader].metrics_text();
+    let line = "palisade_quota_refusals_total 1";
+    assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
     cluster.stop_all().await;
 }
