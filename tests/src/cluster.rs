@@ -406,8 +406,8 @@ impl Cluster {
         page(address, probe).unwrap_or_default()
     }
 
-    /// Reads the answer of a gateway to a probe such as `/readyz`, on its port for clients. Empty if
-    /// the gateway does not answer.
+    /// Reads the answer of a gateway to a probe such as `/readyz`, on its port for clients. Empty
+    /// if the gateway does not answer.
     pub fn gateway_probe(&self, number: u64, probe: &str) -> String {
         page(self.gateway(number), probe).unwrap_or_default()
     }

@@ -1,5 +1,5 @@
-//! The answers to probes, at `/livez` and `/readyz` and by `grpc.health.v1`: whether this node takes
-//! part in serving its shards.
+//! The answers to probes, at `/livez` and `/readyz` and by `grpc.health.v1`: whether this node
+//! takes part in serving its shards.
 //!
 //! A node that answers "not ready" may be well itself: its shards may lack a quorum, for example.
 //! So the answer is for readiness and for alarms. It is no reason to restart the process.

@@ -1,7 +1,7 @@
 //! Metrics of this process and its build, under the names that dashboards expect of every program.
 //!
-//! The figures are read from `/proc` when the metrics are gathered. Where the system does not tell a
-//! figure, it is 0.
+//! The figures are read from `/proc` when the metrics are gathered. Where the system does not tell
+//! a figure, it is 0.
 //!
 //! ```
 //! let registry = prometheus::Registry::new();

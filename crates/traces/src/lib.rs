@@ -1,7 +1,7 @@
 //! Traces of operations: spans that go to a collector by OTLP over gRPC.
 //!
-//! Traces are off until [`start`] is called, once in a process. An operation is traced if its caller
-//! says so, by a W3C `traceparent`, or if it is among the share that is sampled.
+//! Traces are off until [`start`] is called, once in a process. An operation is traced if its
+//! caller says so, by a W3C `traceparent`, or if it is among the share that is sampled.
 //!
 //! ```
 //! use palisade_traces::{Parent, server};

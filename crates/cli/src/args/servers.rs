@@ -40,7 +40,8 @@ pub struct Traces {
     pub traces: Option<String>,
     /// With --traces: also trace this share of the operations that come without a traceparent, from
     /// 0 to 1
-    #[arg(long, default_value_t = 0.0, value_parser = share, value_name = "SHARE", requires = "traces")]
+    #[arg(long, default_value_t = 0.0, value_parser = share, requires = "traces")]
+    #[arg(value_name = "SHARE")]
     pub traces_sample: f64,
 }
 

@@ -105,17 +105,12 @@ impl Bounds {
     fn say_sums(&self, now: Instant) {
         let sums = self.counts().sums(now);
         for Sum { level, count, message } in sums {
+            let line = format!("and {count} more in the last minute: {message}");
             // A macro has one level, so there is one for each.
             match level {
-                Level::ERROR => {
-                    tracing::error!(target: TARGET, "and {count} more in the last minute: {message}")
-                }
-                Level::WARN => {
-                    tracing::warn!(target: TARGET, "and {count} more in the last minute: {message}")
-                }
-                _ => {
-                    tracing::info!(target: TARGET, "and {count} more in the last minute: {message}")
-                }
+                Level::ERROR => tracing::error!(target: TARGET, "{line}"),
+                Level::WARN => tracing::warn!(target: TARGET, "{line}"),
+                _ => tracing::info!(target: TARGET, "{line}"),
             }
         }
     }

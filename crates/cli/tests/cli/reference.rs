@@ -44,8 +44,8 @@ Which metrics to look at, and when to raise an alarm, is in [monitoring](../oper
 kind, because each operation is counted once: by the gateway that it came to, and by the node that
 answered it. Metrics of nodes with the label `shard` are per replica, and each shard has several:
 
-- `palisade_raft_is_leader`, `palisade_replicas_behind` and `palisade_oldest_hold_seconds` are set on
-  the leader alone, so that a sum, or a maximum, over nodes is right.
+- `palisade_raft_is_leader`, `palisade_replicas_behind` and `palisade_oldest_hold_seconds` are set
+  on the leader alone, so that a sum, or a maximum, over nodes is right.
 - `palisade_grants_ended_total` and `palisade_hold_seconds` count on the leader alone.
 - `palisade_active_locks`, `palisade_waiters`, `palisade_sessions` and
   `palisade_leader_changes_total` are what each replica knows: take `max by (shard)`, and only then

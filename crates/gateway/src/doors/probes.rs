@@ -10,8 +10,8 @@ use net::accept::Incoming;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
-/// Serves `/metrics`, `/livez`, `/readyz` and its older name `/healthz`. Returns only if that fails,
-/// so that a gateway that drains still answers.
+/// Serves `/metrics`, `/livez`, `/readyz` and its older name `/healthz`. Returns only if that
+/// fails, so that a gateway that drains still answers.
 pub(crate) async fn serve(listener: TcpListener, router: Arc<Router>) -> Result<(), GatewayError> {
     let shown = router.clone();
     let metrics = move || {

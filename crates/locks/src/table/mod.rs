@@ -253,8 +253,9 @@ impl LockTable {
         }
     }
 
-    /// When the oldest grant among these many rows from this place on was made, in Unix milliseconds
-    /// by its leader's wall clock, and the place after them. `None` for the place: that was the end.
+    /// When the oldest grant among these many rows from this place on was made, in Unix
+    /// milliseconds by its leader's wall clock, and the place after them. `None` for the place: that
+    /// was the end.
     pub fn oldest_grant(&self, from: u32, rows: u32) -> (Option<u64>, Option<u32>) {
         let next = from.saturating_add(rows).min(self.grants.places());
         let grants = (from..next).filter_map(|at| self.grants.get(at));

@@ -51,8 +51,8 @@ impl AcquireMetrics {
         })
     }
 
-    /// Counts an acquire that was answered. Of one whose wait ended without a grant, all of its time
-    /// counts as waiting.
+    /// Counts an acquire that was answered. Of one whose wait ended without a grant, all of its
+    /// time counts as waiting.
     pub(crate) fn answered(&self, result: &OpResult, took: Duration) {
         let waited = match result {
             OpResult::Grant(grant) => {
@@ -71,7 +71,8 @@ impl AcquireMetrics {
         self.service.observe(took.saturating_sub(waited).as_secs_f64());
     }
 
-    /// Counts the grants that ended in a step, each with the time that it was held, in milliseconds.
+    /// Counts the grants that ended in a step, each with the time that it was held, in
+    /// milliseconds.
     pub(crate) fn ended(&self, ended: &[(EndKind, u64)]) {
         for (kind, held_ms) in ended {
             let nth = match kind {
