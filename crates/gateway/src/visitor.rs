@@ -6,7 +6,7 @@ use audit::{Event, Kind};
 use net::accept::{Peer, source_of};
 use net::certificate::Certificate;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tonic::Request;
 use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::codegen::http::{self, HeaderValue};
@@ -20,6 +20,9 @@ pub(crate) struct Proof {
     pub(crate) header: Option<HeaderValue>,
 }
 
+/// A place that is given back when it is dropped.
+pub(crate) type Held = Box<dyn std::fmt::Debug + Send + Sync>;
+
 /// The client of one call or stream. The door's layer makes one for each request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Visitor {
@@ -29,6 +32,9 @@ pub(crate) struct Visitor {
     pub(crate) version: u64,
     pub(crate) proof: Proof,
     pub(crate) remote: Option<SocketAddr>,
+    /// The place of its call, if the answer can be large. The layer before all services keeps it
+    /// until the answer is taken.
+    pub(crate) held: Arc<OnceLock<Held>>,
 }
 
 impl Visitor {
@@ -44,6 +50,7 @@ impl Visitor {
                 version: 0,
                 proof: Proof { certificate: certificate.clone(), header: None },
                 remote: Some(*remote),
+                held: Arc::default(),
             },
         };
         let mut headers = request.headers().get_all(AUTHORIZATION).iter();

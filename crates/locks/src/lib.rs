@@ -53,6 +53,6 @@ pub use limits::{
     validate_session, validate_token, validate_ttl,
 };
 pub use table::{
-    HoldersPage, ListPage, LockTable, Paused, PictureOf, PicturePage, PicturePlace,
+    HoldersPage, ListOf, ListPage, LockTable, Paused, PictureOf, PicturePage, PicturePlace,
 };
 pub use types::*;

@@ -294,7 +294,7 @@ fn reads_and_follow_ups_are_planned() {
         });
         plan(unrouted(op)).unwrap().request
     };
-    let query = || Query::Check { name: "a".into(), after: Token(0), limit: 1_000 };
+    let query = || Query::Check { name: "a".into(), after: Token(0), limit: 1_000, waiters: 0 };
     assert_eq!(
         planned(v1::Consistency::Linearizable),
         Request::Read { query: query(), linearizable: true }
@@ -481,7 +481,7 @@ fn history_is_newest_first_and_shows_each_token_once() {
 fn an_answer_with_very_many_rows_is_cut_and_says_so() {
     let grants = (0..120_000).map(held).collect();
     let reply = Reply::Read {
-        answer: Answer::List { grants, next: None },
+        answer: Answer::List { grants, next: None, waiters: Vec::new() },
         applied_index: 1,
         stale_by_ms: 0,
     };

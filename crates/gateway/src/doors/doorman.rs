@@ -12,9 +12,11 @@ use crate::doors::http::problem::{Problem, Refused};
 use crate::limits::HEADER_BYTES_MAX;
 use crate::permissions::method;
 use crate::router::Router;
-use crate::visitor::Visitor;
-use futures_util::future::{Either, Ready, ready};
-use std::sync::Arc;
+use crate::visitor::{Held, Visitor};
+use futures_util::FutureExt;
+use futures_util::future::{Either, Map, Ready, ready};
+use http_body_util::BodyExt;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use tonic::Status;
 use tonic::body::Body;
@@ -43,13 +45,20 @@ pub(crate) struct Doorman<S> {
     service: S,
 }
 
+/// The places that one request holds.
+type Places = Arc<OnceLock<Held>>;
+/// What comes of a request.
+type Answered<E> = Result<http::Response<Body>, E>;
+/// A request that is being served, and what is done with its answer.
+type Serving<F, E> = Map<F, Box<dyn FnOnce(Answered<E>) -> Answered<E> + Send>>;
+
 impl<S, B> Service<http::Request<B>> for Doorman<S>
 where
     S: Service<http::Request<B>, Response = http::Response<Body>>,
 {
     type Response = http::Response<Body>;
     type Error = S::Error;
-    type Future = Either<S::Future, Ready<Result<http::Response<Body>, S::Error>>>;
+    type Future = Either<Serving<S::Future, S::Error>, Ready<Result<http::Response<Body>, S::Error>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.service.poll_ready(context)
@@ -60,12 +69,30 @@ where
             Ok(visitor) => {
                 // The header is not needed any more, so that nothing behind can show it.
                 request.headers_mut().remove(http::header::AUTHORIZATION);
+                let places = visitor.held.clone();
                 request.extensions_mut().insert(visitor);
-                Either::Left(self.service.call(request))
+                let keep = move |answered: Result<_, S::Error>| {
+                    answered.map(|answer| keep_until_taken(answer, places))
+                };
+                Either::Left(self.service.call(request).map(Box::new(keep)))
             }
             Err(refusal) => Either::Right(ready(Ok(*refusal))),
         }
     }
+}
+
+/// Has an answer keep the places of its request until the client has taken it, or cannot take it any
+/// more.
+fn keep_until_taken(answer: http::Response<Body>, places: Places) -> http::Response<Body> {
+    if places.get().is_none() {
+        return answer;
+    }
+    answer.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _ = &places; // the closure goes with the body
+            frame
+        }))
+    })
 }
 
 /// The answer to a request that goes no further.

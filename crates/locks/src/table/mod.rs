@@ -45,7 +45,7 @@ use ask::Ask;
 use header::Header;
 use index::Index;
 use order::Order;
-pub use pages::{HoldersPage, ListPage, Paused};
+pub use pages::{HoldersPage, ListOf, ListPage, Paused};
 pub use picture::{PictureOf, PicturePage, PicturePlace};
 use principals::Principals;
 use recent::{EndedGrant, EndedSession, Ring};

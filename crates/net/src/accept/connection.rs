@@ -22,7 +22,12 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// HTTP/1.1 is about as long.
 const PREFACE_BYTES: usize = 24;
 
-/// An accepted connection, closed if it does not begin in time, or speaks TLS where there is none.
+/// Time for the other end to take some of what is written. One that takes nothing would keep its
+/// answers in memory for as long as it likes.
+pub(super) const TAKES_WITHIN: Duration = Duration::from_secs(30);
+
+/// An accepted connection. It is closed if it does not begin in time, if it speaks TLS where there
+/// is none, or if its other end takes no bytes for [`TAKES_WITHIN`].
 pub struct Connection<S> {
     io: Io<TlsStream<TcpStream>>,
     peer: Peer<S>,
@@ -30,6 +35,9 @@ pub struct Connection<S> {
     unbegun: Option<Pin<Box<Sleep>>>,
     /// The number of bytes that have come, counted while `unbegun` is set.
     read_bytes: usize,
+    /// Set while a write waits for the other end. The connection is closed when it fires.
+    stalled: Option<Pin<Box<Sleep>>>,
+    takes_within: Duration,
     place: Place,
 }
 
@@ -50,9 +58,28 @@ impl<S> Connection<S> {
         peer: Peer<S>,
         place: Place,
         preface_max: Duration,
+        takes_within: Duration,
     ) -> Connection<S> {
         let unbegun = Some(Box::pin(tokio::time::sleep(preface_max)));
-        Connection { io, peer, unbegun, read_bytes: 0, place }
+        Connection { io, peer, unbegun, read_bytes: 0, stalled: None, takes_within, place }
+    }
+
+    /// Takes the outcome of a write: one that waits for too long becomes an error.
+    fn written<T>(
+        &mut self,
+        outcome: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.stalled = None;
+            return outcome;
+        }
+        let within = self.takes_within;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(within)));
+        match stalled.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     /// The other end.
@@ -104,7 +131,8 @@ impl<S: Unpin> AsyncWrite for Connection<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
+        let written = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.written(written, context)
     }
 
     fn poll_write_vectored(
@@ -112,7 +140,8 @@ impl<S: Unpin> AsyncWrite for Connection<S> {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, bytes)
+        let written = Pin::new(&mut self.io).poll_write_vectored(context, bytes);
+        self.written(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -120,7 +149,9 @@ impl<S: Unpin> AsyncWrite for Connection<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
+        let flushed = Pin::new(&mut self.io).poll_flush(context);
+        // Without TLS there is nothing to flush, so it says nothing of the other end.
+        if self.io.is_plain() { flushed } else { self.written(flushed, context) }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -23,7 +23,7 @@ pub use cluster::{ClusterStatus, Member, Node, Replica, Shard};
 
 use crate::v1::{
     CheckResponse, GrantState, HeartbeatResponse, ListResponse, Mode, OpenSessionResponse,
-    ReleaseResponse, RenewResponse,
+    ReleaseResponse, RenewResponse, SessionLeaseState,
 };
 use serde::Serialize;
 
@@ -57,6 +57,8 @@ pub struct Grant {
     pub waited_ms: u64,
     /// The session that keeps the grant alive; empty for a lease of its own.
     pub session_id: String,
+    /// The life of that session on the shard, for its heartbeats. 0 without a session.
+    pub session_life: u64,
     /// Free text of the acquire.
     pub metadata: String,
     /// The identity that holds the lock; empty where identities are off.
@@ -79,6 +81,7 @@ impl From<&crate::v1::Grant> for Grant {
             mode: mode_name(grant.mode()),
             waited_ms: grant.waited_ms,
             session_id: grant.session_id.clone(),
+            session_life: grant.session_life,
             metadata: grant.metadata.clone(),
             principal: grant.principal.clone(),
         }
@@ -143,6 +146,49 @@ impl From<&crate::v1::Tenure> for Tenure {
     }
 }
 
+/// An acquire in the queue of a name.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Waiter {
+    /// The name of the lock.
+    pub resource_name: String,
+    /// The owner that the acquire named; empty if it named none.
+    pub owner_id: String,
+    /// Its place in the queue, from 1. 0 if the place is not told.
+    pub place: u32,
+    /// The start of the wait in Unix milliseconds by the leader's wall clock, for display.
+    pub queued_at_ms: u64,
+    /// `exclusive`, `shared` or `semaphore`.
+    pub mode: &'static str,
+    /// Of a semaphore: the permits that it asks for. 0 otherwise.
+    pub permits: u32,
+    /// The session of the acquire; empty for a lease of its own.
+    pub session_id: String,
+    /// Free text of the acquire.
+    pub metadata: String,
+    /// The identity that waits; empty where identities are off.
+    pub principal: String,
+    /// The shard that the name belongs to.
+    pub shard: u32,
+}
+
+impl From<&crate::v1::Waiter> for Waiter {
+    fn from(waiter: &crate::v1::Waiter) -> Waiter {
+        Waiter {
+            resource_name: waiter.resource_name.clone(),
+            owner_id: waiter.owner_id.clone(),
+            place: waiter.place,
+            queued_at_ms: waiter.queued_at_ms,
+            mode: mode_name(waiter.mode()),
+            permits: waiter.permits,
+            session_id: waiter.session_id.clone(),
+            metadata: waiter.metadata.clone(),
+            principal: waiter.principal.clone(),
+            shard: waiter.shard,
+        }
+    }
+}
+
 /// The holders of a name. The oldest holder's fields stand at the top, so that the common,
 /// exclusive case needs no list.
 #[derive(Clone, Debug, Serialize)]
@@ -183,6 +229,8 @@ pub struct Check {
     pub holder_count: u32,
     /// Whether there are holders after the last of this page.
     pub more: bool,
+    /// The first acquires in the queue, in the order of their turns. Empty unless it was asked for.
+    pub queue: Vec<Waiter>,
 }
 
 impl Check {
@@ -207,6 +255,7 @@ impl Check {
             holders: answer.holders.iter().map(Grant::from).collect(),
             holder_count: answer.holder_count,
             more: answer.more,
+            queue: answer.queue.iter().map(Waiter::from).collect(),
         }
     }
 }
@@ -305,6 +354,9 @@ pub struct Listing {
     pub more: bool,
     /// The start of the next page. `null` on the last page.
     pub next_cursor: Option<String>,
+    /// The first waiters of the names of this page, by name and then by place. Empty unless they
+    /// were asked for.
+    pub waiters: Vec<Waiter>,
 }
 
 impl From<&ListResponse> for Listing {
@@ -315,7 +367,30 @@ impl From<&ListResponse> for Listing {
             missing_shards: answer.missing_shards.clone(),
             more: answer.more,
             next_cursor: (!cursor.is_empty()).then(|| cursor.clone()),
+            waiters: answer.waiters.iter().map(Waiter::from).collect(),
         }
+    }
+}
+
+/// A page of the locks that are held, by name and then by token.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Locks {
+    /// The locks of this page. A page can have fewer than asked for, or none, before the last one.
+    pub locks: Vec<Grant>,
+    /// The start of the next page. `null` on the last page.
+    pub next_cursor: Option<String>,
+    /// The first waiters of the names of this page, by name and then by place. Empty unless they
+    /// were asked for.
+    pub waiters: Vec<Waiter>,
+    /// Shards that could not be asked: their locks are not listed.
+    pub missing_shards: Vec<u32>,
+}
+
+impl From<&ListResponse> for Locks {
+    fn from(answer: &ListResponse) -> Locks {
+        let Listing { grants, next_cursor, waiters, missing_shards, .. } = Listing::from(answer);
+        Locks { locks: grants, next_cursor, waiters, missing_shards }
     }
 }
 
@@ -347,6 +422,40 @@ pub struct SessionRenewed {
     pub renewed_shards: u32,
     /// The session of the request.
     pub session_id: String,
+    /// What the session has on each shard on which it lives on.
+    pub leases: Vec<SessionLease>,
+}
+
+/// A session on one shard.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct SessionLease {
+    /// The number of the shard.
+    pub shard: u32,
+    /// The life of the session there. What it held in another life is lost.
+    pub life: u64,
+    /// The TTL of the session there.
+    pub ttl_ms: u32,
+    /// How many locks of this life others have ended so far, by a break or a release. The next
+    /// heartbeat gives it as `broken_seen`.
+    pub broken_count: u64,
+    /// The tokens of the locks that others have ended after `broken_seen` of the request.
+    pub broken_tokens: Vec<u64>,
+    /// Whether some of these tokens are not remembered. Every lock there is in doubt then.
+    pub broken_overflow: bool,
+}
+
+impl From<&SessionLeaseState> for SessionLease {
+    fn from(lease: &SessionLeaseState) -> SessionLease {
+        SessionLease {
+            shard: lease.shard,
+            life: lease.life,
+            ttl_ms: lease.ttl_ms,
+            broken_count: lease.broken_count,
+            broken_tokens: lease.broken_tokens.clone(),
+            broken_overflow: lease.broken_overflow,
+        }
+    }
 }
 
 impl SessionRenewed {
@@ -357,6 +466,7 @@ impl SessionRenewed {
             lost_shards: answer.lost_shards.clone(),
             renewed_shards: answer.renewed_shards,
             session_id: session_id.to_owned(),
+            leases: answer.leases.iter().map(SessionLease::from).collect(),
         }
     }
 }
@@ -448,7 +558,7 @@ mod tests {
             (
                 fields(Grant::from(&crate::v1::Grant::default())),
                 "acquired_at_ms expires_at_ms fencing_token metadata mode owner_id principal \
-                 remaining_ms renewal_count resource_name session_id shard state ttl_ms waited_ms",
+                 remaining_ms renewal_count resource_name session_id session_life shard state ttl_ms waited_ms",
             ),
             (
                 fields(Tenure::from(&crate::v1::Tenure::default())),
@@ -458,7 +568,7 @@ mod tests {
             (
                 fields(Check::new("a", &CheckResponse::default())),
                 "acquired_at_ms answered_by applied_index expires_at_ms fencing_token holder_count \
-                 holders last_token more owner_id renewal_count resource_name shard stale_by_ms \
+                 holders last_token more owner_id queue renewal_count resource_name shard stale_by_ms \
                  state ttl_ms waiters",
             ),
             (
@@ -472,12 +582,25 @@ mod tests {
             (fields(History::new("a", &[])), "resource_name tenures"),
             (
                 fields(Listing::from(&ListResponse::default())),
-                "grants missing_shards more next_cursor",
+                "grants missing_shards more next_cursor waiters",
+            ),
+            (
+                fields(Locks::from(&ListResponse::default())),
+                "locks missing_shards next_cursor waiters",
+            ),
+            (
+                fields(Waiter::from(&crate::v1::Waiter::default())),
+                "metadata mode owner_id permits place principal queued_at_ms resource_name \
+                 session_id shard",
+            ),
+            (
+                fields(SessionLease::from(&SessionLeaseState::default())),
+                "broken_count broken_overflow broken_tokens life shard ttl_ms",
             ),
             (fields(SessionOpened::from(&OpenSessionResponse::default())), "session_id ttl_ms"),
             (
                 fields(SessionRenewed::new("s", &HeartbeatResponse::default())),
-                "failed_shards lost_shards renewed_shards session_id",
+                "failed_shards leases lost_shards renewed_shards session_id",
             ),
         ] {
             assert_eq!(document, expected);
