@@ -204,10 +204,11 @@ impl InFlight {
             tokio::select! {
                 biased;
                 answered = self.next() => return Ok(answered),
-                _ = ending.wait_for(|ending| *ending) => return Err(self.end().await),
+                _ = ending.wait_for(|ending| *ending) => break,
                 _ = look_again.tick(), if has_identity => self.prove_again()?,
             }
         }
+        Err(self.end().await)
     }
 
     /// Ends what is in flight because the gateway ends. A wait that no client can come back to ends

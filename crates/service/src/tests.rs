@@ -447,6 +447,7 @@ fn a_check_says_who_answered_and_how_old_it_is() {
         more: true,
         waiters: 2,
         last_token: 11,
+        queue: Vec::new(),
     };
     let reply = Reply::Read { answer, applied_index: 40, stale_by_ms: 6 };
     let OpResult::Check(check) = result(SHARD, NODE, OperationKind::Check, reply) else { panic!() };

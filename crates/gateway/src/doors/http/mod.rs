@@ -18,7 +18,7 @@ use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_BODY_TIMEOUT};
 use crate::permissions::{Method, ROUTES, TERRAFORM};
 use crate::visitor::Visitor;
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody};
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Query, RawPathParams, Request};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
@@ -26,11 +26,11 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, any, on};
-use futures_util::poll;
 use problem::{Problem, Refused};
 use requests::{IDEMPOTENCY_KEY, with_nearest_field};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::task::Poll;
@@ -192,9 +192,12 @@ impl Door {
 
     /// The bytes of a body. One that is still on its way takes a place until it has come.
     async fn received(&self, mut request: Request, visitor: &Visitor) -> Result<Bytes, Problem> {
+        if request.body().size_hint().lower() > HTTP_BODY_BYTES_MAX as u64 {
+            return Err(Refused::BodyTooLarge.into());
+        }
         DefaultBodyLimit::max(HTTP_BODY_BYTES_MAX).apply(&mut request);
         let mut coming = pin!(Bytes::from_request(request, &()));
-        let come = match poll!(coming.as_mut()) {
+        let come = match poll_fn(|context| Poll::Ready(coming.as_mut().poll(context))).await {
             Poll::Ready(come) => Ok(come),
             Poll::Pending => {
                 let _place = self.single.router.admission.body(visitor)?;
