@@ -407,6 +407,19 @@ mod tests {
     }
 
     #[test]
+    fn bodies_and_large_answers_of_a_connection_are_bounded() {
+        let (visitor, gateway) = (connected(), Admission::default());
+        let bodies: Vec<_> = std::iter::from_fn(|| gateway.body(&visitor).ok()).collect();
+        let scans: Vec<_> = std::iter::from_fn(|| gateway.scan_call(&visitor).ok()).collect();
+        assert_eq!((bodies.len(), scans.len()), (CONNECTION_BODIES_MAX, CONNECTION_SCANS_MAX));
+        let other = connected();
+        assert!(gateway.body(&other).is_ok() && gateway.scan_call(&other).is_ok());
+        drop((bodies, scans));
+        assert!(gateway.body(&visitor).is_ok() && gateway.scan_call(&visitor).is_ok());
+        assert_eq!(gateway.scans.available_permits(), SCANS_MAX, "a refused one takes no place");
+    }
+
+    #[test]
     fn streams_of_a_connection_share_what_it_may_have_in_flight() {
         let (visitor, gateway) = (connected(), Admission::default());
         let first = gateway.stream(&visitor).unwrap();

@@ -2,7 +2,9 @@
 
 use crate::plan::{check, plan};
 use crate::route::route;
-use crate::{Follow, Request, admit, history, result, stale_route, unanswered};
+use crate::{
+    Follow, ROWS_BYTES_MAX, Request, admit, history, result, stale_route, unanswered,
+};
 use locks::{
     Bound, Caller, Command, EndKind, Grant, Holdings, LeaseId, Mode, Outcome, Quota, RequestId,
     Tenure, Token,
@@ -573,4 +575,34 @@ fn no_change_with_an_unknown_outcome_is_told_as_not_done() {
         };
         assert_eq!(codes, expected, "{kind:?}");
     }
+}
+
+#[test]
+fn a_page_of_a_list_has_the_waiters_of_the_grants_that_fit() {
+    let of = |name: &str| Grant { name: name.into(), metadata: "m".repeat(1_000), ..held(9) };
+    let waiter = |name: &str| locks::Waiter {
+        name: name.into(),
+        owner: "bob".into(),
+        principal: String::new(),
+        number: 3,
+        place: 1,
+        mode: Mode::Exclusive,
+        session: String::new(),
+        metadata: "m".repeat(1_000),
+        queued_wall_ms: 5,
+    };
+    let names: Vec<String> = (0..4_000).map(|n| format!("n{n:04}")).collect();
+    let answer = Answer::List {
+        grants: names.iter().map(|name| of(name)).collect(),
+        next: None,
+        waiters: names.iter().map(|name| waiter(name)).collect(),
+    };
+    let reply = Reply::Read { answer, applied_index: 40, stale_by_ms: 0 };
+    let OpResult::List(page) = result(SHARD, NODE, OperationKind::List, reply) else { panic!() };
+    assert!(wire::encoded_bytes(&page) <= ROWS_BYTES_MAX, "{}", wire::encoded_bytes(&page));
+    assert!(page.grants.len() > 1_000 && page.grants.len() < 2_000, "{}", page.grants.len());
+    assert_eq!(page.grants.len(), page.waiters.len());
+    let last = page.grants.last().unwrap();
+    assert_eq!(page.next_cursor, wire::encode_cursor(&last.resource_name, last.fencing_token));
+    assert_eq!((page.waiters[0].place, page.waiters[0].queued_at_ms), (1, 5));
 }

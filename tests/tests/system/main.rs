@@ -18,6 +18,7 @@ mod lock_job;
 mod lock_like_its_command;
 mod moved;
 mod protocol;
+mod queues;
 mod quorum;
 mod reads;
 mod refusals;

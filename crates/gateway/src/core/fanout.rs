@@ -325,4 +325,21 @@ mod tests {
         // A page without grants still has a cursor for the names that it looked through.
         assert_eq!(merged(&[page(&[], Some("b")), long], 5), (names(&["a"]), Some("b".into())));
     }
+
+    #[test]
+    fn a_page_has_the_waiters_of_its_own_names() {
+        let waiter = |name: &str, place| Waiter {
+            resource_name: name.into(),
+            place,
+            ..Waiter::default()
+        };
+        let mut first = page(&["b", "d"], None);
+        first.waiters = vec![waiter("b", 1), waiter("b", 2), waiter("d", 1)];
+        let mut second = page(&["a", "c"], None);
+        second.waiters = vec![waiter("a", 1), waiter("c", 1)];
+        let merged = merge(vec![first, second], 3);
+        let told: Vec<(&str, u32)> =
+            merged.waiters.iter().map(|one| (&*one.resource_name, one.place)).collect();
+        assert_eq!(told, [("a", 1), ("b", 1), ("b", 2), ("c", 1)]);
+    }
 }

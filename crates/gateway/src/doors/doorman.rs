@@ -148,3 +148,21 @@ pub(crate) fn is_grpc<B>(request: &http::Request<B>) -> bool {
     let content_type = request.headers().get(http::header::CONTENT_TYPE);
     content_type.is_some_and(|of| of.as_bytes().starts_with(b"application/grpc"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Regression: the place of a list was given back before its answer was read, so answers that
+    /// nobody read filled the memory.
+    #[test]
+    fn an_answer_keeps_its_places_until_its_body_is_gone() {
+        let place = Arc::new(());
+        let places = Places::default();
+        places.set(Box::new(place.clone())).unwrap();
+        let answer = keep_until_taken(http::Response::new(Body::empty()), places);
+        assert_eq!(Arc::strong_count(&place), 2);
+        drop(answer);
+        assert_eq!(Arc::strong_count(&place), 1);
+    }
+}
