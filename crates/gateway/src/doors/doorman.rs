@@ -160,7 +160,7 @@ mod tests {
         let place = Arc::new(());
         let places = Places::default();
         places.set(Box::new(place.clone())).unwrap();
-        let answer = keep_until_taken(http::Response::new(Body::empty()), places);
+        let answer = keep_until_taken(http::Response::new(Body::new(String::from("long"))), places);
         assert_eq!(Arc::strong_count(&place), 2);
         drop(answer);
         assert_eq!(Arc::strong_count(&place), 1);

@@ -256,14 +256,14 @@ impl Door {
             }
             OperationKind::Check => {
                 let request = asked.query::<requests::Check>()?;
-                match self.ask(asked, Op::Check((&request).into())).await? {
+                match self.ask(asked, Op::Check(request.request()?)).await? {
                     Answer::Check(checked) => document(json::Check::new(&request.name, &checked)),
                     _ => Err(mismatched_answer().into()),
                 }
             }
             OperationKind::History => {
                 let request = asked.query::<requests::History>()?;
-                match self.ask(asked, Op::History((&request).into())).await? {
+                match self.ask(asked, Op::History(request.request()?)).await? {
                     Answer::History(history) => {
                         document(json::History::new(&request.name, &history.tenures))
                     }

@@ -14,6 +14,9 @@ use std::sync::LazyLock;
 use wire::OperationKind;
 use wire::json as answers;
 
+/// An idempotency key, which may stand in quotes.
+const KEY: &str = "^\"?([0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})\"?$";
+
 /// The document as an answer.
 pub(super) fn served() -> Response {
     static BYTES: LazyLock<Bytes> = LazyLock::new(|| document().to_string().into());
@@ -34,7 +37,8 @@ pub(super) fn document() -> Value {
         };
         if path.contains("{id}") {
             let id = json!({ "name": "id", "in": "path", "required": true,
-                "description": "The id of the session.", "schema": { "type": "string" } });
+                "description": "The id of the session.",
+                "schema": { "type": "string", "minLength": 1, "maxLength": 64 } });
             listed(&mut described["parameters"]).push(id);
         }
         let (path, key) = in_document(verb, path);
@@ -104,7 +108,7 @@ fn described(schemas: &mut SchemaGenerator, of: Method) -> Value {
             let key = json!({ "name": IDEMPOTENCY_KEY, "in": "header",
                 "description": "A random UUID, or 32 random digits of hex, for this acquire. A retry \
                     with the same key leads to no second grant.",
-                "schema": { "type": "string", "minLength": 32 } });
+                "schema": { "type": "string", "pattern": KEY } });
             listed(&mut route["parameters"]).push(key);
             route
         }

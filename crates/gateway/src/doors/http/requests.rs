@@ -21,18 +21,22 @@ pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 #[serde(deny_unknown_fields)]
 pub(super) struct Acquire {
     /// The name of the lock: 1 to 512 bytes.
+    #[schemars(length(min = 1, max = 512))]
     pub(super) name: String,
     /// The owner that others see.
     #[serde(default)]
+    #[schemars(length(max = 256))]
     owner: String,
     /// The lock ends after this time without a renewal: `"100ms"` to `"24h"`. Default: 30 s.
     ttl: Option<String>,
     /// `ttl` in milliseconds.
+    #[schemars(range(min = 100, max = 86_400_000))]
     ttl_ms: Option<u32>,
     /// Waits in the queue for this time if another holds the lock: at most `"24h"`. Default: does
     /// not wait.
     wait: Option<String>,
     /// `wait` in milliseconds.
+    #[schemars(range(max = 86_400_000))]
     wait_ms: Option<u32>,
     /// How many may hold the lock at the same time. Default: `exclusive`.
     mode: Option<LockMode>,
@@ -42,9 +46,11 @@ pub(super) struct Acquire {
     permit_limit: Option<u32>,
     /// The session whose heartbeats keep the lock. Without one, the lock has a lease of its own.
     #[serde(default)]
+    #[schemars(length(max = 64))]
     session: String,
     /// A note that a check shows: at most 1,024 bytes.
     #[serde(default)]
+    #[schemars(length(max = 1_024))]
     metadata: String,
 }
 
@@ -65,8 +71,10 @@ enum LockMode {
 #[serde(deny_unknown_fields)]
 pub(super) struct Renew {
     /// The name of the lock.
+    #[schemars(length(min = 1, max = 512))]
     pub(super) name: String,
     /// The token that the acquire answered.
+    #[schemars(range(min = 1, max = 9_007_199_254_740_991u64))]
     pub(super) fencing_token: u64,
 }
 
@@ -75,8 +83,10 @@ pub(super) struct Renew {
 #[serde(deny_unknown_fields)]
 pub(super) struct Release {
     /// The name of the lock.
+    #[schemars(length(min = 1, max = 512))]
     pub(super) name: String,
     /// The token that the acquire answered.
+    #[schemars(range(min = 1, max = 9_007_199_254_740_991u64))]
     pub(super) fencing_token: u64,
 }
 
@@ -85,13 +95,17 @@ pub(super) struct Release {
 #[serde(deny_unknown_fields)]
 pub(super) struct Break {
     /// The name of the lock.
+    #[schemars(length(min = 1, max = 512))]
     name: String,
     /// The token of the hold to end, so that a retry ends no later one.
+    #[schemars(range(min = 1, max = 9_007_199_254_740_991u64))]
     fencing_token: u64,
     /// Why. It is kept in the history of the lock.
+    #[schemars(length(min = 1, max = 1_024))]
     reason: String,
     /// Who breaks it. It is kept in the history of the lock.
     #[serde(default)]
+    #[schemars(length(max = 1_024))]
     broken_by: String,
 }
 
@@ -100,14 +114,18 @@ pub(super) struct Break {
 #[serde(deny_unknown_fields)]
 pub(super) struct Check {
     /// The name of the lock.
+    #[schemars(length(min = 1, max = 512))]
     pub(super) name: String,
     /// `linearizable`, which is the default, or `stale`: any replica answers.
     consistency: Option<Freshness>,
     /// How many holders to answer: at most 1,000, which is the default.
+    #[schemars(range(min = 1, max = 1_000))]
     limit: Option<u32>,
     /// Only holders with higher tokens: the last one of the page before.
+    #[schemars(range(max = 9_007_199_254_740_991u64))]
     after_token: Option<u64>,
     /// How many acquires of the queue to answer, from its head: at most 1,000. Default: none.
+    #[schemars(range(max = 1_000))]
     waiters: Option<u32>,
 }
 
@@ -126,8 +144,10 @@ enum Freshness {
 #[serde(deny_unknown_fields)]
 pub(super) struct History {
     /// The name of the lock.
+    #[schemars(length(min = 1, max = 512))]
     pub(super) name: String,
     /// How many tenures to answer, the newest first: at most 1,000. Default: 20.
+    #[schemars(range(min = 1, max = 1_000))]
     limit: Option<u32>,
 }
 
@@ -137,6 +157,7 @@ pub(super) struct History {
 pub(super) struct List {
     /// The beginning of the names. Default: all names.
     #[serde(default)]
+    #[schemars(length(max = 512))]
     prefix: String,
     /// How many locks a page has at most: 1 to 1,000. Default: 100.
     #[schemars(range(min = 1, max = 1_000))]
@@ -146,6 +167,7 @@ pub(super) struct List {
     cursor: String,
     /// Only locks of this owner. Default: of any.
     #[serde(default)]
+    #[schemars(length(max = 256))]
     owner: String,
     /// Only locks that have been held for at least this time: `"30s"`, `"2h"`.
     older_than: Option<String>,
@@ -160,13 +182,16 @@ pub(super) struct List {
 pub(super) struct OpenSession {
     /// The owner that others see.
     #[serde(default)]
+    #[schemars(length(max = 256))]
     owner: String,
     /// The session ends after this time without a heartbeat: `"100ms"` to `"24h"`. Default: 30 s.
     ttl: Option<String>,
     /// `ttl` in milliseconds.
+    #[schemars(range(min = 100, max = 86_400_000))]
     ttl_ms: Option<u32>,
     /// A note: at most 1,024 bytes.
     #[serde(default)]
+    #[schemars(length(max = 1_024))]
     metadata: String,
 }
 
@@ -231,6 +256,7 @@ pub(super) struct Nothing {}
 #[serde(deny_unknown_fields)]
 pub(super) struct CloseSession {
     /// The shards on which the session holds locks, with commas between them: `0,3`.
+    #[schemars(regex(pattern = r"^\+?[0-9]+(,\+?[0-9]+)*$"))]
     shards: String,
 }
 
@@ -281,26 +307,34 @@ impl From<Break> for BreakLockRequest {
     }
 }
 
-impl From<&Check> for CheckRequest {
-    fn from(check: &Check) -> CheckRequest {
-        let consistency = match check.consistency {
+impl Check {
+    /// The request of the protocol.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT if it asks for no holders.
+    pub(super) fn request(&self) -> Result<CheckRequest, Box<Error>> {
+        let consistency = match self.consistency {
             None => Consistency::Unspecified,
             Some(Freshness::Linearizable) => Consistency::Linearizable,
             Some(Freshness::Stale) => Consistency::Stale,
         };
-        CheckRequest {
-            name: check.name.clone(),
+        Ok(CheckRequest {
+            name: self.name.clone(),
             consistency: consistency.into(),
-            after_token: check.after_token.unwrap_or(0),
-            limit: check.limit.unwrap_or(0),
-            waiters_limit: check.waiters.unwrap_or(0),
-        }
+            after_token: self.after_token.unwrap_or(0),
+            limit: rows(self.limit)?,
+            waiters_limit: self.waiters.unwrap_or(0),
+        })
     }
 }
 
-impl From<&History> for HistoryRequest {
-    fn from(history: &History) -> HistoryRequest {
-        HistoryRequest { name: history.name.clone(), limit: history.limit.unwrap_or(0) }
+impl History {
+    /// The request of the protocol.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT if it asks for no tenures.
+    pub(super) fn request(&self) -> Result<HistoryRequest, Box<Error>> {
+        Ok(HistoryRequest { name: self.name.clone(), limit: rows(self.limit)? })
     }
 }
 
@@ -308,11 +342,11 @@ impl List {
     /// The request of the protocol.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT if the time is none.
+    /// INVALID_ARGUMENT if the time is none, or it asks for no locks.
     pub(super) fn into_request(self) -> Result<ListRequest, Box<Error>> {
         let List { prefix, limit, cursor, owner, older_than, waiting } = self;
         let older_than_ms = milliseconds_of("older_than", older_than.as_deref())?;
-        let limit = limit.unwrap_or(0);
+        let limit = rows(limit)?;
         Ok(ListRequest { prefix, limit, cursor, owner, older_than_ms, waiting })
     }
 }
@@ -366,6 +400,17 @@ impl CloseSession {
             let message = "shards: give numbers with commas between them, such as shards=0,3";
             Box::new(Error::invalid(message))
         })
+    }
+}
+
+/// The rows of an answer. 0 stands for the default, which no request asks for by a 0.
+fn rows(limit: Option<u32>) -> Result<u32, Box<Error>> {
+    match limit {
+        Some(0) => {
+            let message = "limit is 0: give 1 to 1,000, or leave it out for the default";
+            Err(Box::new(Error::invalid(message)))
+        }
+        limit => Ok(limit.unwrap_or(0)),
     }
 }
 
