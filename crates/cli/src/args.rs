@@ -9,6 +9,7 @@ pub use crate::bench::args::Bench;
 use crate::duration;
 use crate::failure::Exit;
 use crate::lock::at_start::AtStart;
+use crate::output::Times;
 pub use cert::{Cert, CertCa, CertIssue};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 pub use policy::{Policy, PolicyCheck, PolicyHash, PolicyToken};
@@ -120,15 +121,6 @@ pub struct Held {
     /// Default: as --permits
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: Option<u32>,
-}
-
-/// How a moment is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Times {
-    /// The time until it, or since it
-    Relative,
-    /// The date and the time, in UTC, by the clock of a server
-    Absolute,
 }
 
 /// How fresh an answer must be.

@@ -3,14 +3,23 @@
 //!
 //! The module knows the wire's types and a wall clock for relative times. It sends no requests.
 
-use crate::args::Times;
 use crate::duration::show_ms;
 use crate::shown::{date_time, keep, padded, shown, width};
+use clap::ValueEnum;
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 use wire::json::mode_name;
 use wire::v1::{Grant, Mode};
+
+/// How a moment is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Times {
+    /// The time until it, or since it
+    Relative,
+    /// The date and the time, in UTC, by the clock of a server
+    Absolute,
+}
 
 /// The current time in Unix milliseconds, for display.
 pub fn wall_ms() -> u64 {
@@ -135,12 +144,7 @@ pub fn print_table(rows: &[Vec<String>]) {
 }
 
 /// Prints the facts of a grant for people, and the lines that the verb adds.
-pub fn print_grant(
-    heading: &str,
-    grant: &Grant,
-    times: Times,
-    more: Vec<(&'static str, String)>,
-) {
+pub fn print_grant(heading: &str, grant: &Grant, times: Times, more: Vec<(&'static str, String)>) {
     let paint = Paint::stdout();
     let due =
         if grant.due { ": it ends as soon as the shard's leader has that committed" } else { "" };
@@ -154,7 +158,10 @@ pub fn print_grant(
     }
     pairs.extend([
         ("token", paint.bold(&grant.fencing_token.to_string())),
-        ("expires", format!("{}{due} (TTL {})", expires(grant, times), show_ms(grant.ttl_ms.into()))),
+        (
+            "expires",
+            format!("{}{due} (TTL {})", expires(grant, times), show_ms(grant.ttl_ms.into())),
+        ),
         ("renewals", grant.renewal_count.to_string()),
         ("shard", grant.shard.to_string()),
     ]);

@@ -36,11 +36,7 @@ pub async fn all_holders(
 ///
 /// # Errors
 /// If a page cannot be read.
-pub async fn list(
-    client: &Client,
-    request: ListRequest,
-    all: bool,
-) -> Result<Listing, Failure> {
+pub async fn list(client: &Client, request: ListRequest, all: bool) -> Result<Listing, Failure> {
     let mut listing = Listing::default();
     let (mut missing, mut waiters) = (BTreeSet::new(), BTreeSet::new());
     let mut next = request.clone();

@@ -108,11 +108,8 @@ mod tests {
 
     #[test]
     fn a_line_tells_the_place_and_the_holder() {
-        let waiter = |owner: &str, place| Waiter {
-            owner_id: owner.into(),
-            place,
-            ..Waiter::default()
-        };
+        let waiter =
+            |owner: &str, place| Waiter { owner_id: owner.into(), place, ..Waiter::default() };
         let holder = Grant { owner_id: "ann\x1b[2J".into(), ..Grant::default() };
         let mut checked = Checked {
             holders: vec![holder],

@@ -1,6 +1,6 @@
 //! The lock verbs: each makes one call of the SDK and shows its answer.
 
-use crate::args::{self, Gateways, Times};
+use crate::args::{self, Gateways};
 use crate::duration::show_ms;
 use crate::failure::{Exit, Failure};
 use crate::lock::at_start::AtStart;

@@ -96,7 +96,7 @@ impl Unanswered {
     }
 
     /// Ends the tracking: the client has the grant, or the grant has ended.
-    pub(crate) fn is_taken(mut self) {
+    pub(crate) fn end(mut self) {
         self.cleanup = None;
     }
 

@@ -3,9 +3,7 @@
 
 use crate::limits::ROWS_BYTES_MAX;
 use crate::planted_bugs::leaves_doubt;
-use locks::{
-    Bound, EndKind, Grant, Holdings, Mode, Outcome, SessionAlive, Tenure, Token, Waiter,
-};
+use locks::{Bound, EndKind, Grant, Holdings, Mode, Outcome, SessionAlive, Tenure, Token, Waiter};
 use routing::{NodeId, ShardId};
 use shard::{Answer, Reply, Role, Status};
 use wire::OperationKind;
@@ -224,7 +222,9 @@ fn read(
                 queue,
             })
         }
-        Answer::List { grants, next, waiters } => OpResult::List(page(shard, grants, next, waiters)),
+        Answer::List { grants, next, waiters } => {
+            OpResult::List(page(shard, grants, next, waiters))
+        }
         Answer::History { current, ended } => history(shard, current, ended, usize::MAX),
         Answer::Status(status) => OpResult::Status(shard_status(*status)),
     }
@@ -237,8 +237,7 @@ fn page(
     next: Option<(String, Token)>,
     waiters: Vec<Waiter>,
 ) -> ShardPage {
-    let mut waiters: Vec<v1::Waiter> =
-        waiters.into_iter().map(|one| waiter(shard, one)).collect();
+    let mut waiters: Vec<v1::Waiter> = waiters.into_iter().map(|one| waiter(shard, one)).collect();
     let mut untold = waiters.as_slice();
     // The waiters of a name count with its first grant, because both stand in order.
     let bytes = |grant: &v1::Grant| {

@@ -2,9 +2,7 @@
 
 use crate::plan::{check, plan};
 use crate::route::route;
-use crate::{
-    Follow, ROWS_BYTES_MAX, Request, admit, history, result, stale_route, unanswered,
-};
+use crate::{Follow, ROWS_BYTES_MAX, Request, admit, history, result, stale_route, unanswered};
 use locks::{
     Bound, Caller, Command, EndKind, Grant, Holdings, LeaseId, Mode, Outcome, Quota, RequestId,
     Tenure, Token,
@@ -579,30 +577,25 @@ fn no_change_with_an_unknown_outcome_is_told_as_not_done() {
 
 #[test]
 fn a_page_of_a_list_has_the_waiters_of_the_grants_that_fit() {
-    let of = |name: &str| Grant { name: name.into(), metadata: "m".repeat(1_000), ..held(9) };
-    let waiter = |name: &str| locks::Waiter {
-        name: name.into(),
+    let metadata = "m".repeat(1_000);
+    let waiter = |grant: &Grant| locks::Waiter {
+        name: grant.name.clone(),
         owner: "bob".into(),
         principal: String::new(),
         number: 3,
         place: 1,
         mode: Mode::Exclusive,
-        session: String::new(),
-        metadata: "m".repeat(1_000),
+        session: metadata.clone(),
+        metadata: String::new(),
         queued_wall_ms: 5,
     };
-    let names: Vec<String> = (0..4_000).map(|n| format!("n{n:04}")).collect();
-    let answer = Answer::List {
-        grants: names.iter().map(|name| of(name)).collect(),
-        next: None,
-        waiters: names.iter().map(|name| waiter(name)).collect(),
-    };
+    let of = |n| Grant { name: format!("n{n:04}"), metadata: metadata.clone(), ..held(9) };
+    let grants: Vec<Grant> = (0..4_000).map(of).collect();
+    let answer = Answer::List { waiters: grants.iter().map(waiter).collect(), grants, next: None };
     let reply = Reply::Read { answer, applied_index: 40, stale_by_ms: 0 };
     let OpResult::List(page) = result(SHARD, NODE, OperationKind::List, reply) else { panic!() };
-    assert!(wire::encoded_bytes(&page) <= ROWS_BYTES_MAX, "{}", wire::encoded_bytes(&page));
-    assert!(page.grants.len() > 1_000 && page.grants.len() < 2_000, "{}", page.grants.len());
-    assert_eq!(page.grants.len(), page.waiters.len());
-    let last = page.grants.last().unwrap();
-    assert_eq!(page.next_cursor, wire::encode_cursor(&last.resource_name, last.fencing_token));
-    assert_eq!((page.waiters[0].place, page.waiters[0].queued_at_ms), (1, 5));
+    assert!(page.grants.len() > 1_000 && page.grants.len() == page.waiters.len());
+    assert!(wire::encoded_bytes(&page) <= crate::ROWS_BYTES_MAX);
+    let last = &page.grants[page.grants.len() - 1].resource_name;
+    assert_eq!(page.next_cursor, wire::encode_cursor(last, 9));
 }

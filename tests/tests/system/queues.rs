@@ -55,7 +55,10 @@ async fn who_waits_is_shown_in_the_order_of_turns() {
     assert_eq!(told(&checked, "queue", "place"), ["1", "2"]);
     assert_eq!(told(&checked, "queue", "resource_name"), ["q/a", "q/a"]);
     let first = cluster.run_json(&["check", "q/a", "--waiters", "1"]).await;
-    assert_eq!((told(&first, "queue", "owner_id"), &first["waiters"]), (vec!["bob".into()], &2.into()));
+    assert_eq!(
+        (told(&first, "queue", "owner_id"), &first["waiters"]),
+        (vec!["bob".into()], &2.into())
+    );
     let text = cluster.run(&["check", "q/a"]).await;
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
     assert!(text.contains("place") && text.contains("carl"), "{text}");
@@ -106,9 +109,15 @@ async fn terraform_locks_and_unlocks() {
     assert_eq!((status, &granted["ttl_ms"]), (200, &86_400_000.into()));
     assert_eq!(ask("LOCK", &ann).1["fencing_token"], granted["fencing_token"], "a retry");
     let (status, holder) = ask("LOCK", &bob);
-    assert_eq!((status, holder.to_string()), (423, serde_json::from_str::<Value>(&ann).unwrap().to_string()));
+    assert_eq!(
+        (status, holder.to_string()),
+        (423, serde_json::from_str::<Value>(&ann).unwrap().to_string())
+    );
     let shown = cluster.run_json(&["check", "prod/network"]).await;
-    assert_eq!((&shown["owner_id"], &shown["holders"][0]["metadata"]), (&"ann@ci".into(), &ann.as_str().into()));
+    assert_eq!(
+        (&shown["owner_id"], &shown["holders"][0]["metadata"]),
+        (&"ann@ci".into(), &ann.as_str().into())
+    );
     assert_eq!(ask("UNLOCK", &bob).0, 412);
     assert_eq!(ask("UNLOCK", &ann).0, 200);
     assert_eq!(ask("LOCK", &bob).0, 200);

@@ -328,11 +328,8 @@ mod tests {
 
     #[test]
     fn a_page_has_the_waiters_of_its_own_names() {
-        let waiter = |name: &str, place| Waiter {
-            resource_name: name.into(),
-            place,
-            ..Waiter::default()
-        };
+        let waiter =
+            |name: &str, place| Waiter { resource_name: name.into(), place, ..Waiter::default() };
         let mut first = page(&["b", "d"], None);
         first.waiters = vec![waiter("b", 1), waiter("b", 2), waiter("d", 1)];
         let mut second = page(&["a", "c"], None);

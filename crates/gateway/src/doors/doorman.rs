@@ -58,7 +58,8 @@ where
 {
     type Response = http::Response<Body>;
     type Error = S::Error;
-    type Future = Either<Serving<S::Future, S::Error>, Ready<Result<http::Response<Body>, S::Error>>>;
+    type Future =
+        Either<Serving<S::Future, S::Error>, Ready<Result<http::Response<Body>, S::Error>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.service.poll_ready(context)

@@ -12,11 +12,11 @@ use crate::visitor::Visitor;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
-use wire::{ErrorClass, OperationKind};
 use wire::limits::DEFAULT_TTL_MS;
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 use wire::v1::*;
+use wire::{ErrorClass, OperationKind};
 
 /// Serves single calls until the gateway ends.
 #[derive(Clone, Debug)]
@@ -139,14 +139,14 @@ impl Single {
         let renew = Op::Renew(RenewRequest { name, fencing_token });
         match self.router.serve(caller, Operation::of(renew)).await {
             Answer::Renew(renewed) => {
-                unclaimed.is_taken();
+                unclaimed.end();
                 grant.expires_at_ms = renewed.expires_at_ms;
                 (grant.ttl_ms, grant.remaining_ms) = (renewed.ttl_ms, renewed.ttl_ms);
                 (grant.renewal_count, grant.claim_within_ms) = (renewed.renewal_count, 0);
                 Answer::granted(grant)
             }
             Answer::Error(error) if error.class() == ErrorClass::Fenced => {
-                unclaimed.is_taken(); // it has ended
+                unclaimed.end(); // it has ended
                 Answer::Error(error)
             }
             _ => Answer::Error(Error::outcome_unknown(

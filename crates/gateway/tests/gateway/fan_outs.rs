@@ -76,8 +76,7 @@ async fn scans_and_statuses_of_all_clients_are_bounded_together() {
     open.send(history("a:stream".into())).await;
     let calls: Vec<_> = (1..SCANS_MAX)
         .map(|n| {
-            let (door, call) =
-                (doors[n % doors.len()].clone(), history(format!("a:{n}")).into());
+            let (door, call) = (doors[n % doors.len()].clone(), history(format!("a:{n}")).into());
             tokio::spawn(async move { door.call(who, call).await })
         })
         .collect();

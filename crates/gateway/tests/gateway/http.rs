@@ -283,15 +283,15 @@ async fn a_heartbeat_that_lost_a_shard_or_kept_none_is_a_problem() {
 #[tokio::test]
 async fn a_heartbeat_takes_and_tells_lives_and_breaks() {
     let fakes = Fakes::start(1, 3, &[], |_, operation| match &operation.op {
-        Some(NodeOp::Heartbeat(beat)) => Reaction::Answer(NodeAnswer::Heartbeat(
-            wire::v1::SessionLeaseState {
+        Some(NodeOp::Heartbeat(beat)) => {
+            Reaction::Answer(NodeAnswer::Heartbeat(wire::v1::SessionLeaseState {
                 life: beat.life,
                 ttl_ms: 20_000,
                 broken_count: beat.broken_seen + 1,
                 broken_tokens: vec![77],
                 ..Default::default()
-            },
-        )),
+            }))
+        }
         _ => code(ErrorCode::Internal),
     })
     .await;

@@ -43,11 +43,10 @@ async fn a_shutdown_ends_the_waits_that_no_client_can_come_back_to() {
     fakes.until(2, |_, op| is_wait(op)).await;
     let ids: Vec<Vec<u8>> =
         acquires(&fakes.seen()).into_iter().map(|acquire| acquire.request_id).collect();
-    let (seen, first, second) = timeout(LONG, async {
-        tokio::join!(fakes.shut_down(), keyless.next(), keyed.next())
-    })
-    .await
-    .expect("it ends");
+    let (seen, first, second) =
+        timeout(LONG, async { tokio::join!(fakes.shut_down(), keyless.next(), keyed.next()) })
+            .await
+            .expect("it ends");
     for answered in [first, second] {
         let answered = answered.expect("an answer");
         assert_eq!(answered.problem(), (503, "SHUTTING_DOWN"));

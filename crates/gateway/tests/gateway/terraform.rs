@@ -4,7 +4,7 @@ use crate::fake::{Fakes, NodeAnswer, NodeOp, NodeOperation, Reaction, error};
 use crate::identified::{Files, answer_all, token};
 use crate::raw::{Answered, Http, request};
 use base64::Engine;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use wire::v1::{CheckResponse, Error, Grant};
 
 const MINE: &str = r#"{"ID":"8d5d5b6c-7a3a-4f0e-9a55-8f4d9d0c6a11","Operation":"OperationTypeApply","Info":"","Who":"ann@ci","Version":"1.9.8","Created":"2026-11-30T12:00:00.123456789Z","Path":""}"#;
@@ -28,7 +28,7 @@ async fn ask(http: &mut Http, method: &str, path: &str, body: &str) -> Answered 
 
 /// A node that holds one lock, as a table would.
 fn one_lock() -> impl Fn(u64, &NodeOperation) -> Reaction + Send + Sync + 'static {
-    let held: Arc<Mutex<Option<(Vec<u8>, Grant)>>> = Arc::default();
+    let held: Mutex<Option<(Vec<u8>, Grant)>> = Mutex::default();
     move |node, operation| {
         let mut held = held.lock().unwrap();
         match operation.op.as_ref().unwrap() {
@@ -130,7 +130,11 @@ async fn what_is_no_lock_of_terraform_is_refused() {
         ("/v1/terraform/a?ttl=1", MINE, (400, "INVALID_ARGUMENT")),
         ("/v1/terraform/", MINE, (404, "NOT_FOUND")),
     ] {
-        assert_eq!(ask(&mut http, "LOCK", path, body).await.problem(), problem, "{path} {body:.99}");
+        assert_eq!(
+            ask(&mut http, "LOCK", path, body).await.problem(),
+            problem,
+            "{path} {body:.99}"
+        );
     }
     let origin = request("LOCK", PATH, "origin: http://evil.example\r\n", MINE);
     http.send(&origin).await;

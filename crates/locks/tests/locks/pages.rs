@@ -233,7 +233,8 @@ fn a_listing_has_what_is_asked_for_and_looks_at_few_rows_at_a_time() {
     d.apply(ask(901, "user:130").wait().command());
     let all = ListOf::default();
     let of_bob = ListOf { owner: "bob".into(), ..all.clone() };
-    let tokens: Vec<u64> = list_all_of(&mut d, &of_bob).into_iter().map(|(_, token)| token).collect();
+    let tokens: Vec<u64> =
+        list_all_of(&mut d, &of_bob).into_iter().map(|(_, token)| token).collect();
     let shared = (0..10).map(|n| n * 10 + 1);
     assert_eq!(tokens, shared.chain([101, 126]).collect::<Vec<u64>>());
     let old = ListOf { older_than_ms: 1_000, ..all.clone() };

@@ -18,12 +18,18 @@
 //! ```
 
 mod cluster;
+mod lists;
+mod waiter;
+mod words;
 
 pub use cluster::{ClusterStatus, Member, Node, Replica, Shard};
+pub use lists::{Listing, Locks};
+pub use waiter::Waiter;
+pub use words::{mode_name, state_name};
 
 use crate::v1::{
-    CheckResponse, GrantState, HeartbeatResponse, ListResponse, Mode, OpenSessionResponse,
-    ReleaseResponse, RenewResponse, SessionLeaseState,
+    CheckResponse, GrantState, HeartbeatResponse, OpenSessionResponse, ReleaseResponse,
+    RenewResponse, SessionLeaseState,
 };
 use serde::Serialize;
 
@@ -142,49 +148,6 @@ impl From<&crate::v1::Tenure> for Tenure {
             shard: tenure.shard,
             principal: tenure.principal.clone(),
             broken_by_principal: tenure.broken_by_principal.clone(),
-        }
-    }
-}
-
-/// An acquire in the queue of a name.
-#[derive(Clone, Debug, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Waiter {
-    /// The name of the lock.
-    pub resource_name: String,
-    /// The owner that the acquire named; empty if it named none.
-    pub owner_id: String,
-    /// Its place in the queue, from 1. 0 if the place is not told.
-    pub place: u32,
-    /// The start of the wait in Unix milliseconds by the leader's wall clock, for display.
-    pub queued_at_ms: u64,
-    /// `exclusive`, `shared` or `semaphore`.
-    pub mode: &'static str,
-    /// Of a semaphore: the permits that it asks for. 0 otherwise.
-    pub permits: u32,
-    /// The session of the acquire; empty for a lease of its own.
-    pub session_id: String,
-    /// Free text of the acquire.
-    pub metadata: String,
-    /// The identity that waits; empty where identities are off.
-    pub principal: String,
-    /// The shard that the name belongs to.
-    pub shard: u32,
-}
-
-impl From<&crate::v1::Waiter> for Waiter {
-    fn from(waiter: &crate::v1::Waiter) -> Waiter {
-        Waiter {
-            resource_name: waiter.resource_name.clone(),
-            owner_id: waiter.owner_id.clone(),
-            place: waiter.place,
-            queued_at_ms: waiter.queued_at_ms,
-            mode: mode_name(waiter.mode()),
-            permits: waiter.permits,
-            session_id: waiter.session_id.clone(),
-            metadata: waiter.metadata.clone(),
-            principal: waiter.principal.clone(),
-            shard: waiter.shard,
         }
     }
 }
@@ -342,58 +305,6 @@ impl History {
     }
 }
 
-/// Locks that are held, by a prefix of their names.
-#[derive(Clone, Debug, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Listing {
-    /// The grants, by name and then by token.
-    pub grants: Vec<Grant>,
-    /// Shards that could not be asked: their locks are not listed.
-    pub missing_shards: Vec<u32>,
-    /// Whether there are grants after the last of this page.
-    pub more: bool,
-    /// The start of the next page. `null` on the last page.
-    pub next_cursor: Option<String>,
-    /// The first waiters of the names of this page, by name and then by place. Empty unless they
-    /// were asked for.
-    pub waiters: Vec<Waiter>,
-}
-
-impl From<&ListResponse> for Listing {
-    fn from(answer: &ListResponse) -> Listing {
-        let cursor = &answer.next_cursor;
-        Listing {
-            grants: answer.grants.iter().map(Grant::from).collect(),
-            missing_shards: answer.missing_shards.clone(),
-            more: answer.more,
-            next_cursor: (!cursor.is_empty()).then(|| cursor.clone()),
-            waiters: answer.waiters.iter().map(Waiter::from).collect(),
-        }
-    }
-}
-
-/// A page of the locks that are held, by name and then by token.
-#[derive(Clone, Debug, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Locks {
-    /// The locks of this page. A page can have fewer than asked for, or none, before the last one.
-    pub locks: Vec<Grant>,
-    /// The start of the next page. `null` on the last page.
-    pub next_cursor: Option<String>,
-    /// The first waiters of the names of this page, by name and then by place. Empty unless they
-    /// were asked for.
-    pub waiters: Vec<Waiter>,
-    /// Shards that could not be asked: their locks are not listed.
-    pub missing_shards: Vec<u32>,
-}
-
-impl From<&ListResponse> for Locks {
-    fn from(answer: &ListResponse) -> Locks {
-        let Listing { grants, next_cursor, waiters, missing_shards, .. } = Listing::from(answer);
-        Locks { locks: grants, next_cursor, waiters, missing_shards }
-    }
-}
-
 /// A session that was opened.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -507,29 +418,10 @@ pub struct Failure {
     pub next: String,
 }
 
-/// The state of a hold in the protocol's spelling, without its prefixes.
-pub fn state_name(state: GrantState) -> &'static str {
-    match state {
-        GrantState::Unspecified => "UNKNOWN",
-        GrantState::Acquired => "ACQUIRED",
-        GrantState::Expired => "EXPIRED",
-        GrantState::Released => "RELEASED",
-        GrantState::Broken => "BROKEN",
-    }
-}
-
-/// The mode of a hold, as on the command line.
-pub fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Exclusive | Mode::Unspecified => "exclusive",
-        Mode::Shared => "shared",
-        Mode::Semaphore => "semaphore",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::v1::ListResponse;
 
     /// The names of a document's fields, in alphabetical order.
     fn fields(document: impl Serialize) -> String {
@@ -590,8 +482,8 @@ mod tests {
             ),
             (
                 fields(Waiter::from(&crate::v1::Waiter::default())),
-                "metadata mode owner_id permits place principal queued_at_ms resource_name \
-                 session_id shard",
+                "metadata mode owner_id permit_limit permits place principal queued_at_ms \
+                 resource_name session_id shard waiter",
             ),
             (
                 fields(SessionLease::from(&SessionLeaseState::default())),

@@ -67,7 +67,7 @@ pub(crate) fn routes(single: &Single, local: bool) -> axum::Router {
         async move {
             match door {
                 Some(door) => door.serve(ids, request).await,
-                None => terraform::no_state(),
+                None => Door::no_state(),
             }
         }
     };
@@ -135,9 +135,7 @@ impl Door {
             return Err(Refused::OtherOrigin.into());
         }
         let mut visitor = request.extensions_mut().remove::<Visitor>().unwrap_or_default();
-        if self.is_for_terraform() {
-            terraform::sign_in(&mut visitor);
-        }
+        self.sign_in(&mut visitor);
         self.single.router.enter(&mut visitor, self.of)?;
         let kind = match self.of {
             Method::Operation(kind) => Some(kind),
@@ -160,11 +158,6 @@ impl Door {
                 Ok(openapi::served())
             }
         }
-    }
-
-    /// Whether the route is one of [`terraform`].
-    fn is_for_terraform(&self) -> bool {
-        matches!(self.verb, "LOCK" | "UNLOCK")
     }
 
     /// The body of a request. Fields come in the body of a POST, and in the query of other methods,

@@ -23,9 +23,7 @@ use wire::json as answers;
 use wire::limits::{METADATA_BYTES_MAX, OWNER_BYTES_MAX, ROWS_MAX};
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
-use wire::v1::{
-    AcquireRequest, CheckRequest, Error, ErrorCode, Grant, Operation, ReleaseRequest,
-};
+use wire::v1::{AcquireRequest, CheckRequest, Error, ErrorCode, Grant, Operation, ReleaseRequest};
 
 /// The TTL of a lock that names none: the longest, because the backend does not renew.
 const TTL_MS: u32 = *wire::limits::TTL_MS.end();
@@ -37,16 +35,6 @@ struct LockInfo {
     text: String,
 }
 
-/// Takes the password of a request as its bearer token, because the backend can send no other.
-pub(super) fn sign_in(visitor: &mut Visitor) {
-    let token = visitor.proof.header.as_ref().and_then(|header| password(header.as_bytes()));
-    let header = token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
-    if let Some(mut header) = header {
-        header.set_sensitive(true);
-        visitor.proof.header = Some(header);
-    }
-}
-
 /// The password of HTTP's basic authentication.
 fn password(header: &[u8]) -> Option<String> {
     let (scheme, rest) = std::str::from_utf8(header).ok()?.trim().split_once(' ')?;
@@ -55,14 +43,32 @@ fn password(header: &[u8]) -> Option<String> {
     scheme.eq_ignore_ascii_case("basic").then(|| password.to_owned())
 }
 
-/// The answer to a request for the state.
-pub(super) fn no_state() -> Response {
-    let mut response = Problem::from(Refused::NoState).into_response();
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static("LOCK, UNLOCK"));
-    response
-}
-
 impl Door {
+    /// Whether the route is one of these.
+    pub(super) fn is_for_terraform(&self) -> bool {
+        matches!(self.verb, "LOCK" | "UNLOCK")
+    }
+
+    /// Takes the password of a request for these routes as its bearer token, because the backend
+    /// can send no other.
+    pub(super) fn sign_in(&self, visitor: &mut Visitor) {
+        let token = visitor.proof.header.as_ref().and_then(|header| password(header.as_bytes()));
+        let header = token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
+        if let Some(mut header) = header
+            && self.is_for_terraform()
+        {
+            header.set_sensitive(true);
+            visitor.proof.header = Some(header);
+        }
+    }
+
+    /// The answer to a request for the state.
+    pub(super) fn no_state() -> Response {
+        let mut response = Problem::from(Refused::NoState).into_response();
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("LOCK, UNLOCK"));
+        response
+    }
+
     /// Takes a lock. If another holds it, the answer is status 423 with the document of the holder.
     pub(super) async fn lock(&self, asked: Asked) -> Result<Response, Problem> {
         let query = asked.query::<requests::Terraform>()?;
