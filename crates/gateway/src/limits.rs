@@ -41,6 +41,13 @@ pub(crate) const SCANS_MAX: usize = 256;
 /// Those of one connection that are calls, until the client has taken their answers. The excess is
 /// refused with BUSY, because each answer can have megabytes.
 pub(crate) const CONNECTION_SCANS_MAX: usize = 32;
+/// Time for a client to take some of a large answer. After it the connection ends, with its next
+/// probe.
+pub(crate) const TAKEN_WITHIN: Duration = Duration::from_secs(30);
+/// Size of a piece of a large answer. The transport has one or two of them, and the rest stays here.
+pub(crate) const PIECE_BYTES: usize = 64 << 10;
+/// Holders and waiters of a check, above which its answer counts as large.
+pub(crate) const CHECK_ROWS_SMALL: usize = 64;
 /// Operations in one frame. A larger frame ends its stream.
 pub(crate) const FRAME_OPS_MAX: usize = 16_384;
 /// Results that a client has not taken yet. Above the bound its stream is not read.

@@ -3,7 +3,7 @@
 use crate::connection::Connection;
 use crate::core::Caller;
 use audit::{Event, Kind};
-use net::accept::{Peer, source_of};
+use net::accept::{Cut, Peer, source_of};
 use net::certificate::Certificate;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -35,6 +35,8 @@ pub(crate) struct Visitor {
     /// The place of its call, if the answer can be large. The layer before all services keeps it
     /// until the answer is taken.
     pub(crate) held: Arc<OnceLock<Held>>,
+    /// Ends its connection.
+    pub(crate) cut: Cut,
 }
 
 impl Visitor {
@@ -44,13 +46,14 @@ impl Visitor {
         // The state of the connection is made with it, and not anew for each request.
         let mut visitor = match peer {
             None => Visitor::default(),
-            Some(Peer { remote, state, certificate }) => Visitor {
+            Some(Peer { remote, state, certificate, cut }) => Visitor {
                 connection: state.clone(),
                 caller: Caller::default(),
                 version: 0,
                 proof: Proof { certificate: certificate.clone(), header: None },
                 remote: Some(*remote),
                 held: Arc::default(),
+                cut: cut.clone(),
             },
         };
         let mut headers = request.headers().get_all(AUTHORIZATION).iter();

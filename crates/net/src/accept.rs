@@ -17,7 +17,7 @@ mod counts;
 mod handshake;
 mod pages;
 
-pub use connection::{Connection, Peer};
+pub use connection::{Connection, Cut, Peer};
 pub use counts::{Accepted, source_of};
 
 use crate::io::Io;
@@ -162,7 +162,7 @@ impl<S> Incoming<S> {
     ) -> Connection<S> {
         let remote = place.remote();
         let state = (self.state)(certificate.as_ref());
-        let peer = Peer { remote, state, certificate };
+        let peer = Peer { remote, state, certificate, cut: Cut::default() };
         Connection::new(io, peer, place, self.preface_max, self.takes_within)
     }
 }
@@ -321,6 +321,16 @@ mod tests {
         let written: io::Result<()> =
             tokio::time::timeout(HANGS_AFTER, write).await.expect("closed");
         assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_cut_from_outside() {
+        let (mut incoming, address, _) = listening(2).await;
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let mut connection = next(&mut incoming).await;
+        connection.peer().cut.now();
+        let read = connection.read_u8().await;
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]

@@ -9,14 +9,14 @@
 //!   with the certificate of its reader.
 
 use crate::doors::http::problem::{Problem, Refused};
+use crate::doors::taken::kept_until_taken;
 use crate::limits::HEADER_BYTES_MAX;
 use crate::permissions::method;
 use crate::router::Router;
-use crate::visitor::{Held, Visitor};
+use crate::visitor::Visitor;
 use futures_util::FutureExt;
 use futures_util::future::{Either, Map, Ready, ready};
-use http_body_util::BodyExt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tonic::Status;
 use tonic::body::Body;
@@ -45,8 +45,6 @@ pub(crate) struct Doorman<S> {
     service: S,
 }
 
-/// The places that one request holds.
-type Places = Arc<OnceLock<Held>>;
 /// What comes of a request.
 type Answered<E> = Result<http::Response<Body>, E>;
 /// A request that is being served, and what is done with its answer.
@@ -70,30 +68,16 @@ where
             Ok(visitor) => {
                 // The header is not needed any more, so that nothing behind can show it.
                 request.headers_mut().remove(http::header::AUTHORIZATION);
-                let places = visitor.held.clone();
+                let (places, cut) = (visitor.held.clone(), visitor.cut.clone());
                 request.extensions_mut().insert(visitor);
                 let keep = move |answered: Result<_, S::Error>| {
-                    answered.map(|answer| keep_until_taken(answer, places))
+                    answered.map(|answer| kept_until_taken(answer, places, cut))
                 };
                 Either::Left(self.service.call(request).map(Box::new(keep)))
             }
             Err(refusal) => Either::Right(ready(Ok(*refusal))),
         }
     }
-}
-
-/// Has an answer keep the places of its request until the client has taken it, or cannot take it any
-/// more.
-fn keep_until_taken(answer: http::Response<Body>, places: Places) -> http::Response<Body> {
-    if places.get().is_none() {
-        return answer;
-    }
-    answer.map(|body| {
-        Body::new(body.map_frame(move |frame| {
-            let _ = &places; // the closure goes with the body
-            frame
-        }))
-    })
 }
 
 /// The answer to a request that goes no further.
@@ -148,22 +132,4 @@ fn problem(refused: Refused) -> Refusal {
 pub(crate) fn is_grpc<B>(request: &http::Request<B>) -> bool {
     let content_type = request.headers().get(http::header::CONTENT_TYPE);
     content_type.is_some_and(|of| of.as_bytes().starts_with(b"application/grpc"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Regression: the place of a list was given back before its answer was read, so answers that
-    /// nobody read filled the memory.
-    #[test]
-    fn an_answer_keeps_its_places_until_its_body_is_gone() {
-        let place = Arc::new(());
-        let places = Places::default();
-        places.set(Box::new(place.clone())).unwrap();
-        let answer = keep_until_taken(http::Response::new(Body::new(String::from("long"))), places);
-        assert_eq!(Arc::strong_count(&place), 2);
-        drop(answer);
-        assert_eq!(Arc::strong_count(&place), 1);
-    }
 }

@@ -4,7 +4,7 @@ use crate::core::{Caller, Cleanup, is_scan, mismatched_answer, shards_asked};
 use crate::identities;
 use crate::in_flight::{ENDING, InFlight};
 use crate::leaving::Unanswered;
-use crate::limits::CLAIM_TTL_MS;
+use crate::limits::{CHECK_ROWS_SMALL, CLAIM_TTL_MS};
 use crate::record::Recorded;
 use crate::redact::redact;
 use crate::router::Router;
@@ -87,7 +87,7 @@ impl Single {
             }
             _ => None,
         };
-        let mut answer = self.router.serve(visitor.caller, operation).await;
+        let mut answer = self.router.serve(visitor.caller.clone(), operation).await;
         if let Some(unanswered) = unanswered {
             unanswered.answered(&answer);
         }
@@ -96,6 +96,11 @@ impl Single {
         }
         if redacted {
             redact(&mut answer);
+        }
+        if let Answer::Check(checked) = &answer
+            && checked.holders.len() + checked.queue.len() > CHECK_ROWS_SMALL
+        {
+            self.hold_scan(&visitor).map_err(refused)?; // a read can be refused after it was done
         }
         Ok(answer)
     }

@@ -6,6 +6,9 @@ use crate::raw::{Http, request};
 use std::sync::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tonic::codegen::{Service, http};
+use tonic::transport::Channel;
+use wire::internal::v1::ShardPage;
 use wire::v1::{AcquireRequest, Error, Grant, RenewResponse};
 
 const WAIT: &str = r#"{"name":"n","wait":"60s"}"#;
@@ -158,4 +161,44 @@ async fn a_request_above_its_rate_is_refused_before_its_body_comes() {
     stranger.send(&head.replace(&token("both"), &token("nobody"))).await;
     let answered = timeout(LONG / 10, stranger.next()).await.expect("without its body").unwrap();
     assert_eq!(answered.problem(), (401, "UNAUTHENTICATED"));
+}
+
+/// Regression: a client that read nothing could have as many large answers in memory as it liked.
+#[tokio::test]
+async fn large_answers_that_are_not_read_are_bounded_on_a_connection() {
+    let fakes = Fakes::start(1, 3, &[], |_, operation| match &operation.op {
+        Some(NodeOp::List(_)) => {
+            let (metadata, resource_name) = ("m".repeat(1_000), "n".to_owned());
+            let grant = |fencing_token| Grant {
+                resource_name: resource_name.clone(),
+                metadata: metadata.clone(),
+                fencing_token,
+                ..Grant::default()
+            };
+            let grants = (1..=300).map(grant).collect();
+            Reaction::Answer(NodeAnswer::List(ShardPage { grants, ..ShardPage::default() }))
+        }
+        _ => answer_all(0, operation),
+    })
+    .await;
+    let url = format!("http://{}", fakes.gateway.address());
+    let endpoint = Channel::from_shared(url).unwrap();
+    let endpoint = endpoint.initial_stream_window_size(64 << 10);
+    let mut channel = endpoint.initial_connection_window_size(64 << 10).connect().await.unwrap();
+    let mut ask = async |path: &str| {
+        let request = http::Request::get(path).body(tonic::body::Body::empty()).unwrap();
+        std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
+        timeout(LONG, channel.call(request)).await.expect("an answer").unwrap()
+    };
+    let mut unread = Vec::new();
+    for _ in 0..32 {
+        let answered = ask("/v1/locks?limit=300").await;
+        assert_eq!(answered.status(), 200);
+        unread.push(answered);
+    }
+    assert_eq!(ask("/v1/locks?limit=300").await.status(), 429);
+    assert_eq!(ask("/v1/check?name=n").await.status(), 200, "what is short gets through");
+    drop(unread);
+    let again = async { while ask("/v1/locks?limit=300").await.status() != 200 {} };
+    timeout(LONG, again).await.expect("the places are free");
 }

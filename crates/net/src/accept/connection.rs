@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -41,6 +42,22 @@ pub struct Connection<S> {
     place: Place,
 }
 
+/// Ends a connection from outside of it: what serves it sees an error the next time that it reads.
+#[derive(Clone, Debug, Default)]
+pub struct Cut(Arc<AtomicBool>);
+
+impl Cut {
+    /// Ends the connection.
+    pub fn now(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the connection is to end.
+    pub fn is_made(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The connection of a request, as the request's extensions show it.
 #[derive(Clone, Debug)]
 pub struct Peer<S> {
@@ -50,6 +67,8 @@ pub struct Peer<S> {
     pub state: S,
     /// The certificate that the other end has shown, verified by the rules of the listener.
     pub certificate: Option<Arc<Certificate>>,
+    /// Ends the connection.
+    pub cut: Cut,
 }
 
 impl<S> Connection<S> {
@@ -102,6 +121,9 @@ impl<S: Unpin> AsyncRead for Connection<S> {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.peer.cut.is_made() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let before = into.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, into);
         let this = &mut *self;
