@@ -7,7 +7,9 @@ mod servers;
 
 pub use crate::bench::args::Bench;
 use crate::duration;
+use crate::failure::Exit;
 use crate::lock::at_start::AtStart;
+use crate::output::Times;
 pub use cert::{Cert, CertCa, CertIssue};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 pub use policy::{Policy, PolicyCheck, PolicyHash, PolicyToken};
@@ -35,9 +37,12 @@ could not be run.
 
 A DURATION is one or more numbers with units (d, h, m, s, ms), such as 100ms, 2.5s, 5m or 1h30m.";
 
+/// The version, with the commit that this program was built from.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("PALISADE_COMMIT"), ")");
+
 /// Palisade: a sharded lock service with fencing tokens.
 #[derive(Debug, Parser)]
-#[command(name = "palisade", version, after_help = EXIT_CODES, max_term_width = 110)]
+#[command(name = "palisade", version = VERSION, after_help = EXIT_CODES, max_term_width = 110)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -178,6 +183,12 @@ pub struct Check {
     /// Show all holders of a shared lock. Without it, at most 1,000 are shown
     #[arg(long)]
     pub all: bool,
+    /// The number of waiters to show at most, from the head of the queue: 0 to 1000
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub waiters: u32,
+    /// How moments are shown. JSON always has Unix milliseconds
+    #[arg(long, value_enum, default_value_t = Times::Relative)]
+    pub time: Times,
     #[command(flatten)]
     pub remote: Remote,
 }
@@ -208,7 +219,7 @@ held. They get SIGKILL before another can hold the lock, so a short TTL leaves l
 clean up. They also get SIGKILL if `palisade lock` itself is killed.
 
 Exit codes: the command's own, or 128 + N if signal N ended it; 126 and 127 if it could not be \
-run; 3 if another holds the lock; 4 if the lock was lost, and the command ended; 5 if this is not \
+run; 3, or --conflict-exit-code, if another holds the lock; 4 if the lock was lost, and the command ended; 5 if this is not \
 permitted; 6 if a process of the command was out of reach of a signal, and may run on without the \
 lock; 7 if the command would run as another user, so that it was not started.")]
 pub struct Lock {
@@ -233,6 +244,9 @@ pub struct Lock {
     /// command is refused, and setuid programs gain no privileges in the job
     #[arg(long)]
     pub allow_setuid: bool,
+    /// The exit code if another holds the lock, or the wait timed out: 0 to 255
+    #[arg(long, default_value_t = Exit::Held.code(), value_name = "N")]
+    pub conflict_exit_code: u8,
     #[command(flatten)]
     pub gateways: Gateways,
     /// The command, with its arguments
@@ -247,6 +261,9 @@ pub struct History {
     /// The number of rows at most: 1 to 1000
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub limit: u32,
+    /// How moments are shown. JSON always has Unix milliseconds
+    #[arg(long, value_enum, default_value_t = Times::Relative)]
+    pub time: Times,
     #[command(flatten)]
     pub remote: Remote,
 }
@@ -265,6 +282,18 @@ pub struct Ls {
     /// Show all rows, page after page, which is not one moment in time
     #[arg(long, conflicts_with_all = ["limit", "cursor"])]
     pub all: bool,
+    /// Only locks of this owner
+    #[arg(long, value_parser = who)]
+    pub owner: Option<String>,
+    /// Only locks that have been held for at least this time
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub older_than: Option<std::time::Duration>,
+    /// Only locks for which others wait, with the first ten waiters of each
+    #[arg(long)]
+    pub waiting: bool,
+    /// How moments are shown. JSON always has Unix milliseconds
+    #[arg(long, value_enum, default_value_t = Times::Relative)]
+    pub time: Times,
     #[command(flatten)]
     pub remote: Remote,
 }

@@ -18,6 +18,7 @@ mod pages;
 mod plan;
 mod policy;
 mod profiles;
+mod queue;
 mod serve;
 mod sessions;
 mod shown;

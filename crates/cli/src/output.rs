@@ -4,12 +4,22 @@
 //! The module knows the wire's types and a wall clock for relative times. It sends no requests.
 
 use crate::duration::show_ms;
-use crate::shown::{keep, padded, shown, width};
+use crate::shown::{date_time, keep, padded, shown, width};
+use clap::ValueEnum;
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 use wire::json::mode_name;
 use wire::v1::{Grant, Mode};
+
+/// How a moment is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Times {
+    /// The time until it, or since it
+    Relative,
+    /// The date and the time, in UTC, by the clock of a server
+    Absolute,
+}
 
 /// The current time in Unix milliseconds, for display.
 pub fn wall_ms() -> u64 {
@@ -41,6 +51,14 @@ pub fn print_json(value: &impl Serialize) {
 /// or `due`.
 pub fn expiry(grant: &Grant) -> String {
     if grant.due { "due".to_owned() } else { format!("in {}", show_ms(grant.remaining_ms.into())) }
+}
+
+/// Like [`expiry`], or as a moment by the clock of the node that answered.
+pub fn expires(grant: &Grant, times: Times) -> String {
+    match times {
+        Times::Absolute if !grant.due => date_time(grant.expires_at_ms),
+        _ => expiry(grant),
+    }
 }
 
 /// Shows the time since an event: `2.1s ago`.
@@ -126,7 +144,7 @@ pub fn print_table(rows: &[Vec<String>]) {
 }
 
 /// Prints the facts of a grant for people, and the lines that the verb adds.
-pub fn print_grant(heading: &str, grant: &Grant, more: Vec<(&'static str, String)>) {
+pub fn print_grant(heading: &str, grant: &Grant, times: Times, more: Vec<(&'static str, String)>) {
     let paint = Paint::stdout();
     let due =
         if grant.due { ": it ends as soon as the shard's leader has that committed" } else { "" };
@@ -140,7 +158,10 @@ pub fn print_grant(heading: &str, grant: &Grant, more: Vec<(&'static str, String
     }
     pairs.extend([
         ("token", paint.bold(&grant.fencing_token.to_string())),
-        ("expires", format!("{}{due} (TTL {})", expiry(grant), show_ms(grant.ttl_ms.into()))),
+        (
+            "expires",
+            format!("{}{due} (TTL {})", expires(grant, times), show_ms(grant.ttl_ms.into())),
+        ),
         ("renewals", grant.renewal_count.to_string()),
         ("shard", grant.shard.to_string()),
     ]);
@@ -177,6 +198,8 @@ mod tests {
         let grant = Grant { remaining_ms: 29_800, expires_at_ms: 1, ..Default::default() };
         assert_eq!(expiry(&grant), "in 29.8s", "no clock of this machine is asked");
         assert_eq!(expiry(&Grant { remaining_ms: 0, due: true, ..grant }), "due");
+        let grant = Grant { remaining_ms: 1, expires_at_ms: 1_000, ..Default::default() };
+        assert_eq!(expires(&grant, Times::Absolute), "1970-01-01 00:00:01Z");
         assert_eq!(ago(1_000, 3_100), "2.1s ago");
     }
 }

@@ -4,6 +4,7 @@ use crate::failure::Failure;
 use crate::shown::grouped;
 use client::{Checked, Client, Consistency, Listing};
 use std::collections::BTreeSet;
+use wire::v1::{ListRequest, Waiter};
 
 /// Rows of a page: the maximum that the service allows.
 const PAGE_ROWS: u32 = 1_000;
@@ -24,26 +25,36 @@ pub async fn all_holders(
         let page = client.check_page(name, consistency, last.fencing_token, PAGE_ROWS).await?;
         let mut holders = std::mem::take(&mut answer.holders);
         holders.extend(page.holders.iter().cloned());
-        *answer = Checked { holders, ..page };
+        let queue = std::mem::take(&mut answer.queue);
+        *answer = Checked { holders, queue, ..page };
     }
     Ok(())
 }
 
-/// All grants of names with this prefix, as one listing.
+/// The grants that a request asks for, as one listing: as many as it asks for, or `all`. The
+/// service may answer fewer at a time.
 ///
 /// # Errors
 /// If a page cannot be read.
-pub async fn list_all(client: &Client, prefix: &str) -> Result<Listing, Failure> {
-    let mut all = Listing::default();
-    let mut missing = BTreeSet::new();
+pub async fn list(client: &Client, request: ListRequest, all: bool) -> Result<Listing, Failure> {
+    let mut listing = Listing::default();
+    let (mut missing, mut waiters) = (BTreeSet::new(), BTreeSet::new());
+    let mut next = request.clone();
     loop {
-        let page = client.list_page(prefix, PAGE_ROWS, &all.next_cursor).await?;
-        all.grants.extend(page.grants);
+        let left = (request.limit as usize).saturating_sub(listing.grants.len()) as u32;
+        next.limit = if all { PAGE_ROWS } else { left };
+        let page = client.list_matching(next.clone()).await?;
+        listing.grants.extend(page.grants);
+        // The waiters of a name with many holders come with each of its pages.
+        let new = |one: &Waiter| waiters.insert((one.shard, one.waiter));
+        listing.waiters.extend(page.waiters.into_iter().filter(new));
         missing.extend(page.missing_shards);
-        all.next_cursor = page.next_cursor;
-        if all.next_cursor.is_empty() {
-            all.missing_shards = missing.into_iter().collect();
-            return Ok(all);
+        next.cursor.clone_from(&page.next_cursor);
+        let is_full = !all && listing.grants.len() >= request.limit as usize;
+        if page.next_cursor.is_empty() || is_full {
+            (listing.more, listing.next_cursor) = (page.more, page.next_cursor);
+            listing.missing_shards = missing.into_iter().collect();
+            return Ok(listing);
         }
     }
 }

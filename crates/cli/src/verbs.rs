@@ -7,14 +7,15 @@ use crate::lock::at_start::AtStart;
 use crate::lock::signals::{Heard, Signals};
 use crate::output::*;
 use crate::shown::{counted, date_time, shown};
-use crate::{pages, profiles};
+use crate::{pages, profiles, queue};
 use client::{AcquireOptions, Cancelled, Client, ClientOptions, RequestId};
 use std::ffi::OsString;
+use std::io::Write;
 use std::time::Duration;
 use tokio::time::Instant;
 use wire::json;
 use wire::limits::METADATA_BYTES_MAX;
-use wire::v1::{Consistency, ErrorCode, Grant, Mode, Tenure};
+use wire::v1::{Consistency, ErrorCode, Grant, ListRequest, Mode, Tenure, Waiter};
 
 /// First lease of a grant out of the queue, until the grant is claimed.
 const CLAIM_TTL: Duration = Duration::from_secs(5);
@@ -129,8 +130,9 @@ pub async fn acquire(args: &args::Acquire) -> Result<(), Failure> {
     let client = connect(&args.remote.gateways)?;
     let request_id = args.request_id.map_or_else(new_request_id, u128::to_be_bytes);
     let interrupts = interrupts()?;
+    let owner = args.owner.clone().unwrap_or_else(args::default_owner);
     let mut options = AcquireOptions::new(&args.name)
-        .owner(args.owner.clone().unwrap_or_else(args::default_owner))
+        .owner(&owner)
         .ttl(Duration::from_millis(args.ttl.into()))
         .wait(Duration::from_millis(args.wait.into()))
         .metadata(&args.metadata)
@@ -144,8 +146,12 @@ pub async fn acquire(args: &args::Acquire) -> Result<(), Failure> {
     if let Some(session) = &args.session {
         options = options.session(session);
     }
+    let say = |text: String| {
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    };
+    let acquiring = queue::shown_while(&client, &args.name, &owner, say, client.acquire(options));
     let acquired = tokio::select! {
-        acquired = client.acquire(options) => acquired,
+        acquired = acquiring => acquired,
         signal = interrupts.next() => {
             let until = Instant::now() + args.remote.gateways.timeout;
             let left = tokio::select! {
@@ -178,7 +184,7 @@ pub async fn acquire(args: &args::Acquire) -> Result<(), Failure> {
     if args.remote.json {
         print_json(&json::Grant::from(&grant));
     } else {
-        print_grant("acquired", &grant, Vec::new());
+        print_grant("acquired", &grant, Times::Relative, Vec::new());
     }
     Ok(())
 }
@@ -208,7 +214,7 @@ pub async fn check(args: &args::Check) -> Result<(), Failure> {
         args::Consistency::Stale => Consistency::Stale,
     };
     let client = connect(&args.remote.gateways)?;
-    let mut answer = client.check(&args.name, consistency).await?;
+    let mut answer = client.check_queue(&args.name, consistency, args.waiters).await?;
     if args.all {
         pages::all_holders(&client, &args.name, consistency, &mut answer).await?;
     }
@@ -236,15 +242,44 @@ pub async fn check(args: &args::Check) -> Result<(), Failure> {
                 ("held for", format!("{}, since {since}", show_ms(for_ms)))
             };
             for grant in others {
-                print_grant("held", grant, vec![held_for(grant)]);
+                print_grant("held", grant, args.time, vec![held_for(grant)]);
             }
-            print_grant("held", last, [vec![held_for(last)], about].concat());
+            print_grant("held", last, args.time, [vec![held_for(last)], about].concat());
         }
     }
+    print_queue(&answer.queue, answer.waiters, args.time, now);
     if answer.more {
         emit(&pages::holders_left_out(&answer));
     }
     Ok(())
+}
+
+/// Prints the first waiters of a name, which has `all` of them.
+fn print_queue(queue: &[Waiter], all: u32, times: Times, now_ms: u64) {
+    if queue.is_empty() {
+        return;
+    }
+    let mut rows = vec![["place", "owner", "waits"].map(String::from).to_vec()];
+    for waiter in queue {
+        rows.push(vec![
+            waiter.place.to_string(),
+            by_identity(&waiter.owner_id, &waiter.principal),
+            since(waiter.queued_at_ms, times, now_ms),
+        ]);
+    }
+    print_table(&rows);
+    if queue.len() < all as usize {
+        let shown = counted(queue.len() as u64, "waiter");
+        emit(&format!("showing the first {shown} of {all}: --waiters shows more, up to 1000"));
+    }
+}
+
+/// The time since a moment, or the moment.
+fn since(at_ms: u64, times: Times, now_ms: u64) -> String {
+    match times {
+        Times::Relative => format!("for {}", show_ms(now_ms.saturating_sub(at_ms))),
+        Times::Absolute => format!("since {}", date_time(at_ms)),
+    }
 }
 
 /// Runs `palisade release`: releases a held lock.
@@ -287,7 +322,10 @@ pub async fn history(args: &args::History) -> Result<(), Failure> {
             tenure.fencing_token.to_string(),
             by_identity(&tenure.owner_id, &tenure.principal),
             date_time(tenure.acquired_at_ms),
-            ago(tenure.acquired_at_ms, now),
+            match args.time {
+                Times::Relative => ago(tenure.acquired_at_ms, now),
+                Times::Absolute => String::new(),
+            },
             show_ms(held_until.saturating_sub(tenure.acquired_at_ms)),
             if tenure.ended_at_ms == 0 { String::new() } else { date_time(tenure.ended_at_ms) },
             ending(tenure),
@@ -321,10 +359,15 @@ fn ending(tenure: &Tenure) -> String {
 /// Runs `palisade ls`: lists the locks of a prefix.
 pub async fn list(args: &args::Ls) -> Result<(), Failure> {
     let client = connect(&args.remote.gateways)?;
-    let listing = match args.all {
-        true => pages::list_all(&client, &args.prefix).await?,
-        false => client.list_page(&args.prefix, args.limit, &args.cursor).await?,
+    let request = ListRequest {
+        prefix: args.prefix.clone(),
+        limit: args.limit,
+        cursor: args.cursor.clone(),
+        owner: args.owner.clone().unwrap_or_default(),
+        older_than_ms: args.older_than.map_or(0, |age| age.as_millis() as u64),
+        waiting: args.waiting,
     };
+    let listing = pages::list(&client, request, args.all).await?;
     if args.remote.json {
         print_json(&json::Listing::from(&listing));
     } else {
@@ -335,11 +378,12 @@ pub async fn list(args: &args::Ls) -> Result<(), Failure> {
                 grant.resource_name.clone(),
                 by_identity(&grant.owner_id, &grant.principal),
                 grant.fencing_token.to_string(),
-                expiry(grant),
+                expires(grant, args.time),
                 grant.shard.to_string(),
             ]);
         }
         print_table(&rows);
+        print_waiters(&listing.waiters, args.time);
         if listing.more {
             emit(&pages::locks_left_out(&listing));
         }
@@ -354,6 +398,24 @@ pub async fn list(args: &args::Ls) -> Result<(), Failure> {
         missing.join(", ")
     );
     Err(Failure::already_told(Exit::Error))
+}
+
+/// Prints the waiters of a listing.
+fn print_waiters(waiters: &[Waiter], times: Times) {
+    if waiters.is_empty() {
+        return;
+    }
+    let (now, mut rows) =
+        (wall_ms(), vec![["name", "place", "owner", "waits"].map(String::from).to_vec()]);
+    for waiter in waiters {
+        rows.push(vec![
+            waiter.resource_name.clone(),
+            waiter.place.to_string(),
+            by_identity(&waiter.owner_id, &waiter.principal),
+            since(waiter.queued_at_ms, times, now),
+        ]);
+    }
+    print_table(&rows);
 }
 
 /// Runs `palisade break`: looks up the holder, and breaks that hold and no other.

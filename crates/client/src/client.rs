@@ -196,6 +196,26 @@ impl Client {
         }
     }
 
+    /// Like [`check`](Self::check), with the first waiters of the queue in the order of their turns:
+    /// at most `waiters`, which is at most 1,000.
+    pub async fn check_queue(
+        &self,
+        name: &str,
+        consistency: Consistency,
+        waiters: u32,
+    ) -> Result<Checked, Error> {
+        let request = v1::CheckRequest {
+            name: name.into(),
+            consistency: consistency.into(),
+            waiters_limit: waiters,
+            ..v1::CheckRequest::default()
+        };
+        match self.run(Op::Check(request)).await?.answer {
+            Answer::Check(checked) => Ok(checked),
+            _ => Err(Error::confused("a check")),
+        }
+    }
+
     /// Takes a waiting acquire out of its queue. If it was granted meanwhile, the answer has the
     /// grant, and the caller holds the lock.
     pub async fn cancel_wait(&self, name: &str, request_id: RequestId) -> Result<Cancelled, Error> {
@@ -259,12 +279,15 @@ impl Client {
         limit: u32,
         cursor: &str,
     ) -> Result<Listing, Error> {
-        let request = v1::ListRequest {
-            prefix: prefix.into(),
-            limit,
-            cursor: cursor.into(),
-            ..v1::ListRequest::default()
-        };
+        let (prefix, cursor) = (prefix.into(), cursor.into());
+        let request = v1::ListRequest { prefix, limit, cursor, ..v1::ListRequest::default() };
+        self.list_matching(request).await
+    }
+
+    /// One page of the current grants that a request asks for: of an owner, held for some time, or
+    /// of names with waiters. A page may have fewer grants than asked for, or none, before the last
+    /// one, which has no `next_cursor`.
+    pub async fn list_matching(&self, request: v1::ListRequest) -> Result<Listing, Error> {
         match self.run(Op::List(request)).await?.answer {
             Answer::List(listing) => Ok(listing),
             _ => Err(Error::confused("a list")),

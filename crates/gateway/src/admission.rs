@@ -13,8 +13,9 @@
 use crate::connection::Connection;
 use crate::core::is_scan;
 use crate::limits::{
-    CONNECTION_STREAMS_MAX, CONNECTION_UNARY_WAITS_MAX, CONNECTION_WAITS_MAX, SCANS_MAX,
-    STREAM_OPS_MAX, STREAM_SCANS_MAX, STREAMS_MAX, STREAMS_MIN, UNARY_MAX, WAITS_MAX, WAITS_MIN,
+    BODIES_MAX, CONNECTION_BODIES_MAX, CONNECTION_SCANS_MAX, CONNECTION_STREAMS_MAX,
+    CONNECTION_UNARY_WAITS_MAX, CONNECTION_WAITS_MAX, SCANS_MAX, STREAM_OPS_MAX, STREAM_SCANS_MAX,
+    STREAMS_MAX, STREAMS_MIN, UNARY_MAX, WAITS_MAX, WAITS_MIN,
 };
 use crate::visitor::Visitor;
 use access::{Identity, Place};
@@ -32,6 +33,7 @@ pub(crate) struct Admission {
     streams: Arc<Semaphore>,
     unary: Semaphore,
     scans: Arc<Semaphore>,
+    bodies: Arc<Semaphore>,
 }
 
 impl Default for Admission {
@@ -41,6 +43,7 @@ impl Default for Admission {
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             unary: Semaphore::new(UNARY_MAX),
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
+            bodies: Arc::new(Semaphore::new(BODIES_MAX)),
         }
     }
 }
@@ -110,6 +113,44 @@ impl Admission {
         })
     }
 
+    /// Takes a place for a list, a history or a cluster status that is a call. It is held until the
+    /// client has taken the answer.
+    ///
+    /// # Errors
+    /// BUSY if the gateway serves too many, or the client has too many that it has not taken.
+    pub(crate) fn scan_call(&self, visitor: &Visitor) -> Result<ScanCall, Box<Error>> {
+        let _place = self.scan()?;
+        let max = CONNECTION_SCANS_MAX;
+        let counted = Counted::of(&visitor.connection, |of| &of.scans, max).ok_or_else(|| {
+            let message = format!(
+                "this connection has {max} lists, histories and statuses that are not answered, or \
+                 whose answers were not read, and this one was not begun: read some first"
+            );
+            Box::new(Error::busy(message, 100))
+        })?;
+        Ok(ScanCall { _place, _counted: counted })
+    }
+
+    /// Takes a place for a body that has not come in full yet.
+    ///
+    /// # Errors
+    /// BUSY if the gateway, or the connection, has too many.
+    pub(crate) fn body(&self, visitor: &Visitor) -> Result<BodyPlace, Box<Error>> {
+        let refused = |of: &str, max: usize| {
+            let message = format!(
+                "{max} requests of this {of} are not complete yet, and this one was not begun: back \
+                 off, and send each body at once with its headers"
+            );
+            Box::new(Error::busy(message, 100))
+        };
+        let permit = self.bodies.clone().try_acquire_owned();
+        let _permit = permit.map_err(|_| refused("gateway", BODIES_MAX))?;
+        let max = CONNECTION_BODIES_MAX;
+        let counted = Counted::of(&visitor.connection, |of| &of.bodies, max);
+        let _counted = counted.ok_or_else(|| refused("connection", max))?;
+        Ok(BodyPlace { _permit, _counted })
+    }
+
     /// Takes a place for a call that does not wait.
     ///
     /// # Errors
@@ -126,6 +167,46 @@ impl Admission {
 #[derive(Debug)]
 pub(crate) struct ScanPlace {
     _permit: OwnedSemaphorePermit,
+}
+
+/// The place of one such call, until its answer is taken. Dropping it gives the place back.
+#[derive(Debug)]
+pub(crate) struct ScanCall {
+    _place: ScanPlace,
+    _counted: Counted,
+}
+
+/// The place of one body on its way. Dropping it gives the place back.
+#[derive(Debug)]
+pub(crate) struct BodyPlace {
+    _permit: OwnedSemaphorePermit,
+    _counted: Counted,
+}
+
+/// One thing more of a connection, by one of its counts. Dropping it takes the one off.
+#[derive(Debug)]
+struct Counted {
+    connection: Arc<Connection>,
+    count: fn(&Connection) -> &AtomicUsize,
+}
+
+impl Counted {
+    /// `None` if the connection has `max` of them.
+    fn of(
+        connection: &Arc<Connection>,
+        count: fn(&Connection) -> &AtomicUsize,
+        max: usize,
+    ) -> Option<Counted> {
+        let counted = Counted { connection: connection.clone(), count };
+        let before = count(connection).fetch_add(1, Relaxed);
+        (before < max).then_some(counted)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.count)(&self.connection).fetch_sub(1, Relaxed);
+    }
 }
 
 /// How many of `free` places one connection or identity may have: a quarter, but always `least`
@@ -324,6 +405,19 @@ mod tests {
         assert_eq!(unary.len(), CONNECTION_UNARY_WAITS_MAX);
         assert_eq!(gateway.waits(), CONNECTION_UNARY_WAITS_MAX);
         assert!(gateway.wait(&visitor, false).is_ok(), "on a stream there is room");
+    }
+
+    #[test]
+    fn bodies_and_large_answers_of_a_connection_are_bounded() {
+        let (visitor, gateway) = (connected(), Admission::default());
+        let bodies: Vec<_> = std::iter::from_fn(|| gateway.body(&visitor).ok()).collect();
+        let scans: Vec<_> = std::iter::from_fn(|| gateway.scan_call(&visitor).ok()).collect();
+        assert_eq!((bodies.len(), scans.len()), (CONNECTION_BODIES_MAX, CONNECTION_SCANS_MAX));
+        let other = connected();
+        assert!(gateway.body(&other).is_ok() && gateway.scan_call(&other).is_ok());
+        drop((bodies, scans));
+        assert!(gateway.body(&visitor).is_ok() && gateway.scan_call(&visitor).is_ok());
+        assert_eq!(gateway.scans.available_permits(), SCANS_MAX, "a refused one takes no place");
     }
 
     #[test]

@@ -19,6 +19,10 @@ pub(crate) struct Connection {
     pub(crate) unary_waits: AtomicUsize,
     /// Its open streams.
     pub(crate) streams: AtomicUsize,
+    /// Its requests over HTTP whose bodies are on their way.
+    pub(crate) bodies: AtomicUsize,
+    /// Its calls that list much, until their answers are taken.
+    pub(crate) scans: AtomicUsize,
 }
 
 /// An identity that was proven.

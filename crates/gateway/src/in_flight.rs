@@ -10,6 +10,7 @@
 use crate::admission::{ScanPlace, UnderWay};
 use crate::calls::Calls;
 use crate::core::{Cleanup, is_scan, is_unknown};
+use crate::leave;
 use crate::leaving::{Left, Unanswered};
 use crate::limits::PROVE_AGAIN_EVERY;
 use crate::record::Recorded;
@@ -23,7 +24,11 @@ use tokio::sync::watch;
 use wire::OperationKind;
 use wire::limits::REQUEST_ID_BYTES;
 use wire::v1::operation::Op;
-use wire::v1::{AcquireRequest, Error, Operation, OperationResult};
+use wire::v1::{AcquireRequest, Error, ErrorCode, Operation, OperationResult};
+
+/// The status that sends clients to another gateway.
+pub(crate) const ENDING: &str =
+    "this gateway is shutting down: go on through another with the same ids";
 
 /// What is to be known of an operation until its answer.
 struct Note {
@@ -190,19 +195,37 @@ impl InFlight {
     /// proven again and again.
     ///
     /// # Errors
-    /// UNAUTHENTICATED if the client has no identity any more.
+    /// UNAUTHENTICATED if the client has no identity any more, and SHUTTING_DOWN if the gateway ends.
     pub(crate) async fn only(&mut self) -> Result<Option<OperationResult>, Box<Error>> {
-        if self.router.identities.is_none() {
-            return Ok(self.next().await);
-        }
+        let has_identity = self.router.identities.is_some();
+        let mut ending = self.ending.clone();
         let mut look_again = tokio::time::interval(PROVE_AGAIN_EVERY);
         loop {
             tokio::select! {
                 biased;
                 answered = self.next() => return Ok(answered),
-                _ = look_again.tick() => self.prove_again()?,
+                _ = ending.wait_for(|ending| *ending) => break,
+                _ = look_again.tick(), if has_identity => self.prove_again()?,
             }
         }
+        Err(self.end().await)
+    }
+
+    /// Ends what is in flight because the gateway ends. A wait that no client can come back to ends
+    /// for good, because it would be granted to nobody. Another one keeps its place, and its client
+    /// goes on through another gateway.
+    async fn end(&mut self) -> Box<Error> {
+        let mut left = Vec::new();
+        // Nothing is tried again, so no later try follows the cancel.
+        self.calls.give_up(|note| {
+            left.extend(note.wait.take());
+            true
+        });
+        self.waits = 0;
+        for Left { cleanup, .. } in left.into_iter().filter(|left| left.cleanup.is_ours()) {
+            leave::end_now(&self.router, cleanup.for_good()).await;
+        }
+        Box::new(Error::new(ErrorCode::ShuttingDown, ENDING))
     }
 
     /// The next answer, if one is ready.

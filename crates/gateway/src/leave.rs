@@ -5,9 +5,9 @@
 //! take no capacity from clients: a cancel goes with the short operations, and the number of
 //! cleanups at the same time is bounded.
 
-use crate::core::Next as After;
+use crate::core::{Cleanup, Next as After};
 use crate::leaving::{LeftBehind, Next};
-use crate::limits::{LEAVE_PAUSE, LEAVE_TIMEOUT_MS, LEAVES_AT_ONCE};
+use crate::limits::{DRAIN_MAX, LEAVE_PAUSE, LEAVE_TIMEOUT_MS, LEAVES_AT_ONCE};
 use crate::router::Router;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -94,23 +94,41 @@ fn pause(tries: u32) -> Duration {
 
 /// Makes one try. Returns the cleanup if another try is due.
 async fn leave(router: Arc<Router>, (mut left, tries): Next) -> Option<Next> {
+    let (after, answer) = try_once(&router, &mut left.cleanup).await;
+    left.place = None;
+    if after == After::Done {
+        return None;
+    }
+    let name = left.cleanup.name();
+    tracing::debug!(name, ?answer, "an acquire whose client is gone has not ended yet");
+    Some((left, tries + 1))
+}
+
+/// Ends a wait while the gateway ends: tries again until it is answered, for at most [`DRAIN_MAX`].
+pub(crate) async fn end_now(router: &Router, mut cleanup: Cleanup) {
+    let ended = async {
+        while try_once(router, &mut cleanup).await.0 != After::Done {
+            tokio::time::sleep(LEAVE_PAUSE.0).await;
+        }
+    };
+    if tokio::time::timeout(DRAIN_MAX, ended).await.is_err() {
+        let name = cleanup.name();
+        tracing::debug!(name, "a wait could not be ended within the drain: its own time ends it");
+    }
+}
+
+/// Makes one try, with all that follows at once, and returns its last answer.
+async fn try_once(router: &Router, cleanup: &mut Cleanup) -> (After, Answer) {
     loop {
-        let answer = router.serve_own(&left.cleanup, LEAVE_TIMEOUT_MS).await;
+        let answer = router.serve_own(cleanup, LEAVE_TIMEOUT_MS).await;
         if let Answer::CancelWait(cancelled) = &answer
             && cancelled.grant.is_some()
         {
             router.metrics.unseen_grants.inc();
         }
-        let after = left.cleanup.on_answer(&answer, router.now_ms());
-        left.place = None;
-        match after {
+        match cleanup.on_answer(&answer, router.now_ms()) {
             After::AtOnce => {}
-            After::Done => return None,
-            After::Later => {
-                let name = left.cleanup.name();
-                tracing::debug!(name, ?answer, "an acquire whose client is gone has not ended yet");
-                return Some((left, tries + 1));
-            }
+            after => return (after, answer),
         }
     }
 }

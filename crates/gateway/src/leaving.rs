@@ -90,6 +90,16 @@ impl Unanswered {
         Some(Unanswered { leaving: leaving.clone(), cleanup })
     }
 
+    /// Tracks a grant until it is known to be taken. It is released otherwise.
+    pub(crate) fn granted(cleanup: Cleanup, granted: &Answer, leaving: &Leaving) -> Unanswered {
+        Unanswered { leaving: leaving.clone(), cleanup: cleanup.after(granted) }
+    }
+
+    /// Ends the tracking: the client has the grant, or the grant has ended.
+    pub(crate) fn end(mut self) {
+        self.cleanup = None;
+    }
+
     /// Ends the tracking. If the answer leaves the outcome open, the acquire is cleaned up too:
     /// without an id its client cannot retry.
     pub(crate) fn answered(mut self, answer: &Answer) {

@@ -20,10 +20,15 @@ pub(crate) const CONNECTION_STREAMS_MAX: usize = 16;
 pub(crate) const HTTP2_STREAMS_MAX: u32 = 1_024;
 /// Size of the headers of one request.
 pub(crate) const HEADER_BYTES_MAX: u32 = 16 << 10;
-/// Size of the body of a request over HTTP. A larger one is refused.
-pub(crate) const HTTP_BODY_BYTES_MAX: usize = 64 << 10;
+/// Size of the body of a request over HTTP: that of a message of gRPC. A larger one is refused.
+pub(crate) const HTTP_BODY_BYTES_MAX: usize = wire::limits::FRAME_BYTES_MAX;
 /// Time for the body of a request over HTTP to come.
 pub(crate) const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests over HTTP of all clients whose bodies are on their way. The excess is refused with BUSY.
+/// A body that came with its headers is not counted.
+pub(crate) const BODIES_MAX: usize = 1_024;
+/// Those of one connection.
+pub(crate) const CONNECTION_BODIES_MAX: usize = 64;
 /// Unanswered operations of one connection's streams, waits aside. The streams of the connection
 /// share them, and the excess is refused with BUSY.
 pub(crate) const STREAM_OPS_MAX: usize = 4_096;
@@ -33,6 +38,16 @@ pub(crate) const STREAM_SCANS_MAX: usize = 64;
 /// Lists, histories and cluster statuses of all clients at the same time, in streams and as calls.
 /// The excess is refused with BUSY.
 pub(crate) const SCANS_MAX: usize = 256;
+/// Those of one connection that are calls, until the client has taken their answers. The excess is
+/// refused with BUSY, because each answer can have megabytes.
+pub(crate) const CONNECTION_SCANS_MAX: usize = 32;
+/// Time for a client to take some of a large answer. After it the connection ends, with its next
+/// probe.
+pub(crate) const TAKEN_WITHIN: Duration = Duration::from_secs(30);
+/// Size of a piece of a large answer. The transport has one or two of them, and the rest stays here.
+pub(crate) const PIECE_BYTES: usize = 64 << 10;
+/// Holders and waiters of a check, above which its answer counts as large.
+pub(crate) const CHECK_ROWS_SMALL: usize = 64;
 /// Operations in one frame. A larger frame ends its stream.
 pub(crate) const FRAME_OPS_MAX: usize = 16_384;
 /// Results that a client has not taken yet. Above the bound its stream is not read.
@@ -76,6 +91,10 @@ pub(crate) const NODE_KEEPALIVE: (Duration, Duration) =
 /// Time for one try. A node that does not answer in time may be gone, so the operation is tried
 /// elsewhere. The time doubles with each unanswered try.
 pub(crate) const ATTEMPT_TIMEOUT_MS: u64 = 1_500;
+/// First lease of a lock whose acquire waited with a request id of this gateway's choice, in
+/// milliseconds. The gateway makes it the full lease before it answers, so a gateway or client that
+/// is lost in between blocks the name for this long only.
+pub(crate) const CLAIM_TTL_MS: u32 = 5_000;
 /// Time for one try of a stale check. It is shorter, because any replica can answer.
 pub(crate) const STALE_ATTEMPT_TIMEOUT_MS: u64 = 300;
 /// Time for each replica to answer in a cluster status.

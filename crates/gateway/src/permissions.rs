@@ -64,6 +64,9 @@ pub(crate) const METHODS: &[(&str, Method)] = &[
     ("/palisade.internal.v1.PeerService/InstallSnapshot", Method::Inside),
 ];
 
+/// The path of locks for Terraform. The name of the lock is the rest of it.
+pub(crate) const TERRAFORM: &str = "/v1/terraform/{*name}";
+
 /// All routes of the door for HTTP: the method and the path of a request, and what it is. The door
 /// is made from this table, so that there is no route without a row.
 pub(crate) const ROUTES: &[(&str, &str, Method)] = &[
@@ -78,6 +81,8 @@ pub(crate) const ROUTES: &[(&str, &str, Method)] = &[
     ("POST", "/v1/sessions/{id}/heartbeat", Method::Operation(OperationKind::Heartbeat)),
     ("DELETE", "/v1/sessions/{id}", Method::Operation(OperationKind::CloseSession)),
     ("GET", "/v1/cluster", Method::Operation(OperationKind::ClusterStatus)),
+    ("LOCK", TERRAFORM, Method::Operation(OperationKind::Acquire)),
+    ("UNLOCK", TERRAFORM, Method::Operation(OperationKind::Release)),
     ("GET", "/openapi.json", Method::Open),
     ("GET", "/livez", Method::Open),
     ("GET", "/readyz", Method::Open),
@@ -164,7 +169,8 @@ mod tests {
     fn a_route_needs_what_its_method_needs() {
         let of_grpc = |row: &Method| METHODS.iter().any(|(_, method)| method == row);
         for (verb, path, row) in ROUTES {
-            assert!(matches!(*verb, "GET" | "POST" | "DELETE"), "{path}");
+            assert!(matches!(*verb, "GET" | "POST" | "DELETE" | "LOCK" | "UNLOCK"), "{path}");
+            assert_eq!(matches!(*verb, "LOCK" | "UNLOCK"), *path == TERRAFORM, "{path}");
             match row {
                 Method::Operation(kind) => {
                     assert!(of_grpc(row), "{path}");

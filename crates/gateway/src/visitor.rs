@@ -3,10 +3,10 @@
 use crate::connection::Connection;
 use crate::core::Caller;
 use audit::{Event, Kind};
-use net::accept::{Peer, source_of};
+use net::accept::{Cut, Peer, source_of};
 use net::certificate::Certificate;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tonic::Request;
 use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::codegen::http::{self, HeaderValue};
@@ -21,6 +21,9 @@ pub(crate) struct Proof {
     pub(crate) header: Option<HeaderValue>,
 }
 
+/// A place that is given back when it is dropped.
+pub(crate) type Held = Box<dyn std::fmt::Debug + Send + Sync>;
+
 /// The client of one call or stream. The door's layer makes one for each request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Visitor {
@@ -32,6 +35,11 @@ pub(crate) struct Visitor {
     pub(crate) remote: Option<SocketAddr>,
     /// The trace that it says its call belongs to, while traces are on.
     pub(crate) trace: Option<Parent>,
+    /// The place of its call, if the answer can be large. The layer before all services keeps it
+    /// until the answer is taken.
+    pub(crate) held: Arc<OnceLock<Held>>,
+    /// Ends its connection.
+    pub(crate) cut: Cut,
 }
 
 impl Visitor {
@@ -41,13 +49,15 @@ impl Visitor {
         // The state of the connection is made with it, and not anew for each request.
         let mut visitor = match peer {
             None => Visitor::default(),
-            Some(Peer { remote, state, certificate }) => Visitor {
+            Some(Peer { remote, state, certificate, cut }) => Visitor {
                 connection: state.clone(),
                 caller: Caller::default(),
                 version: 0,
                 proof: Proof { certificate: certificate.clone(), header: None },
                 remote: Some(*remote),
                 trace: None,
+                held: Arc::default(),
+                cut: cut.clone(),
             },
         };
         if traces::is_on() {

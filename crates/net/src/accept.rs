@@ -4,6 +4,7 @@
 //! - A server that cannot take a connection pauses before it tries again, logs that once per spell,
 //!   and goes on by itself.
 //! - Some descriptors are left for the server's own use, and no source address takes all others.
+//! - A connection that takes no bytes of what is written to it for 30 s is closed.
 //! - A connection that does not send as much as HTTP/2 begins with is closed. HTTP/1.1 has a time for
 //!   its headers too, which the server on the connection keeps.
 //! - TLS handshakes run beside each other and beside the accepting, bounded in number and time. A
@@ -16,11 +17,12 @@ mod counts;
 mod handshake;
 mod pages;
 
-pub use connection::{Connection, Peer};
+pub use connection::{Connection, Cut, Peer};
 pub use counts::{Accepted, source_of};
 
 use crate::io::Io;
 use crate::tls::ServerSide;
+use connection::TAKES_WITHIN;
 use counts::Place;
 use handshake::Handshakes;
 
@@ -80,6 +82,7 @@ pub struct Incoming<S> {
     open_max: usize,
     source_max: usize,
     preface_max: Duration,
+    takes_within: Duration,
     state: MakeState<S>,
     handshakes: Option<Handshakes>,
     pause: Option<Pin<Box<Sleep>>>,
@@ -110,6 +113,7 @@ impl<S> Incoming<S> {
             open_max,
             source_max: SOURCE_MAX.min(open_max / 2).max(1),
             preface_max: PREFACE_MAX,
+            takes_within: TAKES_WITHIN,
             state: Box::new(state),
             pause: None,
             spell: None,
@@ -158,8 +162,8 @@ impl<S> Incoming<S> {
     ) -> Connection<S> {
         let remote = place.remote();
         let state = (self.state)(certificate.as_ref());
-        let peer = Peer { remote, state, certificate };
-        Connection::new(io, peer, place, self.preface_max)
+        let peer = Peer { remote, state, certificate, cut: Cut::default() };
+        Connection::new(io, peer, place, self.preface_max, self.takes_within)
     }
 }
 
@@ -298,6 +302,35 @@ mod tests {
         connection.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
         let more = tokio::time::timeout(2 * incoming.preface_max, connection.read_u8()).await;
         assert!(more.is_err(), "it waits for more: {more:?}");
+    }
+
+    /// Regression: a client that read nothing kept its answers in memory for ever.
+    #[tokio::test]
+    async fn a_connection_whose_client_reads_nothing_is_closed() {
+        use tokio::io::AsyncWriteExt;
+        let (mut incoming, address, _) = listening(2).await;
+        incoming.takes_within = Duration::from_millis(50);
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let mut connection = next(&mut incoming).await;
+        let write = async {
+            loop {
+                connection.write_all(&[0; 64 << 10]).await?;
+                connection.flush().await?;
+            }
+        };
+        let written: io::Result<()> =
+            tokio::time::timeout(HANGS_AFTER, write).await.expect("closed");
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_cut_from_outside() {
+        let (mut incoming, address, _) = listening(2).await;
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let mut connection = next(&mut incoming).await;
+        connection.peer().cut.now();
+        let read = connection.read_u8().await;
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]

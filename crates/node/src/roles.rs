@@ -176,7 +176,12 @@ mod tests {
             fingerprint: [0; 32],
         };
         let remote = "127.0.0.1:9".parse().unwrap();
-        let peer = Peer { remote, state: (), certificate: Some(std::sync::Arc::new(certificate)) };
+        let peer = Peer {
+            remote,
+            state: (),
+            certificate: Some(std::sync::Arc::new(certificate)),
+            cut: Default::default(),
+        };
         let mut request = Request::new(());
         *request.uri_mut() = "/palisade.internal.v1.PeerService/Greet".parse().unwrap();
         request.extensions_mut().insert(peer);

@@ -3,7 +3,7 @@
 
 use crate::limits::ROWS_BYTES_MAX;
 use crate::planted_bugs::leaves_doubt;
-use locks::{Bound, EndKind, Grant, Holdings, Mode, Outcome, SessionAlive, Tenure};
+use locks::{Bound, EndKind, Grant, Holdings, Mode, Outcome, SessionAlive, Tenure, Token, Waiter};
 use routing::{NodeId, ShardId};
 use shard::{Answer, Reply, Role, Status};
 use wire::OperationKind;
@@ -204,9 +204,11 @@ fn read(
     stale_by_ms: u64,
 ) -> OpResult {
     match answer {
-        Answer::Check { holders, holder_count, more, waiters, last_token } => {
+        Answer::Check { holders, holder_count, more, waiters, last_token, queue } => {
             let (holders, cut) =
                 fit(holders.into_iter().map(|held| grant(shard, held)), wire::encoded_bytes);
+            let (queue, _) =
+                fit(queue.into_iter().map(|one| waiter(shard, one)), wire::encoded_bytes);
             OpResult::Check(v1::CheckResponse {
                 holders,
                 waiters,
@@ -217,24 +219,44 @@ fn read(
                 stale_by_ms,
                 holder_count,
                 more: more || cut,
-                queue: Vec::new(),
+                queue,
             })
         }
-        Answer::List { grants, next } => {
-            let (grants, cut) =
-                fit(grants.into_iter().map(|held| grant(shard, held)), wire::encoded_bytes);
-            let next_cursor = match (grants.last(), next) {
-                (Some(last), _) if cut => {
-                    wire::encode_cursor(&last.resource_name, last.fencing_token)
-                }
-                (_, Some((name, token))) => wire::encode_cursor(&name, token.0),
-                (_, None) => String::new(),
-            };
-            OpResult::List(ShardPage { grants, next_cursor, ..ShardPage::default() })
+        Answer::List { grants, next, waiters } => {
+            OpResult::List(page(shard, grants, next, waiters))
         }
         Answer::History { current, ended } => history(shard, current, ended, usize::MAX),
         Answer::Status(status) => OpResult::Status(shard_status(*status)),
     }
+}
+
+/// A page of a listing: as many grants as fit with the waiters of their names.
+fn page(
+    shard: ShardId,
+    grants: Vec<Grant>,
+    next: Option<(String, Token)>,
+    waiters: Vec<Waiter>,
+) -> ShardPage {
+    let mut waiters: Vec<v1::Waiter> = waiters.into_iter().map(|one| waiter(shard, one)).collect();
+    let mut untold = waiters.as_slice();
+    // The waiters of a name count with its first grant, because both stand in order.
+    let bytes = |grant: &v1::Grant| {
+        let of = untold.partition_point(|waiter| waiter.resource_name <= grant.resource_name);
+        let (here, rest) = untold.split_at(of);
+        untold = rest;
+        wire::encoded_bytes(grant)
+            + here.iter().map(|waiter| wire::encoded_bytes(waiter) + 8).sum::<usize>()
+    };
+    let (grants, cut) = fit(grants.into_iter().map(|held| grant(shard, held)), bytes);
+    let last = grants.last();
+    let next_cursor = match (last, next) {
+        (Some(last), _) if cut => wire::encode_cursor(&last.resource_name, last.fencing_token),
+        (_, Some((name, token))) => wire::encode_cursor(&name, token.0),
+        (_, None) => String::new(),
+    };
+    let told = last.map_or("", |last| &last.resource_name);
+    waiters.retain(|waiter| *waiter.resource_name <= *told);
+    ShardPage { grants, next_cursor, waiters }
 }
 
 /// The result of a history: the tenures newest first, with each token once, and at most `limit` of
@@ -276,6 +298,24 @@ fn grant(shard: ShardId, held: Grant) -> v1::Grant {
         remaining_ms: held.rest_ms,
         due: held.rest_ms == 0,
         principal: held.principal,
+    }
+}
+
+fn waiter(shard: ShardId, waiter: Waiter) -> v1::Waiter {
+    let (mode, permits, permit_limit) = mode(waiter.mode);
+    v1::Waiter {
+        resource_name: waiter.name,
+        owner_id: waiter.owner,
+        waiter: waiter.number,
+        place: waiter.place,
+        queued_at_ms: waiter.queued_wall_ms,
+        mode: mode.into(),
+        permits,
+        permit_limit,
+        session_id: waiter.session,
+        metadata: waiter.metadata,
+        principal: waiter.principal,
+        shard: shard.0,
     }
 }
 
@@ -370,7 +410,10 @@ fn member(member: shard::Member) -> v1::Member {
 }
 
 /// Takes as many rows as fit one result, and tells whether some did not.
-fn fit<T>(rows: impl IntoIterator<Item = T>, size_bytes: impl Fn(&T) -> usize) -> (Vec<T>, bool) {
+fn fit<T>(
+    rows: impl IntoIterator<Item = T>,
+    mut size_bytes: impl FnMut(&T) -> usize,
+) -> (Vec<T>, bool) {
     let mut kept = Vec::new();
     let mut bytes = 0;
     for row in rows {

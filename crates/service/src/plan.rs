@@ -2,12 +2,14 @@
 //! encoded.
 
 use crate::refusal::{Refused, invalid, refused};
-use locks::{Caller, Command, LeaseId, Mode, Quota, RequestId, Token};
+use locks::{Caller, Command, LeaseId, ListOf, Mode, Quota, RequestId, Token};
 use shard::{Input, Query, Ticket, Wait};
 use wire::OperationKind;
 use wire::internal::v1::operation::Op;
 use wire::internal::v1::{CancelWait, CloseSession, Heartbeat, Operation, ReadStatus};
-use wire::limits::{DEFAULT_TIMEOUT_MS, OPERATION_BYTES_MAX, REQUEST_ID_BYTES};
+use wire::limits::{
+    DEFAULT_TIMEOUT_MS, LIST_WAITERS_OF_NAME, OPERATION_BYTES_MAX, REQUEST_ID_BYTES, list_rows,
+};
 use wire::v1::{self, Consistency};
 
 /// The request for the replica, and the facts about the operation that its reply still needs.
@@ -138,18 +140,24 @@ fn request(caller: Caller<'_>, op: Op) -> Result<Request, Refused> {
                 None,
             )
         }
-        Op::Check(v1::CheckRequest { name, consistency, after_token, limit, .. }) => {
+        Op::Check(v1::CheckRequest { name, consistency, after_token, limit, waiters_limit }) => {
             let linearizable = consistency != i32::from(Consistency::Stale);
-            let query = Query::Check { name, after: Token(after_token), limit: limit as usize };
+            let (after, limit, waiters) =
+                (Token(after_token), limit as usize, waiters_limit as usize);
+            let query = Query::Check { name, after, limit, waiters };
             Ok(Request::Read { query, linearizable })
         }
         Op::History(v1::HistoryRequest { name, limit }) => {
             let query = Query::History { name, limit: limit as usize };
             Ok(Request::Read { query, linearizable: true })
         }
-        Op::List(v1::ListRequest { prefix, limit, cursor, .. }) => {
-            let after = wire::decode_cursor(&cursor).map(|(name, token)| (name, Token(token)));
-            let query = Query::List { prefix, after, limit: limit as usize };
+        Op::List(list) => {
+            let after = wire::decode_cursor(&list.cursor).map(|(name, token)| (name, Token(token)));
+            let limit = list_rows(&list) as usize;
+            let v1::ListRequest { prefix, owner, older_than_ms, waiting, .. } = list;
+            let of = ListOf { prefix, owner, older_than_ms, waiting };
+            let waiters_of_name = LIST_WAITERS_OF_NAME as usize;
+            let query = Query::List { of, after, limit, waiters_of_name };
             Ok(Request::Read { query, linearizable: true })
         }
         Op::ReadStatus(ReadStatus {}) => {

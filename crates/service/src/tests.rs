@@ -2,7 +2,7 @@
 
 use crate::plan::{check, plan};
 use crate::route::route;
-use crate::{Follow, Request, admit, history, result, stale_route, unanswered};
+use crate::{Follow, ROWS_BYTES_MAX, Request, admit, history, result, stale_route, unanswered};
 use locks::{
     Bound, Caller, Command, EndKind, Grant, Holdings, LeaseId, Mode, Outcome, Quota, RequestId,
     Tenure, Token,
@@ -294,7 +294,7 @@ fn reads_and_follow_ups_are_planned() {
         });
         plan(unrouted(op)).unwrap().request
     };
-    let query = || Query::Check { name: "a".into(), after: Token(0), limit: 1_000 };
+    let query = || Query::Check { name: "a".into(), after: Token(0), limit: 1_000, waiters: 0 };
     assert_eq!(
         planned(v1::Consistency::Linearizable),
         Request::Read { query: query(), linearizable: true }
@@ -447,6 +447,7 @@ fn a_check_says_who_answered_and_how_old_it_is() {
         more: true,
         waiters: 2,
         last_token: 11,
+        queue: Vec::new(),
     };
     let reply = Reply::Read { answer, applied_index: 40, stale_by_ms: 6 };
     let OpResult::Check(check) = result(SHARD, NODE, OperationKind::Check, reply) else { panic!() };
@@ -481,7 +482,7 @@ fn history_is_newest_first_and_shows_each_token_once() {
 fn an_answer_with_very_many_rows_is_cut_and_says_so() {
     let grants = (0..120_000).map(held).collect();
     let reply = Reply::Read {
-        answer: Answer::List { grants, next: None },
+        answer: Answer::List { grants, next: None, waiters: Vec::new() },
         applied_index: 1,
         stale_by_ms: 0,
     };
@@ -572,4 +573,28 @@ fn no_change_with_an_unknown_outcome_is_told_as_not_done() {
         };
         assert_eq!(codes, expected, "{kind:?}");
     }
+}
+
+#[test]
+fn a_page_of_a_list_has_the_waiters_of_the_grants_that_fit() {
+    let metadata = "m".repeat(1_000);
+    let waiter = |grant: &Grant| locks::Waiter {
+        name: grant.name.clone(),
+        owner: "bob".into(),
+        principal: String::new(),
+        number: 3,
+        place: 1,
+        mode: Mode::Exclusive,
+        session: metadata.clone(),
+        metadata: String::new(),
+        queued_wall_ms: 5,
+    };
+    let of = |n| Grant { name: format!("n{n:04}"), metadata: metadata.clone(), ..held(9) };
+    let grants: Vec<Grant> = (0..4_000).map(of).collect();
+    let answer = Answer::List { waiters: grants.iter().map(waiter).collect(), grants, next: None };
+    let reply = Reply::Read { answer, applied_index: 40, stale_by_ms: 0 };
+    let OpResult::List(page) = result(SHARD, NODE, OperationKind::List, reply) else { panic!() };
+    assert!(wire::encoded_bytes(&page) <= crate::ROWS_BYTES_MAX && page.grants.len() > 1_000);
+    let last = &page.grants[page.waiters.len() - 1].resource_name;
+    assert_eq!(page.next_cursor, wire::encode_cursor(last, 9));
 }

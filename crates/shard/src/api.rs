@@ -1,7 +1,7 @@
 //! The inputs and outputs of a replica, its configuration and its status.
 
 use crate::snapshot::{BuiltSnapshot, LoadedSnapshot, SnapshotData};
-use locks::{Counts, EndKind, Grant, Outcome, RequestId, Tenure, Token};
+use locks::{Counts, EndKind, Grant, ListOf, Outcome, RequestId, Tenure, Token, Waiter};
 use routing::{NodeId, ShardId};
 use std::sync::Arc;
 use storage::ShardWrite;
@@ -130,11 +130,16 @@ pub enum Query {
         after: Token,
         /// At most this many of them.
         limit: usize,
+        /// At most this many waiters, from the head of the queue.
+        waiters: usize,
     },
-    /// Grants by name prefix.
+    /// Grants by name prefix, and by what else is asked.
     List {
-        /// The prefix, which may be empty.
-        prefix: String,
+        /// The grants that are asked for. With `waiting`, the answer has the first
+        /// `waiters_of_name` of each of its names.
+        of: ListOf,
+        /// At most this many waiters of each name.
+        waiters_of_name: usize,
         /// Only grants after this name and token. `None`: from the first on.
         after: Option<(String, Token)>,
         /// At most this many of them.
@@ -156,7 +161,7 @@ pub enum Query {
 impl Query {
     /// Asks for all holders of a name.
     pub fn check(name: impl Into<String>) -> Query {
-        Query::Check { name: name.into(), after: Token(0), limit: usize::MAX }
+        Query::Check { name: name.into(), after: Token(0), limit: usize::MAX, waiters: 0 }
     }
 }
 
@@ -213,6 +218,8 @@ pub enum Answer {
         waiters: u32,
         /// The highest token that the shard has issued.
         last_token: u64,
+        /// The first waiters, in the order of their turns.
+        queue: Vec<Waiter>,
     },
     /// Answers [`Query::List`].
     List {
@@ -221,6 +228,8 @@ pub enum Answer {
         /// There may be more after this name and token. An answer may end early, with fewer grants
         /// than asked for.
         next: Option<(String, Token)>,
+        /// The first waiters of the names of `grants`, by name and place, if they were asked for.
+        waiters: Vec<Waiter>,
     },
     /// Answers [`Query::History`].
     History {

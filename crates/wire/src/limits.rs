@@ -3,6 +3,8 @@
 //! Many are the lock table's own limits (crate `locks`), repeated for crates that may not depend on
 //! it. The crate `node` uses both, and does not compile if they differ.
 
+use crate::v1::ListRequest;
+
 /// Shortest and longest TTL, in milliseconds: 100 ms and 24 h. A TTL outside is refused, not
 /// clamped.
 pub const TTL_MS: std::ops::RangeInclusive<u32> = 100..=86_400_000;
@@ -33,10 +35,20 @@ pub const REQUEST_ID_BYTES: usize = 16;
 pub const SESSION_SHARDS_MAX: usize = 4_096;
 /// Most tenures in one history answer, grants in one list, and holders in one check.
 pub const ROWS_MAX: u32 = 1_000;
+/// Most waiters of one name in a list that shows them.
+pub const LIST_WAITERS_OF_NAME: u32 = 10;
+/// Most grants in a page of such a list, so that the page fits a frame with the waiters of all.
+pub const LIST_WAITING_ROWS_MAX: u32 = 200;
 /// Tenures in a history answer that names no limit.
 pub const HISTORY_ROWS_DEFAULT: u32 = 20;
 /// Grants in a list that names no limit.
 pub const LIST_ROWS_DEFAULT: u32 = 100;
+/// Most grants in a page of this list. A page may have fewer than asked for.
+pub fn list_rows(list: &ListRequest) -> u32 {
+    let most = if list.waiting { LIST_WAITING_ROWS_MAX } else { ROWS_MAX };
+    list.limit.min(most)
+}
+
 /// Most waiting acquires of one gateway, over all its clients. A node takes as many on one stream,
 /// so that it never refuses a wait that a gateway accepted.
 pub const GATEWAY_WAITS_MAX: usize = 65_536;

@@ -135,6 +135,7 @@ fn check_check(r: &CheckRequest) -> Result<(), Error> {
             r.after_token
         )));
     }
+    check_rows(r.waiters_limit)?;
     check_rows(r.limit)
 }
 
@@ -151,6 +152,7 @@ fn check_break(r: &BreakLockRequest) -> Result<(), Error> {
 
 fn check_list(r: &ListRequest) -> Result<(), Error> {
     at_most("prefix", &r.prefix, NAME_BYTES_MAX)?;
+    at_most("owner", &r.owner, OWNER_BYTES_MAX)?;
     if !r.cursor.is_empty() && decode_cursor(&r.cursor).is_none() {
         return Err(Error::invalid(
             "the cursor is not one that a list answered: hand back its next_cursor as it is, or \

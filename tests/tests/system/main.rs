@@ -20,6 +20,7 @@ mod logs;
 mod moved;
 mod probes;
 mod protocol;
+mod queues;
 mod quorum;
 mod reads;
 mod refusals;

@@ -23,6 +23,7 @@ use crate::lock::job::{Job, Process};
 use crate::lock::signals::{self, Heard, Signals, send};
 use crate::lock::watch::{Ended, Margins, Watch};
 use crate::lock::{LAST_WORDS, LOOK_AGAIN, abort_on_panic, exit_code, list_processes, reach, tell};
+use crate::queue;
 use crate::shown::shown;
 use crate::verbs;
 use crate::voice;
@@ -109,9 +110,19 @@ async fn hold(
     let for_cancel = (all / CANCEL_SHARE).min(CANCEL_MAX);
     let client = verbs::connect_within(&args.gateways, all - for_cancel)?;
     let request_id = verbs::new_request_id();
-    let options = options(args, guard.front, request_id)?;
+    let owner = args.owner.clone().unwrap_or_else(|| args::owner_of(guard.front as u32));
+    let options = options(args, &owner, request_id)?;
+    let acquiring = acquire(&client, options, until - for_cancel, until);
+    let acquiring = queue::shown_while(&client, &args.name, &owner, voice::say, acquiring);
     let lock = tokio::select! {
-        lock = acquire(&client, options, until - for_cancel, until) => lock?,
+        lock = acquiring => match lock {
+            Ok(lock) => lock,
+            Err(failure) if failure.exit == Exit::Held => {
+                tell(&failure);
+                return Ok(ExitCode::from(args.conflict_exit_code));
+            }
+            Err(failure) => return Err(failure),
+        },
         number = control.told_to_end() => {
             verbs::let_go(&client, &args.name, request_id, Instant::now() + all).await;
             return Ok(ExitCode::from(number.map_or(1, |number| 128 + number as u8)));
@@ -261,11 +272,11 @@ async fn acquire(
 
 fn options(
     args: &args::Lock,
-    front: i32,
+    owner: &str,
     request_id: RequestId,
 ) -> Result<(AcquireOptions, String, RequestId), Failure> {
     let options = AcquireOptions::new(&args.name)
-        .owner(args.owner.clone().unwrap_or_else(|| args::owner_of(front as u32)))
+        .owner(owner)
         .ttl(Duration::from_millis(args.ttl.into()))
         .wait(Duration::from_millis(args.wait.into()))
         .metadata(args.metadata.clone().unwrap_or_else(|| verbs::as_metadata(&args.command)))

@@ -15,7 +15,7 @@ use wire::internal::v1::{CloseSession, Heartbeat, ShardPage};
 use wire::v1::operation::Op;
 use wire::v1::{
     CloseSessionResponse, Error, ErrorCode, Grant, HeartbeatRequest, HeartbeatResponse,
-    ListResponse, SessionLease, SessionLeaseState,
+    ListResponse, SessionLease, SessionLeaseState, Waiter,
 };
 use wire::{ErrorClass, decode_cursor, encode_cursor};
 
@@ -104,7 +104,7 @@ impl FanOut {
                 (Merge::CloseSession, parts.collect())
             }
             Op::List(request) => {
-                let limit = request.limit as usize;
+                let limit = wire::limits::list_rows(&request) as usize;
                 let list = || RoutedOp::List(request.clone());
                 let parts = directory.shards().into_iter().map(|shard| part(shard, list()));
                 (Merge::List { limit }, parts.collect())
@@ -260,7 +260,11 @@ fn list(
 fn merge(pages: Vec<ShardPage>, limit: usize) -> ListResponse {
     let key = |grant: &Grant| (grant.resource_name.clone(), grant.fencing_token);
     let mut end = pages.iter().filter_map(|page| decode_cursor(&page.next_cursor)).min();
-    let mut grants: Vec<Grant> = pages.into_iter().flat_map(|page| page.grants).collect();
+    let (mut grants, mut waiters) = (Vec::<Grant>::new(), Vec::<Waiter>::new());
+    for page in pages {
+        grants.extend(page.grants);
+        waiters.extend(page.waiters);
+    }
     grants.sort_by_cached_key(key);
     if let Some(end) = &end {
         let fits = |grant: &Grant| {
@@ -273,7 +277,14 @@ fn merge(pages: Vec<ShardPage>, limit: usize) -> ListResponse {
         end = grants.last().map(key);
     }
     let next_cursor = end.map(|(name, token)| encode_cursor(&name, token)).unwrap_or_default();
-    ListResponse { grants, more: !next_cursor.is_empty(), next_cursor, ..ListResponse::default() }
+    // A name is on one shard. The waiters of those on later pages come with them.
+    let told: BTreeSet<&str> = grants.iter().map(|grant| &*grant.resource_name).collect();
+    waiters.retain(|waiter| told.contains(&*waiter.resource_name));
+    waiters.sort_by(|one, next| {
+        (&one.resource_name, one.place).cmp(&(&next.resource_name, next.place))
+    });
+    let more = !next_cursor.is_empty();
+    ListResponse { grants, more, next_cursor, waiters, ..ListResponse::default() }
 }
 
 #[cfg(test)]
@@ -313,5 +324,19 @@ mod tests {
         );
         // A page without grants still has a cursor for the names that it looked through.
         assert_eq!(merged(&[page(&[], Some("b")), long], 5), (names(&["a"]), Some("b".into())));
+    }
+
+    #[test]
+    fn a_page_has_the_waiters_of_its_own_names() {
+        let waiter =
+            |name: &str, place| Waiter { resource_name: name.into(), place, ..Waiter::default() };
+        let mut first = page(&["b", "d"], None);
+        first.waiters = vec![waiter("b", 1), waiter("b", 2), waiter("d", 1)];
+        let mut second = page(&["a", "c"], None);
+        second.waiters = vec![waiter("a", 1), waiter("c", 1)];
+        let merged = merge(vec![first, second], 3);
+        let told: Vec<(&str, u32)> =
+            merged.waiters.iter().map(|one| (&*one.resource_name, one.place)).collect();
+        assert_eq!(told, [("a", 1), ("b", 1), ("b", 2), ("c", 1)]);
     }
 }

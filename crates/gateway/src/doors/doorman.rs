@@ -9,11 +9,13 @@
 //!   with the certificate of its reader.
 
 use crate::doors::http::problem::{Problem, Refused};
+use crate::doors::taken::kept_until_taken;
 use crate::limits::HEADER_BYTES_MAX;
 use crate::permissions::method;
 use crate::router::Router;
 use crate::visitor::Visitor;
-use futures_util::future::{Either, Ready, ready};
+use futures_util::FutureExt;
+use futures_util::future::{Either, Map, Ready, ready};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tonic::Status;
@@ -43,13 +45,19 @@ pub(crate) struct Doorman<S> {
     service: S,
 }
 
+/// What comes of a request.
+type Answered<E> = Result<http::Response<Body>, E>;
+/// A request that is being served, and what is done with its answer.
+type Serving<F, E> = Map<F, Box<dyn FnOnce(Answered<E>) -> Answered<E> + Send>>;
+
 impl<S, B> Service<http::Request<B>> for Doorman<S>
 where
     S: Service<http::Request<B>, Response = http::Response<Body>>,
 {
     type Response = http::Response<Body>;
     type Error = S::Error;
-    type Future = Either<S::Future, Ready<Result<http::Response<Body>, S::Error>>>;
+    type Future =
+        Either<Serving<S::Future, S::Error>, Ready<Result<http::Response<Body>, S::Error>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.service.poll_ready(context)
@@ -60,8 +68,12 @@ where
             Ok(visitor) => {
                 // The header is not needed any more, so that nothing behind can show it.
                 request.headers_mut().remove(http::header::AUTHORIZATION);
+                let (places, cut) = (visitor.held.clone(), visitor.cut.clone());
                 request.extensions_mut().insert(visitor);
-                Either::Left(self.service.call(request))
+                let keep = move |answered: Result<_, S::Error>| {
+                    answered.map(|answer| kept_until_taken(answer, places, cut))
+                };
+                Either::Left(self.service.call(request).map(Box::new(keep)))
             }
             Err(refusal) => Either::Right(ready(Ok(*refusal))),
         }

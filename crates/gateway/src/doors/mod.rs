@@ -2,7 +2,8 @@
 //! answers back. What an operation means, it leaves to the core.
 //!
 //! Clients come to one socket (`server`), past the table of permissions (`doorman`), to one of two
-//! doors: `grpc` or `http`. What both do around a call is in `single`.
+//! doors: `grpc` or `http`. What both do around a call is in `single`, and
+//! what happens to large answers that are not read is in `taken`.
 
 mod doorman;
 pub(crate) mod grpc;
@@ -10,3 +11,4 @@ mod http;
 pub(crate) mod probes;
 pub(crate) mod server;
 pub(crate) mod single;
+mod taken;

@@ -8,6 +8,7 @@
 
 use super::LockTable;
 use super::order::Order;
+use super::rows::GrantRow;
 use super::slab::NONE;
 use crate::types::*;
 
@@ -40,6 +41,19 @@ pub struct ListPage {
     pub grants: Vec<Grant>,
     /// The next page begins after this name and token. `None` if this page is the last.
     pub next: Option<(String, Token)>,
+}
+
+/// The grants of a listing. All that is given must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListOf {
+    /// The beginning of their names.
+    pub prefix: String,
+    /// Their owner. Empty: any.
+    pub owner: String,
+    /// The least age of the hold by the wall clock, in milliseconds.
+    pub older_than_ms: u64,
+    /// Whether their name has a queue.
+    pub waiting: bool,
 }
 
 impl LockTable {
@@ -114,17 +128,11 @@ impl LockTable {
         holders
     }
 
-    /// The grants of names that start with `prefix`, by name and then token, after the name and
-    /// token of `after`, at most `limit`. `at` gives the shard time by which the rest of each lease
-    /// is computed.
-    ///
-    /// The first listing sorts all names, a part of them with each call. The order is kept until
-    /// [`forget_order`](Self::forget_order). A grant that is in force from the first page to the
-    /// last is on exactly one of them.
+    /// The grants of names that start with `prefix`, as [`list_page_of`](Self::list_page_of) with
+    /// no other condition.
     ///
     /// # Errors
-    /// [`Paused`] if `rows`, which is lowered by the number of rows touched, did not suffice to
-    /// find the beginning of the page.
+    /// As of [`list_page_of`](Self::list_page_of).
     pub fn list_page(
         &mut self,
         prefix: &str,
@@ -134,20 +142,44 @@ impl LockTable {
         at: Stamp,
         rows: &mut usize,
     ) -> Result<ListPage, Paused> {
-        // At least half of the budget is for the page. Otherwise sorting names would cut the page
-        // short.
-        let least = *rows / 2;
-        self.order_some(rows);
-        let order = self.order.as_deref().filter(|order| order.is_complete() && *rows >= least);
-        let Some(order) = order else { return Err(paused) };
-        let begin = after.map_or(prefix, |(name, _)| name.max(prefix));
+        let of = ListOf { prefix: prefix.to_owned(), ..ListOf::default() };
+        self.list_page_of(&of, after, paused, limit, at, rows)
+    }
+
+    /// The grants that `of` asks for, by name and then token, after the name and token of `after`,
+    /// at most `limit`. `at` gives the shard time by which the rest of each lease is computed, and
+    /// the wall clock by which the age of a hold is.
+    ///
+    /// The first listing sorts all names, a part of them with each call. The order is kept until
+    /// [`forget_order`](Self::forget_order). A grant that is in force, and asked for, from the first
+    /// page to the last is on exactly one of them. A page that looks through many grants that are
+    /// not asked for ends early, and may be empty before the last one.
+    ///
+    /// # Errors
+    /// [`Paused`] if `rows`, which is lowered by the number of rows touched, did not suffice to
+    /// find the beginning of the page.
+    pub fn list_page_of(
+        &mut self,
+        of: &ListOf,
+        after: Option<(&str, Token)>,
+        paused: Paused,
+        limit: usize,
+        at: Stamp,
+        rows: &mut usize,
+    ) -> Result<ListPage, Paused> {
+        if !self.is_in_order(rows) {
+            return Err(paused);
+        }
+        let order = self.order.as_deref().expect("the names are in order");
+        let begin = after.map_or(&*of.prefix, |(name, _)| name.max(&of.prefix));
         let mut grants: Vec<Grant> = Vec::new();
         for lock in order.from(begin, &self.locks) {
             let row = &self.locks[lock];
-            if !row.name.starts_with(prefix) {
+            if !row.name.starts_with(&of.prefix) {
                 break;
             }
             let mut grant = match after {
+                _ if of.waiting && row.queue_len == 0 => NONE,
                 // This is the first name of the page, so the page is still empty if the search
                 // pauses.
                 Some((name, token)) if *name == *row.name => {
@@ -160,9 +192,15 @@ impl LockTable {
                     let next = grants.last().map(|last| (last.name.clone(), last.token));
                     return Ok(ListPage { grants, next });
                 }
-                grants.push(self.show(grant, at));
+                let here = &self.grants[grant];
                 *rows = rows.saturating_sub(1);
-                grant = self.grants[grant].links.after;
+                if self.is_asked_for(here, of, at) {
+                    grants.push(self.show(grant, at));
+                } else if *rows == 0 {
+                    let next = Some((row.name.to_string(), Token(here.token.get())));
+                    return Ok(ListPage { grants, next });
+                }
+                grant = here.links.after;
             }
             *rows = rows.saturating_sub(1);
             if *rows == 0 {
@@ -176,6 +214,13 @@ impl LockTable {
         Ok(ListPage { grants, next: None })
     }
 
+    fn is_asked_for(&self, row: &GrantRow, of: &ListOf, at: Stamp) -> bool {
+        if at.wall_ms.saturating_sub(row.acquired_wall_ms) < of.older_than_ms {
+            return false;
+        }
+        of.owner.is_empty() || self.lease_of(row).3.owner() == of.owner
+    }
+
     /// Whether names are kept in order.
     pub fn is_ordered(&self) -> bool {
         self.order.is_some()
@@ -186,12 +231,17 @@ impl LockTable {
         self.order = None;
     }
 
-    fn order_some(&mut self, rows: &mut usize) {
+    /// Puts names in order as far as the budget goes. Whether all are, and a page can begin.
+    pub(super) fn is_in_order(&mut self, rows: &mut usize) -> bool {
+        // At least half of the budget is for the page. Otherwise sorting names would cut the page
+        // short.
+        let least = *rows / 2;
         let order = self.order.get_or_insert_with(|| Box::new(Order::new()));
         while !order.is_complete() && *rows > 0 {
             order.scan_one(&self.locks);
             *rows = rows.saturating_sub(SCAN_ROWS);
         }
+        order.is_complete() && *rows >= least
     }
 
     /// The place of the lock's first grant with a token above `after`; [`NONE`] if there is none.

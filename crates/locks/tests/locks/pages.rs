@@ -196,3 +196,60 @@ fn a_lock_held_throughout_a_listing_is_listed_once() {
     let all_along = listed.iter().filter(|grant| grant.token.0 <= 500).count();
     assert_eq!(all_along, 500);
 }
+
+/// All grants that `of` asks for, read page by page with few rows each.
+fn list_all_of(d: &mut Driver, of: &ListOf) -> Vec<(String, u64)> {
+    let (mut listed, mut after): (Vec<_>, Option<(String, Token)>) = Default::default();
+    let mut paused = Paused::default();
+    loop {
+        let from = after.as_ref().map(|(name, token)| (name.as_str(), *token));
+        let mut rows = ROWS;
+        match d.table.list_page_of(of, from, paused, 3, d.at, &mut rows) {
+            Ok(page) => {
+                listed.extend(page.grants.into_iter().map(|grant| (grant.name, grant.token.0)));
+                match page.next {
+                    Some(next) => (after, paused) = (Some(next), Paused::default()),
+                    None => return listed,
+                }
+            }
+            Err(paused_at) => paused = paused_at,
+        }
+    }
+}
+
+#[test]
+fn a_listing_has_what_is_asked_for_and_looks_at_few_rows_at_a_time() {
+    let mut d = Driver::new();
+    for id in 0..100 {
+        let owner = if id % 10 == 0 { "bob" } else { "ann" };
+        d.hold(ask(id, "config").shared().owner(owner));
+    }
+    d.pass(1_000);
+    for id in 100..150 {
+        let name = format!("user:{id}");
+        d.hold(ask(id, &name).owner(if id % 25 == 0 { "bob" } else { "ann" }));
+    }
+    d.apply(ask(900, "user:125").wait().command());
+    d.apply(ask(901, "user:130").wait().command());
+    let all = ListOf::default();
+    let of_bob = ListOf { owner: "bob".into(), ..all.clone() };
+    let tokens: Vec<u64> =
+        list_all_of(&mut d, &of_bob).into_iter().map(|(_, token)| token).collect();
+    let shared = (0..10).map(|n| n * 10 + 1);
+    assert_eq!(tokens, shared.chain([101, 126]).collect::<Vec<u64>>());
+    let old = ListOf { older_than_ms: 1_000, ..all.clone() };
+    assert_eq!(list_all_of(&mut d, &old).len(), 100);
+    let waiting = ListOf { waiting: true, ..all.clone() };
+    let names = [("user:125".to_owned(), 126), ("user:130".to_owned(), 131)];
+    assert_eq!(list_all_of(&mut d, &waiting), names);
+    let both = ListOf { owner: "bob".into(), prefix: "user:".into(), ..waiting };
+    assert_eq!(list_all_of(&mut d, &both), names[..1]);
+    assert_eq!(list_all_of(&mut d, &all).len(), 150);
+    let no_ones = ListOf { owner: "eve".into(), ..all };
+    assert_eq!(list_all_of(&mut d, &no_ones), []);
+    // One call stops when its rows are used up, with a place to go on from.
+    let mut rows = ROWS;
+    let page = d.table.list_page_of(&no_ones, None, Paused::default(), 3, d.at, &mut rows).unwrap();
+    assert_eq!((page.grants.len(), rows), (0, 0));
+    assert_eq!(page.next, Some(("config".to_owned(), Token(ROWS as u64))));
+}

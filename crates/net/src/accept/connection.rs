@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -22,7 +23,12 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// HTTP/1.1 is about as long.
 const PREFACE_BYTES: usize = 24;
 
-/// An accepted connection, closed if it does not begin in time, or speaks TLS where there is none.
+/// Time for the other end to take some of what is written. One that takes nothing would keep its
+/// answers in memory for as long as it likes.
+pub(super) const TAKES_WITHIN: Duration = Duration::from_secs(30);
+
+/// An accepted connection. It is closed if it does not begin in time, if it speaks TLS where there
+/// is none, or if its other end takes no bytes for [`TAKES_WITHIN`].
 pub struct Connection<S> {
     io: Io<TlsStream<TcpStream>>,
     peer: Peer<S>,
@@ -30,7 +36,26 @@ pub struct Connection<S> {
     unbegun: Option<Pin<Box<Sleep>>>,
     /// The number of bytes that have come, counted while `unbegun` is set.
     read_bytes: usize,
+    /// Set while a write waits for the other end. The connection is closed when it fires.
+    stalled: Option<Pin<Box<Sleep>>>,
+    takes_within: Duration,
     place: Place,
+}
+
+/// Ends a connection from outside of it: what serves it sees an error the next time that it reads.
+#[derive(Clone, Debug, Default)]
+pub struct Cut(Arc<AtomicBool>);
+
+impl Cut {
+    /// Ends the connection.
+    pub fn now(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the connection is to end.
+    pub fn is_made(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// The connection of a request, as the request's extensions show it.
@@ -42,6 +67,8 @@ pub struct Peer<S> {
     pub state: S,
     /// The certificate that the other end has shown, verified by the rules of the listener.
     pub certificate: Option<Arc<Certificate>>,
+    /// Ends the connection.
+    pub cut: Cut,
 }
 
 impl<S> Connection<S> {
@@ -50,9 +77,28 @@ impl<S> Connection<S> {
         peer: Peer<S>,
         place: Place,
         preface_max: Duration,
+        takes_within: Duration,
     ) -> Connection<S> {
         let unbegun = Some(Box::pin(tokio::time::sleep(preface_max)));
-        Connection { io, peer, unbegun, read_bytes: 0, place }
+        Connection { io, peer, unbegun, read_bytes: 0, stalled: None, takes_within, place }
+    }
+
+    /// Takes the outcome of a write: one that waits for too long becomes an error.
+    fn written<T>(
+        &mut self,
+        outcome: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.stalled = None;
+            return outcome;
+        }
+        let within = self.takes_within;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(within)));
+        match stalled.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     /// The other end.
@@ -75,6 +121,9 @@ impl<S: Unpin> AsyncRead for Connection<S> {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.peer.cut.is_made() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let before = into.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, into);
         let this = &mut *self;
@@ -104,7 +153,8 @@ impl<S: Unpin> AsyncWrite for Connection<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
+        let written = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.written(written, context)
     }
 
     fn poll_write_vectored(
@@ -112,7 +162,8 @@ impl<S: Unpin> AsyncWrite for Connection<S> {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, bytes)
+        let written = Pin::new(&mut self.io).poll_write_vectored(context, bytes);
+        self.written(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -120,7 +171,9 @@ impl<S: Unpin> AsyncWrite for Connection<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
+        let flushed = Pin::new(&mut self.io).poll_flush(context);
+        // Without TLS there is nothing to flush, so it says nothing of the other end.
+        if self.io.is_plain() { flushed } else { self.written(flushed, context) }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -9,7 +9,7 @@ use super::Replica;
 use crate::api::{Answer, Query, Reply, Ticket};
 use crate::parts::reads::{Read, Scope};
 use crate::planted_bugs;
-use locks::{Grant, Paused, Tenure, Token};
+use locks::{Grant, Paused, Tenure, Token, Waiter};
 use std::cmp::Reverse;
 
 /// Rows that the reads of one scope touch in a step, about. A row takes a quarter to half a
@@ -114,21 +114,26 @@ impl Replica {
     ) -> Result<Answer, Paused> {
         let at = self.observation.stamp(self.now);
         Ok(match query {
-            Query::Check { name, after, limit } => {
+            Query::Check { name, after, limit, waiters } => {
                 let page = self.table.holders_page(name, *after, paused, *limit, at, rows)?;
+                let queue = self.table.waiters_of(name, *waiters, at);
+                self.touched(queue.len(), rows);
                 Answer::Check {
                     holders: page.holders,
                     holder_count: page.count,
                     more: page.more,
                     waiters: self.table.queue_len(name),
                     last_token: self.table.last_token().0,
+                    queue,
                 }
             }
-            Query::List { prefix, after, limit } => {
+            Query::List { of, after, limit, waiters_of_name } => {
                 self.read_cache.note_listing(self.now.mono_ms);
                 let after = after.as_ref().map(|(name, token)| (name.as_str(), *token));
-                let page = self.table.list_page(prefix, after, paused, *limit, at, rows)?;
-                Answer::List { grants: page.grants, next: page.next }
+                let page = self.table.list_page_of(of, after, paused, *limit, at, rows)?;
+                let most = if of.waiting { *waiters_of_name } else { 0 };
+                let waiters = self.waiters_of_all(&page.grants, most, rows);
+                Answer::List { grants: page.grants, next: page.next, waiters }
             }
             Query::History { name, limit } => {
                 let ended = self.newest_ended(name, *limit);
@@ -143,6 +148,20 @@ impl Replica {
                 Answer::Status(Box::new(status))
             }
         })
+    }
+
+    /// The first waiters of the names of these grants, which stand in order: at most `most` of each.
+    fn waiters_of_all(&mut self, grants: &[Grant], most: usize, rows: &mut usize) -> Vec<Waiter> {
+        let mut waiters = Vec::new();
+        if most == 0 {
+            return waiters;
+        }
+        let at = self.observation.stamp(self.now);
+        for names in grants.chunk_by(|one, next| one.name == next.name) {
+            waiters.extend(self.table.waiters_of(&names[0].name, most, at));
+        }
+        self.touched(waiters.len(), rows);
+        waiters
     }
 
     /// Counts rows that are touched at once, which may be more than `rows` has left.

@@ -1,7 +1,7 @@
 //! Reads of many rows: a step touches a bounded number of them, and all are answered.
 
 use crate::cluster::*;
-use locks::{Command, Grant, Mode, Token};
+use locks::{Command, Grant, ListOf, Mode, Token};
 use palisade_shard::*;
 use std::collections::BTreeSet;
 
@@ -10,6 +10,11 @@ const MANY: usize = 12_000;
 /// What a step may touch of both lines of reads together: of each a step's share, begun once more
 /// by its last read, and a page.
 const STEP_MAX: usize = 2 * (2 * 4_096 + 1_000);
+
+fn list_of(prefix: &str, after: Option<(String, Token)>, limit: usize) -> Query {
+    let of = ListOf { prefix: prefix.into(), ..ListOf::default() };
+    Query::List { of, after, limit, waiters_of_name: 0 }
+}
 
 /// `kind` 0: all share one name; 1: names of their own.
 fn fill(c: &mut Cluster, kind: usize) {
@@ -54,7 +59,7 @@ fn most_rows(c: &Cluster) -> usize {
 }
 
 fn check(after: u64, limit: usize) -> Query {
-    Query::Check { name: "config".into(), after: Token(after), limit }
+    Query::Check { name: "config".into(), after: Token(after), limit, waiters: 0 }
 }
 
 /// 50 checks of a name with 50,000 holders: each read all of them within one step, and the shard's
@@ -152,7 +157,7 @@ fn lists_and_hashes_of_a_large_table_leave_steps_short() {
     c.elect();
     fill(&mut c, 1);
     let term = c.status(1).term;
-    let list = |limit| Query::List { prefix: "n".into(), after: None, limit };
+    let list = |limit| list_of("n", None, limit);
     let lists: Vec<Ticket> = (0..40).map(|_| ask(&mut c, list(1), true)).collect();
     let statuses: Vec<Ticket> = (0..40).map(|_| ask(&mut c, Query::Status, false)).collect();
     let check = ask(&mut c, Query::check("n00007"), true);
@@ -168,7 +173,7 @@ fn lists_and_hashes_of_a_large_table_leave_steps_short() {
     );
     c.settle();
     for ticket in lists {
-        let Answer::List { grants, next } = answer(&mut c, ticket) else { panic!() };
+        let Answer::List { grants, next, .. } = answer(&mut c, ticket) else { panic!() };
         assert_eq!((grants.len(), next), (1, Some(("n00000".into(), grants[0].token))));
     }
     let hashes: BTreeSet<(u64, u64)> =
@@ -202,9 +207,9 @@ fn all_locks_are_listed_page_by_page() {
     fill(&mut c, 1);
     let (mut listed, mut after): (Vec<Grant>, _) = (Vec::new(), None);
     loop {
-        let ticket = ask(&mut c, Query::List { prefix: String::new(), after, limit: 1_000 }, true);
+        let ticket = ask(&mut c, list_of("", after, 1_000), true);
         c.settle();
-        let Answer::List { grants, next } = answer(&mut c, ticket) else { panic!() };
+        let Answer::List { grants, next, .. } = answer(&mut c, ticket) else { panic!() };
         assert_eq!(grants.len(), 1_000);
         listed.extend(grants);
         after = next;

@@ -18,14 +18,20 @@
 //! ```
 
 mod cluster;
+mod lists;
 mod probes;
+mod waiter;
+mod words;
 
 pub use cluster::{ClusterStatus, Member, Node, Replica, Shard};
+pub use lists::{Listing, Locks};
 pub use probes::{Liveness, Missing, Readiness};
+pub use waiter::Waiter;
+pub use words::{mode_name, state_name};
 
 use crate::v1::{
-    CheckResponse, GrantState, HeartbeatResponse, ListResponse, Mode, OpenSessionResponse,
-    ReleaseResponse, RenewResponse,
+    CheckResponse, GrantState, HeartbeatResponse, OpenSessionResponse, ReleaseResponse,
+    RenewResponse, SessionLeaseState,
 };
 use serde::Serialize;
 
@@ -59,6 +65,8 @@ pub struct Grant {
     pub waited_ms: u64,
     /// The session that keeps the grant alive; empty for a lease of its own.
     pub session_id: String,
+    /// The life of that session on the shard, for its heartbeats. 0 without a session.
+    pub session_life: u64,
     /// Free text of the acquire.
     pub metadata: String,
     /// The identity that holds the lock; empty where identities are off.
@@ -81,6 +89,7 @@ impl From<&crate::v1::Grant> for Grant {
             mode: mode_name(grant.mode()),
             waited_ms: grant.waited_ms,
             session_id: grant.session_id.clone(),
+            session_life: grant.session_life,
             metadata: grant.metadata.clone(),
             principal: grant.principal.clone(),
         }
@@ -185,6 +194,8 @@ pub struct Check {
     pub holder_count: u32,
     /// Whether there are holders after the last of this page.
     pub more: bool,
+    /// The first acquires in the queue, in the order of their turns. Empty unless it was asked for.
+    pub queue: Vec<Waiter>,
 }
 
 impl Check {
@@ -209,6 +220,7 @@ impl Check {
             holders: answer.holders.iter().map(Grant::from).collect(),
             holder_count: answer.holder_count,
             more: answer.more,
+            queue: answer.queue.iter().map(Waiter::from).collect(),
         }
     }
 }
@@ -295,32 +307,6 @@ impl History {
     }
 }
 
-/// Locks that are held, by a prefix of their names.
-#[derive(Clone, Debug, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Listing {
-    /// The grants, by name and then by token.
-    pub grants: Vec<Grant>,
-    /// Shards that could not be asked: their locks are not listed.
-    pub missing_shards: Vec<u32>,
-    /// Whether there are grants after the last of this page.
-    pub more: bool,
-    /// The start of the next page. `null` on the last page.
-    pub next_cursor: Option<String>,
-}
-
-impl From<&ListResponse> for Listing {
-    fn from(answer: &ListResponse) -> Listing {
-        let cursor = &answer.next_cursor;
-        Listing {
-            grants: answer.grants.iter().map(Grant::from).collect(),
-            missing_shards: answer.missing_shards.clone(),
-            more: answer.more,
-            next_cursor: (!cursor.is_empty()).then(|| cursor.clone()),
-        }
-    }
-}
-
 /// A session that was opened.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -349,6 +335,40 @@ pub struct SessionRenewed {
     pub renewed_shards: u32,
     /// The session of the request.
     pub session_id: String,
+    /// What the session has on each shard on which it lives on.
+    pub leases: Vec<SessionLease>,
+}
+
+/// A session on one shard.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct SessionLease {
+    /// The number of the shard.
+    pub shard: u32,
+    /// The life of the session there. What it held in another life is lost.
+    pub life: u64,
+    /// The TTL of the session there.
+    pub ttl_ms: u32,
+    /// How many locks of this life others have ended so far, by a break or a release. The next
+    /// heartbeat gives it as `broken_seen`.
+    pub broken_count: u64,
+    /// The tokens of the locks that others have ended after `broken_seen` of the request.
+    pub broken_tokens: Vec<u64>,
+    /// Whether some of these tokens are not remembered. Every lock there is in doubt then.
+    pub broken_overflow: bool,
+}
+
+impl From<&SessionLeaseState> for SessionLease {
+    fn from(lease: &SessionLeaseState) -> SessionLease {
+        SessionLease {
+            shard: lease.shard,
+            life: lease.life,
+            ttl_ms: lease.ttl_ms,
+            broken_count: lease.broken_count,
+            broken_tokens: lease.broken_tokens.clone(),
+            broken_overflow: lease.broken_overflow,
+        }
+    }
 }
 
 impl SessionRenewed {
@@ -359,6 +379,7 @@ impl SessionRenewed {
             lost_shards: answer.lost_shards.clone(),
             renewed_shards: answer.renewed_shards,
             session_id: session_id.to_owned(),
+            leases: answer.leases.iter().map(SessionLease::from).collect(),
         }
     }
 }
@@ -399,29 +420,10 @@ pub struct Failure {
     pub next: String,
 }
 
-/// The state of a hold in the protocol's spelling, without its prefixes.
-pub fn state_name(state: GrantState) -> &'static str {
-    match state {
-        GrantState::Unspecified => "UNKNOWN",
-        GrantState::Acquired => "ACQUIRED",
-        GrantState::Expired => "EXPIRED",
-        GrantState::Released => "RELEASED",
-        GrantState::Broken => "BROKEN",
-    }
-}
-
-/// The mode of a hold, as on the command line.
-pub fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Exclusive | Mode::Unspecified => "exclusive",
-        Mode::Shared => "shared",
-        Mode::Semaphore => "semaphore",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::v1::ListResponse;
 
     /// The names of a document's fields, in alphabetical order.
     fn fields(document: impl Serialize) -> String {
@@ -450,7 +452,7 @@ mod tests {
             (
                 fields(Grant::from(&crate::v1::Grant::default())),
                 "acquired_at_ms expires_at_ms fencing_token metadata mode owner_id principal \
-                 remaining_ms renewal_count resource_name session_id shard state ttl_ms waited_ms",
+                 remaining_ms renewal_count resource_name session_id session_life shard state ttl_ms waited_ms",
             ),
             (
                 fields(Tenure::from(&crate::v1::Tenure::default())),
@@ -460,7 +462,7 @@ mod tests {
             (
                 fields(Check::new("a", &CheckResponse::default())),
                 "acquired_at_ms answered_by applied_index expires_at_ms fencing_token holder_count \
-                 holders last_token more owner_id renewal_count resource_name shard stale_by_ms \
+                 holders last_token more owner_id queue renewal_count resource_name shard stale_by_ms \
                  state ttl_ms waiters",
             ),
             (
@@ -474,12 +476,25 @@ mod tests {
             (fields(History::new("a", &[])), "resource_name tenures"),
             (
                 fields(Listing::from(&ListResponse::default())),
-                "grants missing_shards more next_cursor",
+                "grants missing_shards more next_cursor waiters",
+            ),
+            (
+                fields(Locks::from(&ListResponse::default())),
+                "locks missing_shards next_cursor waiters",
+            ),
+            (
+                fields(Waiter::from(&crate::v1::Waiter::default())),
+                "metadata mode owner_id permit_limit permits place principal queued_at_ms \
+                 resource_name session_id shard waiter",
+            ),
+            (
+                fields(SessionLease::from(&SessionLeaseState::default())),
+                "broken_count broken_overflow broken_tokens life shard ttl_ms",
             ),
             (fields(SessionOpened::from(&OpenSessionResponse::default())), "session_id ttl_ms"),
             (
                 fields(SessionRenewed::new("s", &HeartbeatResponse::default())),
-                "failed_shards lost_shards renewed_shards session_id",
+                "failed_shards leases lost_shards renewed_shards session_id",
             ),
         ] {
             assert_eq!(document, expected);

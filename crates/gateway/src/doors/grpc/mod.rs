@@ -30,7 +30,7 @@ impl Locks {
         let mut operation = Operation::of(op(request.into_inner()));
         let wait_ms = operation.op.as_ref().map_or(0, Op::wait_ms);
         operation.timeout_ms = patience.map_or(0, |patience| timeout_ms(patience, wait_ms));
-        match self.0.operation(visitor, operation).await {
+        match self.0.operation(visitor, operation, 0).await {
             Ok(Answer::Error(error)) => Err(error.into()),
             Ok(answer) => Ok(answer),
             Err(refused) => Err((*refused).into()),
@@ -132,7 +132,7 @@ impl LockService for Locks {
         mut request: Request<OpenSessionRequest>,
     ) -> Result<Response<OpenSessionResponse>, Status> {
         let visitor = Visitor::take(&mut request);
-        let opened = self.0.open_session(&visitor, request.into_inner());
+        let opened = self.0.open_session(&visitor, request.into_inner(), 0);
         opened.map(Response::new).map_err(|error| (*error).into())
     }
 
@@ -180,7 +180,7 @@ impl LockService for Locks {
         mut request: Request<ClusterStatusRequest>,
     ) -> Result<Response<ClusterStatusResponse>, Status> {
         let visitor = Visitor::take(&mut request);
-        let status = self.0.cluster_status(&visitor).await;
+        let status = self.0.cluster_status(&visitor, 0).await;
         status.map(Response::new).map_err(|error| (*error).into())
     }
 

@@ -6,9 +6,8 @@
 //!   are bounded too: above that bound the stream is not read.
 
 use crate::admission::StreamPlace;
-use crate::doors::single::ENDING;
 use crate::identities::work_of;
-use crate::in_flight::InFlight;
+use crate::in_flight::{ENDING, InFlight};
 use crate::limits::*;
 use crate::router::Router;
 use crate::visitor::Visitor;

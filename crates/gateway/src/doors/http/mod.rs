@@ -10,28 +10,32 @@ pub(crate) mod problem;
 
 mod openapi;
 mod requests;
+mod terraform;
 
 use super::doorman::is_grpc;
 use super::single::Single;
 use crate::core::mismatched_answer;
 use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_BODY_TIMEOUT};
-use crate::permissions::{Method, ROUTES};
+use crate::permissions::{Method, ROUTES, TERRAFORM};
 use crate::visitor::Visitor;
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody};
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Query, RawPathParams, Request};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodFilter, on};
+use axum::routing::{MethodFilter, any, on};
 use probes::Detail;
 use problem::{Problem, Refused};
 use requests::{IDEMPOTENCY_KEY, with_nearest_field};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::pin;
+use std::task::Poll;
 use tonic::Status;
 use wire::OperationKind;
 use wire::json;
@@ -39,26 +43,46 @@ use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 use wire::v1::{
     CloseSessionRequest, Error, ErrorCode, HeartbeatRequest, HeartbeatResponse, Operation,
-    SessionLease,
 };
+
+/// What a request was counted as before its body came.
+const COUNTED: u32 = 1;
 
 /// All routes. `local` says that they serve this machine only and everybody on it.
 pub(crate) fn routes(single: &Single, local: bool) -> axum::Router {
     let mut routes = axum::Router::new().fallback(no_route);
+    let door = |verb, of| Door { single: single.clone(), local, verb, of };
     for (verb, path, of) in ROUTES {
-        let door = Door { single: single.clone(), local, of: *of };
+        let Some(filter) = filter(verb) else { continue };
+        let door = door(*verb, *of);
         let serve = move |ids, request| door.clone().serve(ids, request);
         let other = || async { Problem::from(Refused::OtherMethod) };
-        routes = routes.route(path, on(filter(verb), serve).fallback(other));
+        routes = routes.route(path, on(filter, serve).fallback(other));
     }
-    routes
+    let locks: Vec<Door> = ROUTES
+        .iter()
+        .filter(|(_, path, _)| *path == TERRAFORM)
+        .map(|(verb, _, of)| door(*verb, *of))
+        .collect();
+    let serve = move |ids, request: Request| {
+        let door = locks.iter().find(|door| door.verb == request.method().as_str()).cloned();
+        async move {
+            match door {
+                Some(door) => door.serve(ids, request).await,
+                None => Door::no_state(),
+            }
+        }
+    };
+    routes.route(TERRAFORM, any(serve))
 }
 
-fn filter(verb: &str) -> MethodFilter {
+/// `None` for a method that axum has no filter for.
+fn filter(verb: &str) -> Option<MethodFilter> {
     match verb {
-        "POST" => MethodFilter::POST,
-        "DELETE" => MethodFilter::DELETE,
-        _ => MethodFilter::GET,
+        "POST" => Some(MethodFilter::POST),
+        "DELETE" => Some(MethodFilter::DELETE),
+        "GET" => Some(MethodFilter::GET),
+        _ => None,
     }
 }
 
@@ -75,14 +99,15 @@ async fn no_route(request: Request) -> Response {
 struct Door {
     single: Single,
     local: bool,
+    verb: &'static str,
     of: Method,
 }
 
 /// What came with a request.
 struct Asked {
     visitor: Visitor,
-    /// The session in the path; empty if the path has none.
-    session: String,
+    /// The session, or the name, in the path; empty if the path has none.
+    of_path: String,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
@@ -112,13 +137,67 @@ impl Door {
             return Err(Refused::OtherOrigin.into());
         }
         let mut visitor = request.extensions_mut().remove::<Visitor>().unwrap_or_default();
+        self.sign_in(&mut visitor);
         self.single.router.enter(&mut visitor, self.of)?;
         let Method::Operation(kind) = self.of else { return Ok(self.open(request.uri())) };
-        let ids = ids.map_err(|_| invalid("the session in the path is no UTF-8"))?;
-        let session = ids.iter().next().map_or_else(String::new, |(_, id)| id.to_owned());
+        self.single.begin(&visitor, Some(kind))?;
+        let ids = ids.map_err(|_| invalid("the path is no UTF-8: encode it as UTF-8"))?;
+        let of_path = ids.iter().next().map_or_else(String::new, |(_, id)| id.to_owned());
         let (uri, headers) = (request.uri().clone(), request.headers().clone());
-        let body = body(request).await?;
-        self.operation(kind, Asked { visitor, session, uri, headers, body }).await
+        let body = self.body(request, &visitor).await?;
+        let asked = Asked { visitor, of_path, uri, headers, body };
+        match kind {
+            OperationKind::Acquire if self.is_for_terraform() => self.lock(asked).await,
+            _ if self.is_for_terraform() => self.unlock(asked).await,
+            kind => self.operation(kind, asked).await,
+        }
+    }
+
+    /// The body of a request. Fields come in the body of a POST, and in the query of other methods,
+    /// and nowhere else. Locks for Terraform have both.
+    async fn body(&self, request: Request, visitor: &Visitor) -> Result<Bytes, Problem> {
+        if self.verb != "POST" && !self.is_for_terraform() {
+            return match self.received(request, visitor).await? {
+                body if body.is_empty() => Ok(body),
+                _ => Err(invalid("this method has no body: give the fields in the query")),
+            };
+        }
+        let has_query = request.uri().query().is_some_and(|query| !query.is_empty());
+        if has_query && !self.is_for_terraform() {
+            return Err(invalid("a POST has no query: give the fields in the body"));
+        }
+        let content_type = request.headers().get(CONTENT_TYPE).and_then(|of| of.to_str().ok());
+        let essence = content_type.and_then(|of| of.split(';').next()).unwrap_or_default();
+        let is_json = essence.trim().eq_ignore_ascii_case("application/json");
+        // A browser sends these methods to no other origin without permission.
+        if !is_json && !self.is_for_terraform() {
+            return Err(Refused::NotJson.into());
+        }
+        self.received(request, visitor).await
+    }
+
+    /// The bytes of a body. One that is still on its way takes a place until it has come.
+    async fn received(&self, mut request: Request, visitor: &Visitor) -> Result<Bytes, Problem> {
+        if request.body().size_hint().lower() > HTTP_BODY_BYTES_MAX as u64 {
+            return Err(Refused::BodyTooLarge.into());
+        }
+        DefaultBodyLimit::max(HTTP_BODY_BYTES_MAX).apply(&mut request);
+        let mut coming = pin!(Bytes::from_request(request, &()));
+        let come = match poll_fn(|context| Poll::Ready(coming.as_mut().poll(context))).await {
+            Poll::Ready(come) => Ok(come),
+            Poll::Pending => {
+                let _place = self.single.router.admission.body(visitor)?;
+                tokio::time::timeout(HTTP_BODY_TIMEOUT, coming).await
+            }
+        };
+        match come {
+            Ok(Ok(body)) => Ok(body),
+            Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                Err(Refused::BodyTooLarge.into())
+            }
+            Ok(Err(_)) => Err(invalid("the body of the request broke off: send it again")),
+            Err(_) => Err(Refused::SlowBody.into()),
+        }
     }
 
     /// Serves what all clients may ask for.
@@ -172,14 +251,14 @@ impl Door {
             }
             OperationKind::Check => {
                 let request = asked.query::<requests::Check>()?;
-                match self.ask(asked, Op::Check((&request).into())).await? {
+                match self.ask(asked, Op::Check(request.request()?)).await? {
                     Answer::Check(checked) => document(json::Check::new(&request.name, &checked)),
                     _ => Err(mismatched_answer().into()),
                 }
             }
             OperationKind::History => {
                 let request = asked.query::<requests::History>()?;
-                match self.ask(asked, Op::History((&request).into())).await? {
+                match self.ask(asked, Op::History(request.request()?)).await? {
                     Answer::History(history) => {
                         document(json::History::new(&request.name, &history.tenures))
                     }
@@ -187,25 +266,20 @@ impl Door {
                 }
             }
             OperationKind::List => {
-                let request = asked.query::<requests::List>()?;
-                match self.ask(asked, Op::List(request.into())).await? {
-                    Answer::List(listed) => document(json::Listing::from(&listed)),
+                let request = asked.query::<requests::List>()?.into_request()?;
+                match self.ask(asked, Op::List(request)).await? {
+                    Answer::List(listed) => document(json::Locks::from(&listed)),
                     _ => Err(mismatched_answer().into()),
                 }
             }
             OperationKind::OpenSession => {
                 let request = asked.json::<requests::OpenSession>()?.into_request()?;
-                let opened = self.single.open_session(&asked.visitor, request)?;
+                let opened = self.single.open_session(&asked.visitor, request, COUNTED)?;
                 document(json::SessionOpened::from(&opened))
             }
             OperationKind::Heartbeat => {
-                let requests::Heartbeat { shards } = asked.json()?;
-                if shards.is_empty() {
-                    return Err(invalid("shards is empty: name those of the session's grants"));
-                }
-                let session = asked.session.clone();
-                let lease = |shard| SessionLease { shard, ..Default::default() };
-                let leases = shards.into_iter().map(lease).collect();
+                let leases = asked.json::<requests::Heartbeat>()?.leases()?;
+                let session = asked.of_path.clone();
                 let op = Op::Heartbeat(HeartbeatRequest { session_id: session.clone(), leases });
                 match self.ask(asked, op).await? {
                     Answer::Heartbeat(beat) => renewed(&session, &beat),
@@ -214,7 +288,7 @@ impl Door {
             }
             OperationKind::CloseSession => {
                 let shards = asked.query::<requests::CloseSession>()?.shards()?;
-                let session_id = asked.session.clone();
+                let session_id = asked.of_path.clone();
                 let request = CloseSessionRequest { session_id: session_id.clone(), shards };
                 match self.ask(asked, Op::CloseSession(request)).await? {
                     Answer::CloseSession(closed) => {
@@ -224,7 +298,8 @@ impl Door {
                 }
             }
             OperationKind::ClusterStatus => {
-                let status = self.single.cluster_status(&asked.visitor).await?;
+                asked.query::<requests::Nothing>()?;
+                let status = self.single.cluster_status(&asked.visitor, COUNTED).await?;
                 document(json::ClusterStatus::from(&status))
             }
             // No route has these.
@@ -237,7 +312,7 @@ impl Door {
     /// # Errors
     /// Its error.
     async fn ask(&self, asked: Asked, op: Op) -> Result<Answer, Problem> {
-        match self.single.operation(asked.visitor, Operation::of(op)).await? {
+        match self.single.operation(asked.visitor, Operation::of(op), COUNTED).await? {
             Answer::Error(error) => Err(error.into()),
             answer => Ok(answer),
         }
@@ -303,38 +378,6 @@ fn authority(request: &Request) -> Option<Authority> {
     let header = request.headers().get(HOST).and_then(|host| host.to_str().ok());
     let header = header.and_then(|host| host.parse().ok());
     header.or_else(|| request.uri().authority().cloned())
-}
-
-/// The body of a request. Fields come in the body of a POST, and in the query of other methods, and
-/// nowhere else.
-async fn body(request: Request) -> Result<Bytes, Problem> {
-    if request.method() != axum::http::Method::POST {
-        return match received(request).await? {
-            body if body.is_empty() => Ok(body),
-            _ => Err(invalid("this method has no body: give the fields in the query")),
-        };
-    }
-    if request.uri().query().is_some_and(|query| !query.is_empty()) {
-        return Err(invalid("a POST has no query: give the fields in the body"));
-    }
-    let content_type = request.headers().get(CONTENT_TYPE).and_then(|of| of.to_str().ok());
-    let essence = content_type.and_then(|of| of.split(';').next()).unwrap_or_default();
-    if !essence.trim().eq_ignore_ascii_case("application/json") {
-        return Err(Refused::NotJson.into());
-    }
-    received(request).await
-}
-
-async fn received(mut request: Request) -> Result<Bytes, Problem> {
-    DefaultBodyLimit::max(HTTP_BODY_BYTES_MAX).apply(&mut request);
-    match tokio::time::timeout(HTTP_BODY_TIMEOUT, Bytes::from_request(request, &())).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            Err(Refused::BodyTooLarge.into())
-        }
-        Ok(Err(_)) => Err(invalid("the body of the request broke off: send it again")),
-        Err(_) => Err(Refused::SlowBody.into()),
-    }
 }
 
 /// The answer to a heartbeat. One that lost a shard, or kept none, is a problem, so that a loop that

@@ -3,7 +3,7 @@
 
 use super::problem::{PROBLEM, Problem};
 use super::requests;
-use crate::permissions::{Method, ROUTES};
+use crate::permissions::{Method, ROUTES, TERRAFORM};
 use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -13,6 +13,9 @@ use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
 use wire::OperationKind;
 use wire::json as answers;
+
+/// An idempotency key, which may stand in quotes.
+const KEY: &str = "^\"?([0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})\"?$";
 
 /// The document as an answer.
 pub(super) fn served() -> Response {
@@ -28,13 +31,18 @@ pub(super) fn document() -> Value {
         .into_generator();
     let mut paths = Map::new();
     for (verb, path, of) in ROUTES {
-        let mut described = described(&mut schemas, path, *of);
+        let mut described = match *path {
+            TERRAFORM => for_terraform(&mut schemas, verb),
+            path => described(&mut schemas, path, *of),
+        };
         if path.contains("{id}") {
             let id = json!({ "name": "id", "in": "path", "required": true,
-                "description": "The id of the session.", "schema": { "type": "string" } });
+                "description": "The id of the session.",
+                "schema": { "type": "string", "minLength": 1, "maxLength": 64 } });
             listed(&mut described["parameters"]).push(id);
         }
-        paths.entry(*path).or_insert_with(|| json!({}))[verb.to_lowercase()] = described;
+        let (path, key) = in_document(verb, path);
+        paths.entry(path).or_insert_with(|| json!({}))[key] = described;
     }
     let problem = schemas.subschema_for::<Problem>();
     json!({
@@ -58,6 +66,34 @@ pub(super) fn document() -> Value {
     })
 }
 
+/// The path of a route in the document, and its key there. OpenAPI 3.1 knows no other methods than
+/// those of RFC 9110, and takes what begins with `x-` for more.
+fn in_document(verb: &str, path: &str) -> (String, String) {
+    let key = verb.to_lowercase();
+    let key = if path == TERRAFORM { format!("x-{key}") } else { key };
+    (path.replace("{*", "{"), key)
+}
+
+/// One route of locks for Terraform.
+fn for_terraform(schemas: &mut SchemaGenerator, verb: &str) -> Value {
+    let mut route = match verb {
+        "LOCK" => {
+            let summary = "Takes a lock for Terraform. The body is the document that Terraform \
+                sends. Status 423 answers the document of the holder.";
+            queried::<requests::Terraform, answers::Grant>(schemas, "terraform_lock", summary)
+        }
+        _ => {
+            let summary = "Releases the lock with the ID of the body, which is as that of LOCK.";
+            queried::<requests::Terraform, answers::Released>(schemas, "terraform_unlock", summary)
+        }
+    };
+    let name = json!({ "name": "name", "in": "path", "required": true,
+        "description": "The name of the lock: the rest of the path, which may hold `/`.",
+        "schema": { "type": "string" } });
+    listed(&mut route["parameters"]).push(name);
+    route
+}
+
 /// One route, without the parameters of its path.
 fn described(schemas: &mut SchemaGenerator, path: &str, of: Method) -> Value {
     use requests::*;
@@ -69,7 +105,7 @@ fn described(schemas: &mut SchemaGenerator, path: &str, of: Method) -> Value {
             let key = json!({ "name": IDEMPOTENCY_KEY, "in": "header",
                 "description": "A random UUID, or 32 random digits of hex, for this acquire. A retry \
                     with the same key leads to no second grant.",
-                "schema": { "type": "string", "minLength": 32 } });
+                "schema": { "type": "string", "pattern": KEY } });
             listed(&mut route["parameters"]).push(key);
             route
         }
@@ -89,7 +125,7 @@ fn described(schemas: &mut SchemaGenerator, path: &str, of: Method) -> Value {
             queried::<History, answers::History>(schemas, name, "Shows who held a lock.")
         }
         OperationKind::List => {
-            queried::<List, answers::Listing>(schemas, name, "Shows which locks are held.")
+            queried::<List, answers::Locks>(schemas, name, "Shows which locks are held.")
         }
         OperationKind::OpenSession => {
             posted::<OpenSession, answers::SessionOpened>(schemas, name, "Makes a session.")

@@ -86,12 +86,16 @@ pub(crate) enum Refused {
     HeadTooLarge,
     /// A method of gRPC, not called by gRPC over HTTP/2.
     GrpcOnly,
+    /// A state of Terraform.
+    NoState,
+    /// The document of a lock of Terraform is too large to be kept.
+    LockInfoTooLarge,
 }
 
 impl Refused {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Refused; 9] = [
+    pub(crate) const ALL: [Refused; 11] = [
         Refused::NoRoute,
         Refused::OtherMethod,
         Refused::SlowBody,
@@ -101,6 +105,8 @@ impl Refused {
         Refused::OtherHost,
         Refused::HeadTooLarge,
         Refused::GrpcOnly,
+        Refused::NoState,
+        Refused::LockInfoTooLarge,
     ];
 
     /// Status, code and words.
@@ -124,7 +130,7 @@ impl Refused {
             Refused::BodyTooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "BODY_TOO_LARGE",
-                "the body of the request is larger than 64 KiB: make it smaller",
+                "the body of the request is larger than 1 MiB: make it smaller",
             ),
             Refused::NotJson => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -154,6 +160,19 @@ impl Refused {
                 "GRPC_ONLY",
                 "this path is one of gRPC, over HTTP/2 and with content-type: application/grpc: \
                  GET /openapi.json lists the others",
+            ),
+            Refused::NoState => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "NO_STATE",
+                "this path has the methods LOCK and UNLOCK, and a gateway keeps no state of \
+                 Terraform: give it as lock_address and unlock_address, and a store of states as \
+                 address",
+            ),
+            Refused::LockInfoTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "LOCK_INFO_TOO_LARGE",
+                "the document of the lock is larger than 1,024 bytes, and a part of it would be \
+                 of no use: shorten the path of the state or the name of the user",
             ),
         }
     }

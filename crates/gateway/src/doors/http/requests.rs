@@ -6,10 +6,11 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use wire::v1::{
     AcquireRequest, BreakLockRequest, CheckRequest, Consistency, Error, HistoryRequest,
-    ListRequest, Mode, OpenSessionRequest, ReleaseRequest, RenewRequest,
+    ListRequest, Mode, OpenSessionRequest, ReleaseRequest, RenewRequest, SessionLease,
 };
 
 /// The header with the id of an acquire, which its retries repeat.
@@ -20,18 +21,22 @@ pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 #[serde(deny_unknown_fields)]
 pub(super) struct Acquire {
     /// The name of the lock: 1 to 512 bytes.
+    #[schemars(length(min = 1, max = 512))]
     pub(super) name: String,
     /// The owner that others see.
     #[serde(default)]
+    #[schemars(length(max = 256))]
     owner: String,
     /// The lock ends after this time without a renewal: `"100ms"` to `"24h"`. Default: 30 s.
     ttl: Option<String>,
     /// `ttl` in milliseconds.
+    #[schemars(range(min = 100, max = 86_400_000))]
     ttl_ms: Option<u32>,
     /// Waits in the queue for this time if another holds the lock: at most `"24h"`. Default: does
     /// not wait.
     wait: Option<String>,
     /// `wait` in milliseconds.
+    #[schemars(range(max = 86_400_000))]
     wait_ms: Option<u32>,
     /// How many may hold the lock at the same time. Default: `exclusive`.
     mode: Option<LockMode>,
@@ -41,9 +46,11 @@ pub(super) struct Acquire {
     permit_limit: Option<u32>,
     /// The session whose heartbeats keep the lock. Without one, the lock has a lease of its own.
     #[serde(default)]
+    #[schemars(length(max = 64))]
     session: String,
     /// A note that a check shows: at most 1,024 bytes.
     #[serde(default)]
+    #[schemars(length(max = 1_024))]
     metadata: String,
 }
 
@@ -64,8 +71,10 @@ enum LockMode {
 #[serde(deny_unknown_fields)]
 pub(super) struct Renew {
     /// The name of the lock.
+    #[schemars(length(min = 1, max = 512))]
     pub(super) name: String,
     /// The token that the acquire answered.
+    #[schemars(range(min = 1, max = 9_007_199_254_740_991u64))]
     pub(super) fencing_token: u64,
 }
 
@@ -74,8 +83,10 @@ pub(super) struct Renew {
 #[serde(deny_unknown_fields)]
 pub(super) struct Release {
     /// The name of the lock.
+    #[schemars(length(min = 1, max = 512))]
     pub(super) name: String,
     /// The token that the acquire answered.
+    #[schemars(range(min = 1, max = 9_007_199_254_740_991u64))]
     pub(super) fencing_token: u64,
 }
 
@@ -84,13 +95,17 @@ pub(super) struct Release {
 #[serde(deny_unknown_fields)]
 pub(super) struct Break {
     /// The name of the lock.
+    #[schemars(length(min = 1, max = 512))]
     name: String,
     /// The token of the hold to end, so that a retry ends no later one.
+    #[schemars(range(min = 1, max = 9_007_199_254_740_991u64))]
     fencing_token: u64,
     /// Why. It is kept in the history of the lock.
+    #[schemars(length(min = 1, max = 1_024))]
     reason: String,
     /// Who breaks it. It is kept in the history of the lock.
     #[serde(default)]
+    #[schemars(length(max = 1_024))]
     broken_by: String,
 }
 
@@ -99,13 +114,19 @@ pub(super) struct Break {
 #[serde(deny_unknown_fields)]
 pub(super) struct Check {
     /// The name of the lock.
+    #[schemars(length(min = 1, max = 512))]
     pub(super) name: String,
     /// `linearizable`, which is the default, or `stale`: any replica answers.
     consistency: Option<Freshness>,
     /// How many holders to answer: at most 1,000, which is the default.
+    #[schemars(range(min = 1, max = 1_000))]
     limit: Option<u32>,
     /// Only holders with higher tokens: the last one of the page before.
+    #[schemars(range(max = 9_007_199_254_740_991u64))]
     after_token: Option<u64>,
+    /// How many acquires of the queue to answer, from its head: at most 1,000. Default: none.
+    #[schemars(range(max = 1_000))]
+    waiters: Option<u32>,
 }
 
 /// How fresh the answer of a check is.
@@ -123,8 +144,10 @@ enum Freshness {
 #[serde(deny_unknown_fields)]
 pub(super) struct History {
     /// The name of the lock.
+    #[schemars(length(min = 1, max = 512))]
     pub(super) name: String,
     /// How many tenures to answer, the newest first: at most 1,000. Default: 20.
+    #[schemars(range(min = 1, max = 1_000))]
     limit: Option<u32>,
 }
 
@@ -134,12 +157,23 @@ pub(super) struct History {
 pub(super) struct List {
     /// The beginning of the names. Default: all names.
     #[serde(default)]
+    #[schemars(length(max = 512))]
     prefix: String,
-    /// How many grants to answer: at most 1,000. Default: 100.
+    /// How many locks a page has at most: 1 to 1,000. Default: 100.
+    #[schemars(range(min = 1, max = 1_000))]
     limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the page before. The other fields stay the same from page to page.
     #[serde(default)]
     cursor: String,
+    /// Only locks of this owner. Default: of any.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    owner: String,
+    /// Only locks that have been held for at least this time: `"30s"`, `"2h"`.
+    older_than: Option<String>,
+    /// `true`: only names for which others wait, with the first ten waiters of each.
+    #[serde(default)]
+    waiting: bool,
 }
 
 /// Makes a session.
@@ -148,13 +182,16 @@ pub(super) struct List {
 pub(super) struct OpenSession {
     /// The owner that others see.
     #[serde(default)]
+    #[schemars(length(max = 256))]
     owner: String,
     /// The session ends after this time without a heartbeat: `"100ms"` to `"24h"`. Default: 30 s.
     ttl: Option<String>,
     /// `ttl` in milliseconds.
+    #[schemars(range(min = 100, max = 86_400_000))]
     ttl_ms: Option<u32>,
     /// A note: at most 1,024 bytes.
     #[serde(default)]
+    #[schemars(length(max = 1_024))]
     metadata: String,
 }
 
@@ -163,14 +200,63 @@ pub(super) struct OpenSession {
 #[serde(deny_unknown_fields)]
 pub(super) struct Heartbeat {
     /// The shards on which the session holds locks, as its grants say.
-    pub(super) shards: Vec<u32>,
+    #[serde(default)]
+    shards: Vec<u32>,
+    /// The same with more: the lives of the session, and the breaks that are known. A shard stands
+    /// here or in `shards`.
+    #[serde(default)]
+    leases: Vec<Lease>,
 }
+
+/// A session on one shard.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Lease {
+    /// The number of the shard.
+    shard: u32,
+    /// `session_life` of its grants there. With another life the shard is lost. Default: any life.
+    #[serde(default)]
+    life: u64,
+    /// `broken_count` of the answer before, so that only the tokens after it are answered.
+    #[serde(default)]
+    broken_seen: u64,
+}
+
+/// The query of a lock for Terraform.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Terraform {
+    /// The lock ends after this time: `100ms` to `24h`. Default: 24 h. Nothing renews it.
+    ttl: Option<String>,
+    /// Of UNLOCK: the ID of the lock, if the body does not say it.
+    #[serde(rename = "ID")]
+    pub(super) id: Option<String>,
+}
+
+impl Terraform {
+    /// The TTL in milliseconds. `None` if it is not given.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT if it is no duration.
+    pub(super) fn ttl_ms(&self) -> Result<Option<u32>, Box<Error>> {
+        match self.ttl.as_deref() {
+            None => Ok(None),
+            Some(ttl) => ttl_ms(Some(ttl), None).map(Some),
+        }
+    }
+}
+
+/// The query of a route that has no fields.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
 
 /// Ends a session.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CloseSession {
     /// The shards on which the session holds locks, with commas between them: `0,3`.
+    #[schemars(regex(pattern = r"^\+?[0-9]+(,\+?[0-9]+)*$"))]
     shards: String,
 }
 
@@ -221,32 +307,74 @@ impl From<Break> for BreakLockRequest {
     }
 }
 
-impl From<&Check> for CheckRequest {
-    fn from(check: &Check) -> CheckRequest {
-        let consistency = match check.consistency {
+impl Check {
+    /// The request of the protocol.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT if it asks for no holders.
+    pub(super) fn request(&self) -> Result<CheckRequest, Box<Error>> {
+        let consistency = match self.consistency {
             None => Consistency::Unspecified,
             Some(Freshness::Linearizable) => Consistency::Linearizable,
             Some(Freshness::Stale) => Consistency::Stale,
         };
-        CheckRequest {
-            name: check.name.clone(),
+        Ok(CheckRequest {
+            name: self.name.clone(),
             consistency: consistency.into(),
-            after_token: check.after_token.unwrap_or(0),
-            limit: check.limit.unwrap_or(0),
-            ..CheckRequest::default()
+            after_token: self.after_token.unwrap_or(0),
+            limit: rows(self.limit)?,
+            waiters_limit: self.waiters.unwrap_or(0),
+        })
+    }
+}
+
+impl History {
+    /// The request of the protocol.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT if it asks for no tenures.
+    pub(super) fn request(&self) -> Result<HistoryRequest, Box<Error>> {
+        Ok(HistoryRequest { name: self.name.clone(), limit: rows(self.limit)? })
+    }
+}
+
+impl List {
+    /// The request of the protocol.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT if the time is none, or it asks for no locks.
+    pub(super) fn into_request(self) -> Result<ListRequest, Box<Error>> {
+        let List { prefix, limit, cursor, owner, older_than, waiting } = self;
+        let older_than_ms = milliseconds_of("older_than", older_than.as_deref())?;
+        let limit = rows(limit)?;
+        Ok(ListRequest { prefix, limit, cursor, owner, older_than_ms, waiting })
+    }
+}
+
+impl Heartbeat {
+    /// The parts of the session, by shard.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT if there is no shard, or one twice.
+    pub(super) fn leases(&self) -> Result<Vec<SessionLease>, Box<Error>> {
+        let plain = self.shards.iter().map(|shard| (*shard, SessionLease::default()));
+        let told = self.leases.iter().map(|lease| {
+            let Lease { shard, life, broken_seen } = *lease;
+            (shard, SessionLease { life, broken_seen, ..SessionLease::default() })
+        });
+        let mut leases = BTreeMap::new();
+        for (shard, lease) in plain.chain(told) {
+            if leases.insert(shard, SessionLease { shard, ..lease }).is_some() {
+                let message = format!("shard {shard} is named twice: name it once");
+                return Err(Box::new(Error::invalid(message)));
+            }
         }
-    }
-}
-
-impl From<&History> for HistoryRequest {
-    fn from(history: &History) -> HistoryRequest {
-        HistoryRequest { name: history.name.clone(), limit: history.limit.unwrap_or(0) }
-    }
-}
-
-impl From<List> for ListRequest {
-    fn from(List { prefix, limit, cursor }: List) -> ListRequest {
-        ListRequest { prefix, limit: limit.unwrap_or(0), cursor, ..ListRequest::default() }
+        if leases.is_empty() {
+            let message = "no shard is named: give those of the session's grants, as shards or as \
+                leases";
+            return Err(Box::new(Error::invalid(message)));
+        }
+        Ok(leases.into_values().collect())
     }
 }
 
@@ -275,6 +403,17 @@ impl CloseSession {
     }
 }
 
+/// The rows of an answer. 0 stands for the default, which no request asks for by a 0.
+fn rows(limit: Option<u32>) -> Result<u32, Box<Error>> {
+    match limit {
+        Some(0) => {
+            let message = "limit is 0: give 1 to 1,000, or leave it out for the default";
+            Err(Box::new(Error::invalid(message)))
+        }
+        limit => Ok(limit.unwrap_or(0)),
+    }
+}
+
 /// The time of `ttl`, in milliseconds. 0 stands for the default, which no request asks for by a 0.
 fn ttl_ms(text: Option<&str>, ms: Option<u32>) -> Result<u32, Box<Error>> {
     match milliseconds("ttl", text, ms)? {
@@ -296,15 +435,30 @@ fn milliseconds(field: &str, text: Option<&str>, ms: Option<u32>) -> Result<u32,
         (None, ms) => return Ok(ms.unwrap_or(0)),
         (Some(text), None) => text,
     };
-    let whole = |time: &Duration| time.subsec_nanos().is_multiple_of(1_000_000);
-    let time = humantime::parse_duration(text).ok().filter(whole);
-    time.and_then(|time| u32::try_from(time.as_millis()).ok()).ok_or_else(|| {
+    duration_ms(text).and_then(|ms| u32::try_from(ms).ok()).ok_or_else(|| {
         let message = format!(
             "{field} is no duration: write it as \"30s\", \"1m30s\" or \"500ms\", or give \
              {field}_ms"
         );
         Box::new(Error::invalid(message))
     })
+}
+
+/// The time of a parameter of a query, in milliseconds. 0 if it is not given.
+fn milliseconds_of(field: &str, text: Option<&str>) -> Result<u64, Box<Error>> {
+    let Some(text) = text else { return Ok(0) };
+    duration_ms(text).ok_or_else(|| {
+        let message =
+            format!("{field} is no duration: write it as 30s, 1m30s or 500ms, such as {field}=30s");
+        Box::new(Error::invalid(message))
+    })
+}
+
+/// The milliseconds of a duration such as `30s`. `None` if it is none, or has a part of one.
+fn duration_ms(text: &str) -> Option<u64> {
+    let whole = |time: &Duration| time.subsec_nanos().is_multiple_of(1_000_000);
+    let time = humantime::parse_duration(text).ok().filter(whole)?;
+    u64::try_from(time.as_millis()).ok()
 }
 
 /// The request id of an idempotency key: the 16 bytes of a UUID, or of 32 digits of hex. The key may

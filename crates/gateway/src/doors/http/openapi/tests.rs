@@ -21,19 +21,19 @@ Every route of a gateway's port for clients, which speaks HTTP/1.1 and HTTP/2 be
 ## Routes
 ";
 
-/// All routes of the document, as method and path.
+/// All routes of the document, as path and key.
 fn routes(document: &Value) -> BTreeSet<(String, String)> {
     let paths = document["paths"].as_object().unwrap().iter();
     let of = |(path, verbs): (&String, &Value)| {
         let verbs = verbs.as_object().unwrap().keys();
-        verbs.map(|verb| (verb.to_uppercase(), path.clone())).collect::<Vec<_>>()
+        verbs.map(|verb| (path.clone(), verb.clone())).collect::<Vec<_>>()
     };
     paths.flat_map(of).collect()
 }
 
 #[test]
 fn the_document_has_all_routes_and_no_others() {
-    let rows = ROUTES.iter().map(|(verb, path, _)| ((*verb).to_owned(), (*path).to_owned()));
+    let rows = ROUTES.iter().map(|(verb, path, _)| in_document(verb, path));
     assert_eq!(routes(&document()), rows.collect());
 }
 
@@ -86,7 +86,9 @@ fn the_document_has_every_field_of_the_answers() {
         ("Check", of(&answers::Check::new("a", &Default::default()))),
         ("History", of(&answers::History::new("a", &[]))),
         ("Tenure", of(&tenure)),
-        ("Listing", of(&answers::Listing::from(&v1::ListResponse::default()))),
+        ("Locks", of(&answers::Locks::from(&v1::ListResponse::default()))),
+        ("Waiter", of(&answers::Waiter::from(&v1::Waiter::default()))),
+        ("SessionLease", of(&answers::SessionLease::from(&Default::default()))),
         ("SessionOpened", of(&answers::SessionOpened::from(&Default::default()))),
         ("SessionRenewed", of(&answers::SessionRenewed::new("s", &Default::default()))),
         ("SessionClosed", of(&answers::SessionClosed { released: 0, session_id: "s".into() })),
@@ -148,7 +150,8 @@ fn page() -> String {
     };
     let mut page = PAGE.to_owned();
     for (verb, path, _) in ROUTES {
-        let route = &document["paths"][path][verb.to_lowercase()];
+        let (path, key) = in_document(verb, path);
+        let route = &document["paths"][&path][key];
         writeln!(page, "\n### {verb} {path}\n\n{}", route["summary"].as_str().unwrap()).unwrap();
         let parameters = route["parameters"].as_array().unwrap();
         if !parameters.is_empty() {
@@ -162,7 +165,16 @@ fn page() -> String {
         }
         if let Some(body) = route.get("requestBody") {
             page.push_str("\nFields of the body:\n\n");
-            fields(&mut page, &document["components"]["schemas"][schema_of(body)], " (optional)");
+            let schemas = &document["components"]["schemas"];
+            let body = &schemas[schema_of(body)];
+            fields(&mut page, body, " (optional)");
+            for (name, field) in body["properties"].as_object().into_iter().flatten() {
+                if let Some(of) = field["items"]["$ref"].as_str() {
+                    let of = &schemas[of.rsplit('/').next().unwrap_or_default()];
+                    writeln!(page, "\nFields of each of `{name}`:\n").unwrap();
+                    fields(&mut page, of, " (optional)");
+                }
+            }
         }
         let answer = schema_of(&route["responses"]["200"]);
         if !answer.is_empty() {
@@ -171,7 +183,7 @@ fn page() -> String {
         }
     }
     page.push_str("\n## Answers\n");
-    let requests = ["Acquire", "Renew", "Release", "Break", "OpenSession", "Heartbeat"];
+    let requests = ["Acquire", "Renew", "Release", "Break", "OpenSession", "Heartbeat", "Lease"];
     for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
         if schema.get("properties").is_some() && !requests.contains(&name.as_str()) {
             writeln!(page, "\n### {name}\n\n{}\n", line(schema)).unwrap();

@@ -1,0 +1,41 @@
+//! Finds the commit that the program is built from, for `--version`.
+//!
+//! * `PALISADE_COMMIT` in the environment comes first, for builds without the repository.
+//! * Without it and without a repository, as in a release's archive, the commit is `unknown`. An
+//!   archive that lies within another repository is not taken for a part of it.
+//! * The program is built again when the commit changes, and not otherwise.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=PALISADE_COMMIT");
+    let given = std::env::var("PALISADE_COMMIT").ok().filter(|commit| !commit.is_empty());
+    let commit = given.or_else(commit).unwrap_or_else(|| "unknown".to_owned());
+    println!("cargo::rustc-env=PALISADE_COMMIT={commit}");
+}
+
+/// The commit of this crate's repository. `None` if it has none.
+fn commit() -> Option<String> {
+    let root = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR")?).join("../..");
+    let root = root.canonicalize().ok()?;
+    let top = PathBuf::from(git(&root, &["rev-parse", "--show-toplevel"])?);
+    if top.canonicalize().ok()? != root {
+        return None;
+    }
+    // A file that is not there would count as changed with each build.
+    let watched = ["logs/HEAD", "HEAD"].map(|file| git(&root, &["rev-parse", "--git-path", file]));
+    let watched = watched.into_iter().flatten().map(|file| root.join(file));
+    if let Some(file) = watched.into_iter().find(|file| file.is_file()) {
+        println!("cargo::rerun-if-changed={}", file.display());
+    }
+    git(&root, &["rev-parse", "--short=12", "HEAD"])
+}
+
+/// What git prints. `None` if it fails, or is not there.
+fn git(root: &Path, arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").arg("-C").arg(root).args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && !text.is_empty()).then_some(text)
+}

@@ -1,0 +1,129 @@
+//! The progress of a wait: its place in the queue, and who holds the lock.
+//!
+//! * It is one line on standard error, written anew at most once a second, and only for a terminal.
+//! * A caller that may not read the name waits without it. Any other failure leaves the line out
+//!   for a second.
+
+use crate::duration::show_ms;
+use crate::output::wall_ms;
+use crate::shown::shown;
+use client::{Checked, Client, Consistency, ErrorCode};
+use std::io::IsTerminal;
+use std::time::Duration;
+use wire::limits::ROWS_MAX;
+
+/// Time between two lines, and before the first one.
+const EVERY: Duration = Duration::from_secs(1);
+/// Starts the line of a terminal anew.
+const ANEW: &str = "\r\x1b[K";
+
+/// Shows the progress of an acquire until `wait` has ended. `say` writes to standard error.
+pub async fn shown_while<T>(
+    client: &Client,
+    name: &str,
+    owner: &str,
+    say: impl Fn(String),
+    wait: impl Future<Output = T>,
+) -> T {
+    if !std::io::stderr().is_terminal() {
+        return wait.await;
+    }
+    let told = std::cell::Cell::new(false);
+    let show = async {
+        loop {
+            tokio::time::sleep(EVERY).await;
+            match client.check_queue(name, Consistency::Stale, ROWS_MAX).await {
+                Ok(checked) => {
+                    told.set(true);
+                    say(format!("{ANEW}{}", line(&checked, owner, wall_ms())));
+                }
+                Err(error) if error.code == ErrorCode::PermissionDenied => break,
+                Err(_) => {}
+            }
+        }
+        std::future::pending().await
+    };
+    let ended = tokio::select! {
+        ended = wait => ended,
+        () = show => unreachable!("it never ends"),
+    };
+    if told.get() {
+        say(ANEW.to_owned());
+    }
+    ended
+}
+
+/// The line about a queue: `3rd of 5; held by ann for 12.0s`.
+fn line(checked: &Checked, owner: &str, now_ms: u64) -> String {
+    // A waiter is known by its owner alone, because nobody is shown its request id.
+    let mut ours = checked.queue.iter().filter(|waiter| waiter.owner_id == owner);
+    let place = match (ours.next(), ours.next()) {
+        (Some(only), None) => format!("{} of {}", ordinal(only.place), checked.waiters),
+        _ => format!("{} waiting", checked.waiters),
+    };
+    let held = match checked.holders.first() {
+        None => "not held".to_owned(),
+        Some(holder) => {
+            let by = match (&*holder.owner_id, &*holder.principal) {
+                ("", "") => format!("token {}", holder.fencing_token),
+                ("", principal) => shown(principal),
+                (owner, _) => shown(owner),
+            };
+            let others = match checked.holder_count.saturating_sub(1) {
+                0 => String::new(),
+                1 => " and 1 other".to_owned(),
+                others => format!(" and {others} others"),
+            };
+            let held_ms = now_ms.saturating_sub(holder.acquired_at_ms);
+            format!("held by {by}{others} for {}", show_ms(held_ms))
+        }
+    };
+    format!("{place}; {held}")
+}
+
+/// `1st`, `2nd`, `3rd`, `4th`, …, `11th`, …
+fn ordinal(number: u32) -> String {
+    let suffix = match (number % 10, number % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        _ => "th",
+    };
+    format!("{number}{suffix}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use client::Grant;
+    use wire::v1::Waiter;
+
+    #[test]
+    fn numbers_of_places() {
+        let numbers = [1, 2, 3, 4, 11, 12, 13, 21, 101, 111];
+        let told = ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "101st", "111th"];
+        assert_eq!(numbers.map(ordinal), told);
+    }
+
+    #[test]
+    fn a_line_tells_the_place_and_the_holder() {
+        let waiter =
+            |owner: &str, place| Waiter { owner_id: owner.into(), place, ..Waiter::default() };
+        let holder = Grant { owner_id: "ann\x1b[2J".into(), ..Grant::default() };
+        let mut checked = Checked {
+            holders: vec![holder],
+            holder_count: 1,
+            waiters: 5,
+            queue: vec![waiter("bob", 1), waiter("me", 2), waiter("bob", 3)],
+            ..Checked::default()
+        };
+        let held = "held by ann\\u{1b}[2J for 12.0s";
+        assert_eq!(line(&checked, "me", 12_000), format!("2nd of 5; {held}"));
+        assert_eq!(line(&checked, "bob", 12_000), format!("5 waiting; {held}"), "which of them");
+        (checked.holders[0].owner_id, checked.holder_count) = (String::new(), 3);
+        assert_eq!(line(&checked, "me", 0), "2nd of 5; held by token 0 and 2 others for 0ms");
+        checked.holders.clear();
+        assert_eq!(line(&checked, "me", 0), "2nd of 5; not held");
+    }
+}
