@@ -52,5 +52,7 @@ pub use limits::{
     InvalidInput, validate_mode, validate_name, validate_owner, validate_principal,
     validate_session, validate_token, validate_ttl,
 };
-pub use table::{HoldersPage, ListPage, LockTable, Paused};
+pub use table::{
+    HoldersPage, ListPage, LockTable, Paused, PictureOf, PicturePage, PicturePlace,
+};
 pub use types::*;

@@ -160,6 +160,33 @@ pub struct Grant {
     pub lease: LeaseId,
 }
 
+/// One acquire in a queue, as shown to observers.
+///
+/// - It has no request id. Whoever knows a request id can use it for an acquire of its own, and so
+///   block the waiter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiter {
+    /// Name of the resource that it waits for.
+    pub name: String,
+    /// The owner, as named in its acquire.
+    pub owner: String,
+    /// The identity that it belongs to. Empty if it queued while identities were off.
+    pub principal: String,
+    /// Its number, which is unique on this shard. Later waiters have higher numbers.
+    pub number: u64,
+    /// Place in its queue, from 1. 0 if it is not told.
+    pub place: u32,
+    /// Mode in which it wants to hold the lock.
+    pub mode: Mode,
+    /// The session that its grant is to hang on. Empty for a private lease.
+    pub session: String,
+    /// Metadata of its acquire.
+    pub metadata: String,
+    /// When it queued, in Unix milliseconds: the present wall clock less its wait by shard time. For
+    /// display.
+    pub queued_wall_ms: u64,
+}
+
 /// How a grant ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EndKind {

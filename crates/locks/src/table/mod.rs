@@ -8,7 +8,7 @@
 //! - `rows`, `slab`, `chain`, `index`, `tokens`, `recent`, `shares`, `texts` and `principals` store
 //!   them.
 //! - `durable`, `header` and `records` turn rows into bytes, `hashing` and `sums` hash these.
-//! - `pages` and `order` serve reads of many rows.
+//! - `pages`, `picture` and `order` serve reads of many rows.
 //!
 //! The table knows nothing of the log that its commands come from.
 
@@ -24,6 +24,7 @@ mod index;
 mod lease;
 mod order;
 mod pages;
+mod picture;
 mod principals;
 mod queue;
 mod recent;
@@ -45,6 +46,7 @@ use header::Header;
 use index::Index;
 use order::Order;
 pub use pages::{HoldersPage, ListPage, Paused};
+pub use picture::{PictureOf, PicturePage, PicturePlace};
 use principals::Principals;
 use recent::{EndedGrant, EndedSession, Ring};
 use rows::{GrantRow, Lease, LockRow, RenewalState, SessionRow, Terms, WaiterRow};

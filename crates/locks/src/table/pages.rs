@@ -134,12 +134,10 @@ impl LockTable {
         at: Stamp,
         rows: &mut usize,
     ) -> Result<ListPage, Paused> {
-        // At least half of the budget is for the page. Otherwise sorting names would cut the page
-        // short.
-        let least = *rows / 2;
-        self.order_some(rows);
-        let order = self.order.as_deref().filter(|order| order.is_complete() && *rows >= least);
-        let Some(order) = order else { return Err(paused) };
+        if !self.is_in_order(rows) {
+            return Err(paused);
+        }
+        let order = self.order.as_deref().expect("the names are in order");
         let begin = after.map_or(prefix, |(name, _)| name.max(prefix));
         let mut grants: Vec<Grant> = Vec::new();
         for lock in order.from(begin, &self.locks) {
@@ -186,12 +184,17 @@ impl LockTable {
         self.order = None;
     }
 
-    fn order_some(&mut self, rows: &mut usize) {
+    /// Puts names in order as far as the budget goes. Whether all are, and a page can begin.
+    pub(super) fn is_in_order(&mut self, rows: &mut usize) -> bool {
+        // At least half of the budget is for the page. Otherwise sorting names would cut the page
+        // short.
+        let least = *rows / 2;
         let order = self.order.get_or_insert_with(|| Box::new(Order::new()));
         while !order.is_complete() && *rows > 0 {
             order.scan_one(&self.locks);
             *rows = rows.saturating_sub(SCAN_ROWS);
         }
+        order.is_complete() && *rows >= least
     }
 
     /// The place of the lock's first grant with a token above `after`; [`NONE`] if there is none.

@@ -10,6 +10,7 @@ mod lease;
 mod memory;
 mod model;
 mod pages;
+mod picture;
 mod principals;
 mod queue;
 mod shares;

@@ -1,0 +1,347 @@
+//! What is held and who waits: the queue of a name in the order of turns, and pictures of many
+//! names, page by page.
+//!
+//! A watch begins with a picture. Events come between its pages, so each page says how far the
+//! picture is told ([`PicturePlace`]): what is told changes by events only, and what is not told
+//! yet is on a later page as it is then. This module knows nothing of events.
+
+use super::LockTable;
+use super::index::Ref;
+use super::pages::Paused;
+use super::rows::{GrantRow, WaiterRow};
+use crate::hash::hash_str;
+use crate::types::*;
+use std::cell::RefCell;
+
+/// The rows of a picture. All that is given must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PictureOf {
+    /// This name only. `None`: all names of `prefix`.
+    pub name: Option<String>,
+    /// Names that begin with this.
+    pub prefix: String,
+    /// What sessions of this id hold and wait for. Empty: any, and what hangs on no session.
+    pub session: String,
+    /// What this owner holds and waits for. Empty: any.
+    pub owner: String,
+}
+
+/// How far a picture is told.
+///
+/// - A picture of a session is told in two parts: its grants by token, then its waiters by number.
+///   Any other is told name by name, and each name in the same two parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PicturePlace {
+    /// All names before this one are told. `None` in a picture of a session.
+    pub name: Option<String>,
+    /// Of this name or session, the grants up to this token are told.
+    pub token: Token,
+    /// Likewise, the waiters up to this number.
+    pub waiter: u64,
+}
+
+/// A page of a picture.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PicturePage {
+    /// Grants, by name and then token; of a session by token.
+    pub held: Vec<Grant>,
+    /// Waiters, by name and then place in the queue; of a session by number.
+    pub queued: Vec<Waiter>,
+    /// The next page begins after this place. `None` if this page is the last.
+    pub next: Option<PicturePlace>,
+}
+
+/// A page in the making, with what is left of its bounds.
+struct Making<'a> {
+    of: &'a PictureOf,
+    at: Stamp,
+    room: usize,
+    rows: &'a mut usize,
+    page: PicturePage,
+}
+
+impl PictureOf {
+    fn has_name(&self, name: &str) -> bool {
+        self.name.as_ref().is_none_or(|only| only == name) && name.starts_with(&self.prefix)
+    }
+
+    fn has_owner(&self, owner: &str) -> bool {
+        self.owner.is_empty() || self.owner == owner
+    }
+}
+
+impl PicturePlace {
+    /// The place before everything of a name, or of a session.
+    fn before(name: Option<&str>) -> Self {
+        PicturePlace { name: name.map(str::to_owned), token: Token(0), waiter: 0 }
+    }
+
+    /// The place after all grants and waiters of a name.
+    fn after(name: &str) -> Self {
+        let all = PicturePlace::before(Some(name));
+        PicturePlace { token: Token(TOKEN_MAX), waiter: u64::MAX, ..all }
+    }
+
+    /// Whether the grant of this name and token would have been told by now.
+    pub fn covers_grant(&self, name: &str, token: Token) -> bool {
+        self.covers(name, token <= self.token)
+    }
+
+    /// Whether the waiter of this name and number would have been told by now.
+    pub fn covers_waiter(&self, name: &str, number: u64) -> bool {
+        self.covers(name, number <= self.waiter)
+    }
+
+    fn covers(&self, name: &str, here: bool) -> bool {
+        match &self.name {
+            Some(told) => name < &**told || name == told && here,
+            None => here,
+        }
+    }
+}
+
+impl Making<'_> {
+    fn is_full(&self) -> bool {
+        self.room == 0 || *self.rows == 0
+    }
+
+    /// Counts a row that was looked at.
+    fn looked_at(&mut self) {
+        *self.rows = self.rows.saturating_sub(1);
+    }
+}
+
+impl LockTable {
+    /// The first waiters of a name in the order of their turns, at most `limit`. `at` is the present
+    /// moment, by which the beginning of a wait is told.
+    ///
+    /// ```
+    /// use palisade_locks::{Command, Effects, LockTable, Mode, RequestId, Stamp};
+    ///
+    /// let (mut table, mut effects) = (LockTable::new(), Effects::default());
+    /// for (id, owner) in [(1, "ann"), (2, "bob"), (3, "eve")] {
+    ///     let acquire = Command::Acquire {
+    ///         request_id: RequestId(id),
+    ///         name: "orders/42",
+    ///         owner,
+    ///         ttl_ms: 30_000,
+    ///         mode: Mode::Exclusive,
+    ///         wait: true,
+    ///         session: "",
+    ///         metadata: "",
+    ///         claim_ttl_ms: 0,
+    ///     };
+    ///     table.apply(Stamp { wall_ms: 5_000, shard_ms: 0 }, &acquire, &mut effects);
+    /// }
+    ///
+    /// let later = Stamp { wall_ms: 6_000, shard_ms: 1_000 };
+    /// let queue = table.waiters_of("orders/42", 10, later);
+    /// let told = |n: usize| (queue[n].place, &*queue[n].owner, queue[n].queued_wall_ms);
+    /// assert_eq!((told(0), told(1)), ((1, "bob", 5_000), (2, "eve", 5_000)));
+    /// ```
+    pub fn waiters_of(&self, name: &str, limit: usize, at: Stamp) -> Vec<Waiter> {
+        let Some(lock) = self.find_lock(name) else { return Vec::new() };
+        let queue = self.locks[lock].queue.walk(&self.waiters, |waiter| waiter.links);
+        let place = |(before, waiter)| self.show_waiter(waiter, before as u32 + 1, at);
+        queue.take(limit).enumerate().map(place).collect()
+    }
+
+    /// A page of the grants and waiters of `of` after the place `after`, at most `limit` rows. `at`
+    /// gives the present moment.
+    ///
+    /// `rows` is the budget: it is lowered by the number of rows touched, and a page may end early
+    /// and even be empty when it is used up. Many names are put in order first, as for
+    /// [`list_page`](Self::list_page).
+    ///
+    /// # Errors
+    /// [`Paused`] if `rows` did not suffice to put the names in order.
+    pub fn picture_page(
+        &mut self,
+        of: &PictureOf,
+        after: Option<&PicturePlace>,
+        limit: usize,
+        at: Stamp,
+        rows: &mut usize,
+    ) -> Result<PicturePage, Paused> {
+        let by_name = of.session.is_empty() && of.name.is_none();
+        if by_name && !self.is_in_order(rows) {
+            return Err(Paused::default());
+        }
+        *rows = (*rows).max(1);
+        let mut making = Making { of, at, room: limit.max(1), rows, page: PicturePage::default() };
+        making.page.next = match (&*of.session, &of.name) {
+            ("", None) => self.picture_names(after, &mut making),
+            ("", Some(name)) => self.picture_name(name, after, &mut making),
+            (session, _) => self.picture_session(session, after, &mut making),
+        };
+        Ok(making.page)
+    }
+
+    /// Describes a waiter. `place` is 0 if it is not known.
+    pub(super) fn show_waiter(&self, waiter: u32, place: u32, at: Stamp) -> Waiter {
+        self.describe(&self.waiters[waiter], place, at)
+    }
+
+    /// Describes a waiter, in its queue or just taken out of it.
+    pub(super) fn describe(&self, row: &WaiterRow, place: u32, at: Stamp) -> Waiter {
+        let session = self.sessions.get(row.session).map_or("", |session| &*session.id);
+        let waited_ms = at.shard_ms.saturating_sub(row.since_ms);
+        Waiter {
+            name: self.locks[row.lock].name.to_string(),
+            owner: row.terms.owner().to_owned(),
+            principal: row.terms.principal().to_owned(),
+            number: row.number,
+            place,
+            mode: row.mode,
+            session: session.to_owned(),
+            metadata: row.terms.metadata().to_owned(),
+            queued_wall_ms: at.wall_ms.saturating_sub(waited_ms),
+        }
+    }
+
+    fn picture_names(
+        &self,
+        after: Option<&PicturePlace>,
+        making: &mut Making<'_>,
+    ) -> Option<PicturePlace> {
+        let of = making.of;
+        let told = after.and_then(|place| place.name.as_deref()).unwrap_or_default();
+        let order = self.order.as_deref().expect("the names are in order");
+        for lock in order.from(told.max(&of.prefix), &self.locks) {
+            let name = &*self.locks[lock].name;
+            if !name.starts_with(&of.prefix) {
+                break;
+            }
+            let start = after.filter(|place| place.name.as_deref() == Some(name));
+            let next = self.picture_name(name, start, making);
+            if next.is_some() {
+                return next;
+            }
+            making.looked_at();
+            if making.is_full() {
+                return Some(PicturePlace::after(name));
+            }
+        }
+        None
+    }
+
+    /// Adds the rows of one name. Returns the place where the page is full, if that is within the
+    /// name.
+    fn picture_name(
+        &self,
+        name: &str,
+        after: Option<&PicturePlace>,
+        making: &mut Making<'_>,
+    ) -> Option<PicturePlace> {
+        let lock = self.find_lock(name)?;
+        let mut place = after.cloned().unwrap_or_else(|| PicturePlace::before(Some(name)));
+        // A page that goes on within a name walks past what is told of it.
+        let row = &self.locks[lock];
+        let (token, number) = (place.token.0, place.waiter);
+        let held = row.grants.walk(&self.grants, |grant| grant.links);
+        let untold = held.skip_while(|at| self.grants[*at].token.get() <= token);
+        if !self.add_grants(untold, &mut place, making) {
+            return Some(place);
+        }
+        let queue = row.queue.walk(&self.waiters, |waiter| waiter.links).zip(1..);
+        let untold = queue.skip_while(|(at, _)| self.waiters[*at].number <= number);
+        (!self.add_waiters(untold, &mut place, making)).then_some(place)
+    }
+
+    fn picture_session(
+        &self,
+        id: &str,
+        after: Option<&PicturePlace>,
+        making: &mut Making<'_>,
+    ) -> Option<PicturePlace> {
+        let mut place = after.cloned().unwrap_or_else(|| PicturePlace::before(None));
+        // Identities may have sessions of one id. Their rows come by number all the same.
+        let sessions = self.sessions_of_id(id);
+        let room = making.room + 1;
+        let mut grants = Vec::new();
+        let mut waiters = Vec::new();
+        for session in sessions {
+            let row = &self.sessions[session];
+            let held = row.grants.walk(&self.grants, |grant| grant.session_links());
+            let untold = held.skip_while(|at| self.grants[*at].token.get() <= place.token.0);
+            grants.extend(untold.take(room));
+            let queued = row.waiters.walk(&self.waiters, |waiter| waiter.session_links);
+            let untold = queued.skip_while(|at| self.waiters[*at].number <= place.waiter);
+            waiters.extend(untold.take(room));
+        }
+        grants.sort_unstable_by_key(|at| self.grants[*at].token);
+        waiters.sort_unstable_by_key(|at| self.waiters[*at].number);
+        if !self.add_grants(grants, &mut place, making) {
+            return Some(place);
+        }
+        let unknown = std::iter::repeat(0);
+        (!self.add_waiters(waiters.into_iter().zip(unknown), &mut place, making)).then_some(place)
+    }
+
+    /// Adds grants until the page is full. Returns whether all of them were told, and moves the
+    /// place past what was.
+    fn add_grants(
+        &self,
+        grants: impl IntoIterator<Item = u32>,
+        place: &mut PicturePlace,
+        making: &mut Making<'_>,
+    ) -> bool {
+        for at in grants {
+            if making.is_full() {
+                return false;
+            }
+            making.looked_at();
+            let row = &self.grants[at];
+            if self.is_shown(row, making.of) {
+                making.page.held.push(self.show(at, making.at));
+                making.room -= 1;
+            }
+            place.token = Token(row.token.get());
+        }
+        place.token = Token(TOKEN_MAX);
+        true
+    }
+
+    /// The same for waiters, with the place of each in its queue.
+    fn add_waiters(
+        &self,
+        waiters: impl IntoIterator<Item = (u32, u32)>,
+        place: &mut PicturePlace,
+        making: &mut Making<'_>,
+    ) -> bool {
+        for (at, nth) in waiters {
+            if making.is_full() {
+                return false;
+            }
+            making.looked_at();
+            let row = &self.waiters[at];
+            let of = making.of;
+            if of.has_name(&self.locks[row.lock].name) && of.has_owner(row.terms.owner()) {
+                making.page.queued.push(self.show_waiter(at, nth, making.at));
+                making.room -= 1;
+            }
+            place.waiter = row.number;
+        }
+        place.waiter = u64::MAX;
+        true
+    }
+
+    fn is_shown(&self, row: &GrantRow, of: &PictureOf) -> bool {
+        let (_, _, _, terms, _) = self.lease_of(row);
+        of.has_name(&self.locks[row.lock].name) && of.has_owner(terms.owner())
+    }
+
+    /// The sessions of this id, of whatever identity.
+    fn sessions_of_id(&self, id: &str) -> Vec<u32> {
+        let found = RefCell::new(Vec::new());
+        self.session_ids.get(hash_str(id), |entry| {
+            if let Ref::Live(session) = Ref::unpack(entry)
+                && &*self.sessions[session].id == id
+            {
+                found.borrow_mut().push(session);
+            }
+            false // go on: there may be more
+        });
+        found.into_inner()
+    }
+}
