@@ -10,6 +10,7 @@ use crate::parts::read_cache::ReadCache;
 use crate::parts::reads::Reads;
 use crate::parts::shard_time::Observation;
 use crate::parts::step_write::{StepWrite, UnsyncedReadies};
+use crate::parts::watching::Watching;
 use crate::planted_bugs;
 use crate::raft::conf_state::check_conf;
 use crate::raft::log_store::LogStore;
@@ -96,6 +97,7 @@ impl Replica {
             leadership: Leadership::default(),
             retry_reads: false,
             read_cache: ReadCache::default(),
+            watching: Watching::default(),
             unsynced: UnsyncedReadies::default(),
             incoming: None,
             incarnations,

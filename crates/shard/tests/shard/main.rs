@@ -12,3 +12,4 @@ mod replica;
 mod retire;
 mod snapshots;
 mod spare;
+mod watching;
