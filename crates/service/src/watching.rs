@@ -1,7 +1,7 @@
 //! Events and pictures of a table, as a watch tells them.
 
 use crate::outcome::{grant, mode};
-use locks::{EndKind, Event, EventKind, PicturePage, Tenure, WaitEnd, Waiter};
+use locks::{EndKind, Event, EventKind, Grant, Tenure, WaitEnd, Waiter};
 use routing::ShardId;
 use wire::v1::{self, GrantState};
 
@@ -38,10 +38,14 @@ pub fn event(
     }
 }
 
-/// A page of a picture: what is held, and who waits.
-pub fn picture(shard: ShardId, page: PicturePage) -> (Vec<v1::Grant>, Vec<v1::Waiter>) {
-    let held = page.held.into_iter().map(|held| grant(shard, held));
-    (held.collect(), page.queued.into_iter().map(|waiting| waiter(shard, waiting)).collect())
+/// A part of a picture: what is held, and who waits.
+pub fn picture(
+    shard: ShardId,
+    held: Vec<Grant>,
+    queued: Vec<Waiter>,
+) -> (Vec<v1::Grant>, Vec<v1::Waiter>) {
+    let held = held.into_iter().map(|held| grant(shard, held));
+    (held.collect(), queued.into_iter().map(|waiting| waiter(shard, waiting)).collect())
 }
 
 /// A waiter as clients are told of it.

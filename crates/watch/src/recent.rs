@@ -299,6 +299,12 @@ impl Recent {
         }
     }
 
+    /// Whether a watcher [wants a page](Self::wants_page).
+    pub fn needs_page(&self, id: WatcherId) -> bool {
+        let stage = self.watchers.get(&id).map(|watcher| &watcher.stage);
+        matches!(stage, Some(Stage::Picture(picture)) if !picture.is_asked)
+    }
+
     /// The page that a watcher needs, once: until it was given one, or none could be had.
     pub fn wants_page(&mut self, id: WatcherId) -> Option<Ask> {
         let watcher = self.watchers.get_mut(&id)?;

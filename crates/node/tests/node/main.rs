@@ -5,3 +5,4 @@ mod edges;
 mod nodes;
 mod regressions;
 mod topology;
+mod watching;
