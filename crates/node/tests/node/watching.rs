@@ -259,17 +259,18 @@ async fn a_gateway_that_does_not_read_holds_up_no_other() {
     told.read_until(&mut quick, |told| told.is_complete).await;
 
     let mut caller = cluster.caller(leader).await;
-    let route = cluster.route("orders");
     let mut turns = 0;
     // More than the channels between node and gateway hold.
     for _ in 0..30 {
-        let names: Vec<String> =
-            (0..250).map(|nth| format!("{turns}/{nth}/{}", "x".repeat(400))).collect();
-        let ids = caller.send(route, names.iter().map(|name| acquire(name, 1))).await;
-        for id in ids {
-            caller.result(id).await.expect("an answer");
+        let names = (0..250).map(|nth| format!("{turns}/{nth}/{}", "x".repeat(400)));
+        let mut ids = Vec::new();
+        for name in names {
+            ids.extend(caller.send(cluster.route(&name), [acquire(&name, 1)]).await);
         }
-        turns += names.len();
+        turns += ids.len();
+        for id in ids {
+            granted(caller.result(id).await.expect("an answer"));
+        }
         told.read_until(&mut quick, |told| told.events.len() >= turns).await;
     }
     slowly.read_until(&mut slow, |told| told.events.len() >= turns).await;
