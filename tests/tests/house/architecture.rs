@@ -17,12 +17,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("audit", &[]),
     ("net", &[]),
     ("locks", &["planted"]),
+    ("watch", &["locks"]),
     ("routing", &["planted"]),
     ("storage", &["routing"]),
     ("shard", &["locks", "planted", "routing", "storage"]),
     ("wire", &["routing"]),
     ("service", &["locks", "planted", "routing", "shard", "wire"]),
-    ("node", &["audit", "locks", "net", "routing", "service", "shard", "storage", "wire"]),
+    ("node", &["audit", "locks", "net", "routing", "service", "shard", "storage", "watch", "wire"]),
     ("link", &["net", "planted", "routing", "wire"]),
     ("client", &["link", "net", "planted", "routing", "wire"]),
     ("gateway", &["access", "audit", "link", "net", "planted", "routing", "wire"]),
@@ -44,6 +45,7 @@ const EVERYTHING: &[&str] = &[
     "audit",
     "net",
     "locks",
+    "watch",
     "routing",
     "storage",
     "shard",
@@ -65,7 +67,7 @@ const HIDDEN: &[(&str, &str)] = &[("raft", "shard"), ("rocksdb", "storage")];
 const MEASURES_BARE: &str = "benches";
 
 /// The crates with results that may not depend on clocks, randomness or hash order.
-const PURE: &[&str] = &["access", "locks", "routing", "service", "shard"];
+const PURE: &[&str] = &["access", "locks", "routing", "service", "shard", "watch"];
 /// The items that their `clippy.toml` must ban at least.
 const BANNED: &[&str] = &[
     "std::time::Instant::now",

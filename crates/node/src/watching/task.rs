@@ -5,7 +5,7 @@ use super::filter::filter;
 use super::hub::Hub;
 use crate::context::Context;
 use crate::host::{News, NewsReader, WATCH_STREAM, ticket};
-use crate::lifecycle::Phase;
+use crate::lifecycle::{PanicGuard, Phase};
 use crate::limits::{
     RESULT_FRAME_BYTES, WATCH_KEEP, WATCH_LIMITS, WATCH_LOOK_EVERY, WATCH_PAGE_ROWS,
     WATCH_PAGES_AT_ONCE, WATCH_ROOM,
@@ -105,6 +105,8 @@ impl ShardTask {
     /// stops.
     pub(super) async fn run(mut self) {
         let lifecycle = self.context.lifecycle.clone();
+        // Otherwise the watches of a task that panicked would wait for ever.
+        let _guard = PanicGuard { lifecycle: &lifecycle, thread: "watch" };
         let drains = lifecycle.reached(Phase::Draining);
         tokio::pin!(drains);
         let mut look = tokio::time::interval(WATCH_LOOK_EVERY);
