@@ -55,7 +55,7 @@ impl Shards {
     /// `election_timeout` is the shortest one of the node's replicas.
     pub(crate) fn new(context: Arc<Context>, election_timeout: Duration) -> Self {
         Shards {
-            watching: Hub::new(context.clone(), election_timeout),
+            watching: Arc::new(Hub::new(context.clone(), election_timeout)),
             context,
             next_stream: AtomicU32::new(1),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),

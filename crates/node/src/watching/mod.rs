@@ -19,6 +19,7 @@
 mod call;
 mod filter;
 mod hub;
+mod orders;
 mod task;
 
 pub(crate) use call::{CallId, Handle};

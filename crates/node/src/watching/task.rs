@@ -2,7 +2,7 @@
 
 use super::call::{Call, CallId, Handle};
 use super::filter::filter;
-use super::hub::Hub;
+use super::orders::{Desks, Order};
 use crate::context::Context;
 use crate::host::{News, NewsReader, WATCH_STREAM, ticket};
 use crate::lifecycle::{PanicGuard, Phase};
@@ -14,6 +14,7 @@ use ::shard::{Answer, Input, Query, Reply, Watched};
 use routing::{ShardId, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
@@ -21,15 +22,6 @@ use tokio::time::Instant;
 use watch::{Ask, Filter, Part, Place, Recent, WatcherId};
 use wire::internal::v1::{StartWatch, WatchFrame, WatchPlace, WatchResponse};
 use wire::v1::{Error, ErrorCode, WatchState};
-
-/// An order of a call.
-pub(super) enum Order {
-    Start { call: Arc<Handle>, watch: Box<StartWatch> },
-    Stop { call: CallId, id: u64 },
-    Keep { call: CallId },
-    LetGo { call: CallId },
-    Gone { call: CallId },
-}
 
 /// A read under way, by whose answer a watch goes on.
 enum Reading {
@@ -48,7 +40,7 @@ enum Reading {
 }
 
 pub(super) struct ShardTask {
-    hub: Arc<Hub>,
+    desks: Arc<Desks>,
     context: Arc<Context>,
     shard: ShardId,
     orders: UnboundedReceiver<Order>,
@@ -68,21 +60,23 @@ pub(super) struct ShardTask {
     idle_since: Instant,
     /// Since when the replica knows no leader.
     leaderless_since: Option<Instant>,
+    election_timeout: Duration,
     /// What was counted of it last.
     counted_resyncs: u64,
 }
 
 impl ShardTask {
     pub(super) fn new(
-        hub: Arc<Hub>,
+        desks: Arc<Desks>,
         context: Arc<Context>,
         shard: ShardId,
+        election_timeout: Duration,
         orders: UnboundedReceiver<Order>,
         news: NewsReader,
     ) -> ShardTask {
         context.metrics.watch_rings.inc();
         ShardTask {
-            hub,
+            desks,
             context,
             shard,
             orders,
@@ -97,6 +91,7 @@ impl ShardTask {
             keeps: BTreeSet::new(),
             idle_since: Instant::now(),
             leaderless_since: None,
+            election_timeout,
             counted_resyncs: 0,
         }
     }
@@ -144,7 +139,8 @@ impl ShardTask {
             self.take_answer(index, reply);
         }
         if let Some(has_leader) = has_leader {
-            self.leaderless_since = if has_leader { None } else { Some(Instant::now()) };
+            let since = self.leaderless_since.unwrap_or_else(Instant::now);
+            self.leaderless_since = (!has_leader).then_some(since);
         }
     }
 
@@ -434,7 +430,7 @@ impl ShardTask {
     /// Ends all watches if the replica may be behind, and notes whether the task is needed.
     fn look_around(&mut self) {
         let is_alone =
-            self.leaderless_since.is_some_and(|since| since.elapsed() >= self.hub.election_timeout);
+            self.leaderless_since.is_some_and(|since| since.elapsed() >= self.election_timeout);
         if is_alone {
             self.end_all(&self.elsewhere("has known no leader here for a while"));
         } else if self.context.disk.state().hangs {
@@ -472,7 +468,7 @@ impl ShardTask {
                     other => self.take_order(other),
                 }
             }
-            if self.hub.ends(self.shard, &self.orders) {
+            if self.desks.leave(self.shard, &self.orders) {
                 break;
             }
         }
