@@ -33,6 +33,7 @@
 mod filter;
 mod finder;
 mod place;
+mod planted_bugs;
 mod recent;
 mod ring;
 

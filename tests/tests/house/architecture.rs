@@ -17,7 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("audit", &[]),
     ("net", &[]),
     ("locks", &["planted"]),
-    ("watch", &["locks"]),
+    ("watch", &["locks", "planted"]),
     ("routing", &["planted"]),
     ("storage", &["routing"]),
     ("shard", &["locks", "planted", "routing", "storage"]),

@@ -84,7 +84,10 @@ impl Replica {
             effects.dropped.clear();
             effects.leases.clear();
         }
-        self.watching.add(entry.index, batch.stamp.wall_ms, &mut effects.events);
+        let leads = self.leader_state.as_ref();
+        let is_former = leads.is_some_and(|leader| leader.term > entry.term);
+        let events = planted_bugs::told_events(&mut effects.events, is_former);
+        self.watching.add(entry.index, batch.stamp.wall_ms, events);
         self.effects = effects;
         self.observation.observe(self.table.shard_ms(), self.now);
         Ok(())

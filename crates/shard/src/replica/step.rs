@@ -195,10 +195,14 @@ impl Replica {
             let (entry, count) = self.proposals.next_entry(stamp, now_ms);
             // raft-rs refuses while leadership is handed on or too much is uncommitted. The
             // operations stay queued.
+            let mut told_early = planted_bugs::told_early(&self.table, &entry);
             if self.raw.propose(Vec::new(), entry).is_err() {
                 return;
             }
             let (index, term) = (self.raw.raft.raft_log.last_index(), self.raw.raft.term);
+            if self.watching.is_on() {
+                self.watching.add(index, stamp.wall_ms, &mut told_early);
+            }
             self.proposals.proposed(index, term, count, now_ms, &mut self.out.replies);
         }
     }
