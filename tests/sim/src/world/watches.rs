@@ -225,6 +225,9 @@ impl Watcher {
                 }
                 let before = std::mem::replace(&mut self.place, place);
                 let (Some(from), Some(to)) = (before, place) else { return Ok(()) };
+                if to < from {
+                    return Err(format!("its watcher went back from {from:?} to {to:?}"));
+                }
                 let entries = told.range((shard, from.index)..=(shard, to.index));
                 let all = entries.flat_map(|((_, index), events)| {
                     (0..).zip(events).map(|(ordinal, event)| ((*index, ordinal), event))
