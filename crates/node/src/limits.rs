@@ -42,7 +42,7 @@ pub(crate) const WATCHES_MAX: usize = 262_144;
 pub(crate) const WATCH_RESPONSES_UNDER_WAY: usize = 4;
 /// The recent events of a shard that are kept while it is watched. A watcher that is further behind
 /// is told a new picture.
-pub(crate) const WATCH_LIMITS: Limits = Limits { events: 65_536, bytes: 64 << 20 };
+pub(crate) const WATCH_LIMITS: Limits = Limits { events: 65_536, bytes: 32 << 20 };
 /// Events of one watcher in one frame.
 pub(crate) const WATCH_ROOM: Room = Room { events: 512, bytes: 128 << 10 };
 /// Rows of one page of a picture. Of the largest rows it has about half a frame of results.

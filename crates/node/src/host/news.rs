@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Bytes of events that wait for the reader of one shard, about. Above it they are dropped.
-const NEWS_BYTES_MAX: usize = 64 << 20;
+const NEWS_BYTES_MAX: usize = 16 << 20;
 
 /// What is new about one replica.
 #[derive(Debug, Default)]
