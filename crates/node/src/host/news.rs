@@ -58,7 +58,7 @@ pub(crate) fn news() -> (NewsPort, NewsReader) {
 }
 
 impl NewsPort {
-    pub(super) fn send(&self, mut news: News) {
+    pub(crate) fn send(&self, mut news: News) {
         let mut bytes = news.bytes();
         if self.waiting_bytes.load(Ordering::Relaxed) + bytes > NEWS_BYTES_MAX
             && let Some(watched) = &mut news.watched

@@ -21,6 +21,8 @@ mod filter;
 mod hub;
 mod orders;
 mod task;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use call::{CallId, Handle};
 pub(crate) use hub::Hub;

@@ -46,6 +46,9 @@ pub(super) struct ShardTask {
     orders: UnboundedReceiver<Order>,
     news: NewsReader,
     recent: Recent,
+    /// Whether the replica has said where its events begin. A picture that was asked for before that
+    /// would be void.
+    has_begun: bool,
     calls: BTreeMap<CallId, Call>,
     /// The call of each watcher, and the id that the call gave it.
     watchers: BTreeMap<WatcherId, (CallId, u64)>,
@@ -82,6 +85,7 @@ impl ShardTask {
             orders,
             news,
             recent: Recent::new(WATCH_LIMITS),
+            has_begun: false,
             calls: BTreeMap::new(),
             watchers: BTreeMap::new(),
             readings: BTreeMap::new(),
@@ -112,7 +116,7 @@ impl ShardTask {
                     Some(news) => self.take_news(news),
                     None => break self.elsewhere("has no replica here"),
                 },
-                Some(order) = self.orders.recv() => self.take_order(order),
+                Some(order) = self.orders.recv(), if self.has_begun => self.take_order(order),
                 Some(Ok(call)) = self.rooms.join_next() => {
                     if let Some(call) = self.calls.get_mut(&call) {
                         call.is_blocked = false;
@@ -147,6 +151,7 @@ impl ShardTask {
     fn take_events(&mut self, watched: Watched) {
         let Watched { begins_after, entries, applied_index } = watched;
         if let Some(after) = begins_after {
+            self.has_begun = true;
             let woken = self.recent.begin(after);
             self.wake(woken);
         }
