@@ -38,6 +38,7 @@
 mod batch;
 mod codec;
 mod command;
+mod effects;
 mod hash;
 mod limits;
 mod planted_bugs;
@@ -48,6 +49,7 @@ mod types;
 pub use batch::{BATCH_BYTES_MAX, Batch, BatchBuilder};
 pub use codec::DecodeError;
 pub use command::{Caller, Command, validate};
+pub use effects::{Effects, Event, EventKind, WaitEnd};
 pub use limits::{
     InvalidInput, validate_mode, validate_name, validate_owner, validate_principal,
     validate_session, validate_token, validate_ttl,

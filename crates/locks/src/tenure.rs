@@ -21,11 +21,17 @@ pub(crate) struct End<'a> {
     pub(crate) reason: &'a str,
     /// The identity of the breaker.
     pub(crate) principal: &'a str,
+    /// Whether the grant ends because its session does. History does not tell that.
+    pub(crate) with_session: bool,
 }
 
-impl End<'_> {
+impl<'a> End<'a> {
     pub(crate) fn of(kind: EndKind) -> Self {
-        End { kind, broken_by: "", reason: "", principal: "" }
+        End { kind, broken_by: "", reason: "", principal: "", with_session: false }
+    }
+
+    pub(crate) fn broken(broken_by: &'a str, reason: &'a str, principal: &'a str) -> Self {
+        End { broken_by, reason, principal, ..End::of(EndKind::Broken) }
     }
 }
 

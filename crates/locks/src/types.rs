@@ -248,10 +248,10 @@ pub struct Tenure {
 pub enum Outcome {
     /// Acquire: the lock is held, by this request or by an earlier try with the same request id.
     Granted(Grant),
-    /// Acquire or break: done, but not described, because [`Effects::unheard`] is set.
+    /// Acquire or break: done, but not described, because [`crate::Effects::unheard`] is set.
     Unheard,
     /// Acquire: the request is in the queue; a retry finds it at its old place. An entry with its
-    /// request id in [`Effects::granted`] or [`Effects::dropped`] follows.
+    /// request id in [`crate::Effects::granted`] or [`crate::Effects::dropped`] follows.
     Queued,
     /// Renew: the lease lives another TTL.
     Renewed {
@@ -423,28 +423,6 @@ pub struct Ended {
     pub end: EndKind,
     /// All other fields of the tenure, encoded.
     pub record: Vec<u8>,
-}
-
-/// The side effects of one applied command.
-///
-/// The caller reuses one value for many commands and clears it in between.
-///
-/// - `unheard` changes only what is reported, never what is done: replicas that differ in it stay
-///   equal.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Effects {
-    /// Set by the caller if no client listens here, as on a replica that does not lead. Grants are
-    /// then not described, which saves their allocations: [`Outcome::Unheard`] replaces
-    /// [`Outcome::Granted`] and [`Outcome::Broken`], and `granted` stays empty.
-    pub unheard: bool,
-    /// Waiters that were granted a lock, in the order of their grants.
-    pub granted: Vec<Grant>,
-    /// Waiters that left their queue without a grant.
-    pub dropped: Vec<(RequestId, DropReason)>,
-    /// Leases that began, were renewed, or ended.
-    pub leases: Vec<LeaseEvent>,
-    /// Grants that ended, in the order of their ends.
-    pub ended: Vec<Ended>,
 }
 
 /// Sizes of the table, for metrics and capacity.

@@ -36,6 +36,7 @@ mod taking_part;
 mod testing;
 mod topology;
 mod transport;
+mod watching;
 mod writer;
 
 pub use error::NodeError;

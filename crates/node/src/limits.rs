@@ -2,6 +2,7 @@
 //! ([`wire::limits`] has the bounds of operations.)
 
 use std::time::Duration;
+use watch::{Limits, Room};
 
 const _: () = {
     // A frame that holds one operation of any size is accepted.
@@ -30,6 +31,28 @@ pub(crate) const STREAM_RESULTS_MAX: usize = 32_768;
 pub(crate) const STREAMS_MAX: usize = 4_096;
 /// History reads that touch the disk at the same time. Excess reads wait.
 pub(crate) const HISTORY_READS_MAX: usize = 16;
+
+/// Open calls for watches: one for each gateway is usual. Excess calls are refused with
+/// RESOURCE_EXHAUSTED.
+pub(crate) const WATCH_CALLS_MAX: usize = 256;
+/// Watches of one call. Excess watches end at once with BUSY.
+pub(crate) const WATCHES_MAX: usize = 262_144;
+/// Responses of one call that its gateway has not taken. While there are as many, its watches are
+/// told nothing.
+pub(crate) const WATCH_RESPONSES_UNDER_WAY: usize = 4;
+/// The recent events of a shard that are kept while it is watched. A watcher that is further behind
+/// is told a new picture.
+pub(crate) const WATCH_LIMITS: Limits = Limits { events: 65_536, bytes: 32 << 20 };
+/// Events of one watcher in one frame.
+pub(crate) const WATCH_ROOM: Room = Room { events: 512, bytes: 128 << 10 };
+/// Rows of one page of a picture. Of the largest rows it has about half a frame of results.
+pub(crate) const WATCH_PAGE_ROWS: usize = 256;
+/// Pages that are read at the same time for one call on one shard.
+pub(crate) const WATCH_PAGES_AT_ONCE: usize = 16;
+/// The time for which the recent events of a shard are kept after nobody needs them any more.
+pub(crate) const WATCH_KEEP: Duration = Duration::from_secs(30);
+/// The period at which a watched shard looks whether its replica may be behind.
+pub(crate) const WATCH_LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Bytes of peers' messages that wait for one shard thread. Excess messages are dropped, because
 /// Raft sends again.

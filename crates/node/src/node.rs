@@ -291,8 +291,11 @@ impl Node {
         if let Some(listener) = metrics_listener {
             handle.tasks.spawn(server::serve_metrics(listener, context.clone()));
         }
-        let (shards, peers) =
-            (Shards::new(context.clone()), Peers::new(context.clone(), greeter, outboxes));
+        let election = Duration::from_millis(settings.tick_ms * settings.election_ticks as u64);
+        let (shards, peers) = (
+            Shards::new(context.clone(), election),
+            Peers::new(context.clone(), greeter, outboxes),
+        );
         handle.tasks.spawn(server::serve(listener, context.clone(), shards, peers));
         tracing::info!(node = %id, %address, "node serves");
         context.audit.record(Event::of(Kind::Started));

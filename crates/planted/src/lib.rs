@@ -47,6 +47,10 @@ pub enum Bug {
     WaiterToldNotDone,
     AppendsBatchedByRaft,
     ReseededUnderOldName,
+    WatchMissesNewTerm,
+    WatchTellsProposed,
+    // Planted in `watch`.
+    WatchSkipsOnResume,
     // Planted in `service`.
     UnknownToldAsNotDone,
     // Planted in `link`.
@@ -97,6 +101,9 @@ impl Bug {
         Bug::WaiterToldNotDone,
         Bug::AppendsBatchedByRaft,
         Bug::ReseededUnderOldName,
+        Bug::WatchMissesNewTerm,
+        Bug::WatchTellsProposed,
+        Bug::WatchSkipsOnResume,
         Bug::UnknownToldAsNotDone,
         Bug::DoubtForgotten,
         Bug::RetriedUnderNewId,

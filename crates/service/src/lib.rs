@@ -34,6 +34,7 @@ mod plan;
 mod planted_bugs;
 mod refusal;
 mod route;
+mod watching;
 
 #[cfg(test)]
 mod tests;
@@ -44,3 +45,4 @@ pub use outcome::{counted, history, result, unanswered};
 pub use plan::{Follow, Request};
 pub use refusal::{Refused, refused};
 pub use route::stale_route;
+pub use watching::{event, kind, picture, waiter};

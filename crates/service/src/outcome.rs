@@ -227,6 +227,11 @@ fn read(
         }
         Answer::History { current, ended } => history(shard, current, ended, usize::MAX),
         Answer::Status(status) => OpResult::Status(shard_status(*status)),
+        // No operation asks for these.
+        Answer::Picture(_) | Answer::Position => fail(
+            ErrorCode::Internal,
+            format!("shard {shard} answered what was not asked; this is a bug: report it"),
+        ),
     }
 }
 
@@ -274,7 +279,7 @@ pub fn history(shard: ShardId, current: Vec<Grant>, ended: Vec<Tenure>, limit: u
     OpResult::History(v1::HistoryResponse { tenures })
 }
 
-fn grant(shard: ShardId, held: Grant) -> v1::Grant {
+pub(crate) fn grant(shard: ShardId, held: Grant) -> v1::Grant {
     let (mode, permits, permit_limit) = mode(held.mode);
     let session_life = if held.session.is_empty() { 0 } else { held.lease.0 };
     v1::Grant {
@@ -367,7 +372,7 @@ fn holding(shard: ShardId, held: Grant) -> v1::Tenure {
     }
 }
 
-fn mode(mode: Mode) -> (v1::Mode, u32, u32) {
+pub(crate) fn mode(mode: Mode) -> (v1::Mode, u32, u32) {
     match mode {
         Mode::Exclusive => (v1::Mode::Exclusive, 0, 0),
         Mode::Shared => (v1::Mode::Shared, 0, 0),

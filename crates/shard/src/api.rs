@@ -1,7 +1,10 @@
 //! The inputs and outputs of a replica, its configuration and its status.
 
 use crate::snapshot::{BuiltSnapshot, LoadedSnapshot, SnapshotData};
-use locks::{Counts, EndKind, Grant, ListOf, Outcome, RequestId, Tenure, Token, Waiter};
+use locks::{
+    Counts, EndKind, Event, Grant, ListOf, Outcome, PictureOf, PicturePage, PicturePlace, RequestId,
+    Tenure, Token, Waiter,
+};
 use routing::{NodeId, ShardId};
 use std::sync::Arc;
 use storage::ShardWrite;
@@ -90,6 +93,12 @@ pub enum Input {
         /// long. 1: as configured.
         stretch: u32,
     },
+    /// Tell the events of entries that are applied from now on ([`Outputs::watched`]), or tell them
+    /// no more. At first they are not told, and cost nothing.
+    Watch {
+        /// Whether to tell them.
+        on: bool,
+    },
     /// Try to become leader now.
     Campaign,
     /// If leading, hand leadership to this replica.
@@ -154,6 +163,18 @@ pub enum Query {
         /// At most this many current and this many ended ones: the newest by token.
         limit: usize,
     },
+    /// A page of what is held and who waits, as of the applied index. In the outputs of a step, it
+    /// comes after the events of the entries before it.
+    Picture {
+        /// Its rows.
+        of: PictureOf,
+        /// Only what comes after this place. `None`: the first page.
+        after: Option<PicturePlace>,
+        /// At most this many rows.
+        limit: usize,
+    },
+    /// The applied index alone.
+    Position,
     /// This replica's [`Status`], with its state hash.
     Status,
 }
@@ -238,8 +259,38 @@ pub enum Answer {
         /// Grants that are still held.
         current: Vec<Grant>,
     },
+    /// Answers [`Query::Picture`].
+    Picture(PicturePage),
+    /// Answers [`Query::Position`].
+    Position,
     /// Answers [`Query::Status`].
     Status(Box<Status>),
+}
+
+/// The events of one committed entry that was applied.
+///
+/// * All replicas tell the same of an entry. So an entry's index and an event's place in `events`
+///   name the event, on any of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryEvents {
+    /// The entry's index in the log.
+    pub index: u64,
+    /// When the entry was proposed, in Unix milliseconds by the leader's wall clock. For display.
+    pub wall_ms: u64,
+    /// Its events, at least one.
+    pub events: Vec<Event>,
+}
+
+/// What happened in the table since it was last told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// Set if the events before may be incomplete: the entries up to this index are not told. So it
+    /// is at the beginning, and after the table was replaced by a snapshot.
+    pub begins_after: Option<u64>,
+    /// The entries with events, in order.
+    pub entries: Vec<EntryEvents>,
+    /// All entries up to this index are applied, and their events told.
+    pub applied_index: u64,
 }
 
 /// The role of a replica in Raft.
@@ -374,6 +425,9 @@ pub struct Outputs {
     pub wake_at_ms: Option<u64>,
     /// Rows that reads have touched in this step.
     pub rows_read: usize,
+    /// What happened in the table, if the host watches and anything did. It comes before the answers
+    /// to reads among `replies`.
+    pub watched: Option<Watched>,
 }
 
 /// The leader as known here.

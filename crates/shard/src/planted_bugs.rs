@@ -3,7 +3,7 @@
 
 use crate::api::Now;
 use crate::parts::timers::Timers;
-use locks::{Command, Effects, LeaseId, LockTable, Stamp};
+use locks::{Command, Effects, Event, LeaseId, LockTable, Stamp};
 use planted::Bug;
 use raft::eraftpb::Message;
 
@@ -143,4 +143,30 @@ pub(crate) fn expire_without_quorum(
         let command = Command::ExpireLease { lease, renewal_seq };
         table.apply(stamp, &command, &mut Effects::default());
     }
+}
+
+/// The events of an applied entry. With [`Bug::WatchMissesNewTerm`] a leader does not tell those of
+/// the terms before its own.
+#[inline]
+pub(crate) fn told_events(shipped: &mut Vec<Event>, is_of_former_term: bool) -> &mut Vec<Event> {
+    if is_of_former_term && planted::is(Bug::WatchMissesNewTerm) {
+        shipped.clear();
+    }
+    shipped
+}
+
+/// The events of an entry that is only proposed: none. With [`Bug::WatchTellsProposed`] a leader
+/// tells them before a quorum has the entry.
+#[inline]
+pub(crate) fn told_early(table: &LockTable, entry: &[u8]) -> Vec<Event> {
+    if !planted::is(Bug::WatchTellsProposed) {
+        return Vec::new();
+    }
+    let mut copy = LockTable::restore(&table.snapshot()).expect("it was just taken");
+    let mut effects = Effects { watched: true, ..Effects::default() };
+    let batch = locks::Batch::decode(entry).expect("it was just built");
+    for (caller, command) in &batch.commands {
+        copy.apply_as(batch.stamp, *caller, command, &mut effects);
+    }
+    effects.events
 }

@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("process", &[]),
     ("traces", &[]),
     ("locks", &["planted"]),
+    ("watch", &["locks", "planted"]),
     ("routing", &["planted"]),
     ("storage", &["routing"]),
     ("shard", &["locks", "planted", "routing", "storage"]),
@@ -28,7 +29,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "node",
         &[
             "audit", "locks", "net", "process", "routing", "service", "shard", "storage", "traces",
-            "wire",
+            "watch", "wire",
         ],
     ),
     ("link", &["net", "planted", "routing", "wire"]),
@@ -57,6 +58,7 @@ const EVERYTHING: &[&str] = &[
     "process",
     "traces",
     "locks",
+    "watch",
     "routing",
     "storage",
     "shard",
@@ -78,7 +80,7 @@ const HIDDEN: &[(&str, &str)] = &[("raft", "shard"), ("rocksdb", "storage")];
 const MEASURES_BARE: &str = "benches";
 
 /// The crates with results that may not depend on clocks, randomness or hash order.
-const PURE: &[&str] = &["access", "locks", "routing", "service", "shard"];
+const PURE: &[&str] = &["access", "locks", "routing", "service", "shard", "watch"];
 /// The items that their `clippy.toml` must ban at least.
 const BANNED: &[&str] = &[
     "std::time::Instant::now",

@@ -22,6 +22,7 @@ use super::rows::{GrantRow, Lease, RenewalState, SessionRow, Terms, WaiterRow};
 use super::slab::NONE;
 use super::{LockTable, chain::Links};
 use crate::command::{Caller, Command};
+use crate::effects::{Effects, WaitEnd};
 use crate::hash::{hash_number, hash_str};
 use crate::planted_bugs;
 use crate::types::*;
@@ -79,6 +80,7 @@ impl LockTable {
             let claim =
                 Claim { request: ask.request, mode: ask.mode, terms, session, waited_ms: 0 };
             let grant = self.grant(at, lock, claim, effects);
+            self.tell_granted(at, grant, None, effects);
             return self.granted(grant, at, effects);
         }
         self.last_waiter += 1;
@@ -95,6 +97,7 @@ impl LockTable {
             changed_at: NONE,
         };
         self.enqueue(waiter);
+        self.tell_queued(at, lock, effects);
         Outcome::Queued
     }
 
@@ -247,7 +250,7 @@ impl LockTable {
                 if ask.wait {
                     return Outcome::Queued;
                 }
-                self.drop_waiter(waiter, DropReason::Cancelled, effects);
+                self.drop_waiter(at, waiter, WaitEnd::Cancelled, effects);
                 self.serve_queue(at, lock, effects);
                 self.held_by_another(ask.name)
             }

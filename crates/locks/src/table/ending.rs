@@ -11,6 +11,7 @@ use super::principals::Counted;
 use super::recent::{EndedGrant, EndedSession, Ring, RingItem};
 use super::rows::{GrantRow, Lease};
 use crate::command::Command;
+use crate::effects::Effects;
 use crate::hash::{hash_principal, hash_request, hash_str};
 use crate::planted_bugs;
 use crate::tenure::{End, Parts};
@@ -205,6 +206,7 @@ impl LockTable {
         effects: &mut Effects,
     ) -> u32 {
         effects.ended.push(self.tenure_record(grant, at, end));
+        self.tell_ended(end.with_session, effects);
         let row = &self.grants[grant];
         let (token, request, lock, permits) =
             (row.token.get(), row.request(), row.lock, row.permits());

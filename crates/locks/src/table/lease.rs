@@ -19,6 +19,7 @@ use super::index::Ref;
 use super::principals::Counted;
 use super::rows::{Lease, SessionRow};
 use super::slab::NONE;
+use crate::effects::{Effects, WaitEnd};
 use crate::hash::{hash_number, hash_principal, hash_str};
 use crate::planted_bugs;
 use crate::tenure::End;
@@ -175,9 +176,11 @@ impl LockTable {
         let grants: Vec<u32> =
             row.grants.walk(&self.grants, |grant| grant.session_links()).collect();
         for &grant in &grants {
-            touched.push(self.end_grant(at, grant, &End::of(end), effects));
+            let end = End { with_session: true, ..End::of(end) };
+            touched.push(self.end_grant(at, grant, &end, effects));
         }
         for &waiter in &waiters {
+            self.tell_cancelled(at, &self.waiters[waiter], WaitEnd::SessionEnded, effects);
             self.unlink_from_session(waiter);
             self.waiters[waiter].session = NONE;
         }

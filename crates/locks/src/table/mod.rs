@@ -8,7 +8,7 @@
 //! - `rows`, `slab`, `chain`, `index`, `tokens`, `recent`, `shares`, `texts` and `principals` store
 //!   them.
 //! - `durable`, `header` and `records` turn rows into bytes, `hashing` and `sums` hash these.
-//! - `pages`, `picture` and `order` serve reads of many rows.
+//! - `pages`, `picture` and `order` serve reads of many rows, and `telling` makes events.
 //!
 //! The table knows nothing of the log that its commands come from.
 
@@ -33,12 +33,14 @@ mod rows;
 mod shares;
 mod slab;
 mod sums;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod texts;
 mod tokens;
 
 use crate::command::{Caller, Command};
+use crate::effects::Effects;
 use crate::tenure::End;
 use crate::types::*;
 use ask::Ask;
@@ -181,7 +183,7 @@ impl LockTable {
                 self.expire(at, lease, renewal_seq, effects)
             }
             Command::Break { name, token, by, reason } => {
-                let end = End { kind: EndKind::Broken, broken_by: by, reason, principal };
+                let end = End::broken(by, reason, principal);
                 self.break_hold(at, name, token, &end, effects)
             }
         }

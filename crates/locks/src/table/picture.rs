@@ -61,6 +61,11 @@ struct Making<'a> {
 }
 
 impl PictureOf {
+    /// Whether it is told name by name, so that the names have to be in order.
+    pub fn is_by_name(&self) -> bool {
+        self.session.is_empty() && self.name.is_none()
+    }
+
     fn has_name(&self, name: &str) -> bool {
         self.name.as_ref().is_none_or(|only| only == name) && name.starts_with(&self.prefix)
     }
@@ -163,8 +168,7 @@ impl LockTable {
         at: Stamp,
         rows: &mut usize,
     ) -> Result<PicturePage, Paused> {
-        let by_name = of.session.is_empty() && of.name.is_none();
-        if by_name && !self.is_in_order(rows) {
+        if of.is_by_name() && !self.is_in_order(rows) {
             return Err(Paused::default());
         }
         *rows = (*rows).max(1);

@@ -22,6 +22,7 @@ use super::index::Ref;
 use super::principals::Counted;
 use super::rows::WaiterRow;
 use super::slab::NONE;
+use crate::effects::{Effects, WaitEnd};
 use crate::hash::{hash_principal, hash_request, hash_str};
 use crate::planted_bugs;
 use crate::types::*;
@@ -67,11 +68,18 @@ impl LockTable {
         }
     }
 
-    /// Takes a waiter out of its queue without a grant. The caller must then call
+    /// Takes a waiter out of its queue without a grant, while its session lives. The caller must then call
     /// [`serve_queue`](Self::serve_queue) for the lock.
-    pub(super) fn drop_waiter(&mut self, waiter: u32, why: DropReason, effects: &mut Effects) {
+    pub(super) fn drop_waiter(
+        &mut self,
+        at: Stamp,
+        waiter: u32,
+        why: WaitEnd,
+        effects: &mut Effects,
+    ) {
         let row = self.unqueue(waiter);
-        effects.dropped.push((row.request, why));
+        effects.dropped.push((row.request, DropReason::Cancelled));
+        self.tell_cancelled(at, &row, why, effects);
         if row.session != NONE {
             let session = &self.sessions[row.session];
             // A session without a lease is known only because its waiters refer to it.
@@ -111,7 +119,8 @@ impl LockTable {
             {
                 let row = &self.waiters[waiter];
                 let (lock, owner) = (row.lock, hash_principal(row.terms.principal()));
-                self.drop_waiter(waiter, DropReason::Cancelled, effects);
+                let why = if given_up { WaitEnd::Cancelled } else { WaitEnd::NotAwaited };
+                self.drop_waiter(at, waiter, why, effects);
                 if given_up {
                     self.bury(request, owner, name, at.shard_ms);
                 }
@@ -155,6 +164,7 @@ impl LockTable {
             if !self.fits(lock, waiter.mode) || self.last_token >= TOKEN_MAX {
                 return;
             }
+            let waiter = effects.watched.then(|| Box::new(self.show_waiter(head, 1, at)));
             let row = self.unqueue(head);
             let claim = Claim {
                 request: row.request,
@@ -164,6 +174,7 @@ impl LockTable {
                 waited_ms: at.shard_ms.saturating_sub(row.since_ms),
             };
             let grant = self.grant(at, lock, claim, effects);
+            self.tell_granted(at, grant, waiter, effects);
             // On a replica that does not lead, no client listens: see [`Effects::unheard`].
             if !effects.unheard {
                 effects.granted.push(self.show(grant, at));

@@ -85,6 +85,11 @@ impl Driver {
         }
     }
 
+    /// From now on events are made.
+    pub fn watch(&mut self) {
+        self.effects.watched = true;
+    }
+
     /// From now on this identity asks, without a quota.
     pub fn by(&mut self, principal: &'static str) -> &mut Self {
         self.caller = Caller::of(principal);
@@ -102,7 +107,7 @@ impl Driver {
     }
 
     pub fn apply(&mut self, command: Command<'_>) -> Outcome {
-        self.effects = Effects::default();
+        self.effects = Effects { watched: self.effects.watched, ..Effects::default() };
         self.table.apply_as(self.at, self.caller, &command, &mut self.effects)
     }
 

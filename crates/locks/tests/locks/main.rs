@@ -6,6 +6,7 @@ mod bytes;
 mod driver;
 mod durable;
 mod ending;
+mod events;
 mod lease;
 mod memory;
 mod model;

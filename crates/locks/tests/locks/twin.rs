@@ -1,6 +1,7 @@
 //! Random histories, run by two replicas and the plain twin. One replica is restarted in every
 //! possible way in between.
 
+use crate::events::Seen;
 use crate::model::Model;
 use crate::pages;
 use palisade_locks::*;
@@ -112,7 +113,7 @@ struct Restarted {
 impl Restarted {
     fn apply(&mut self, entry: &[u8]) -> (Outcome, Effects) {
         let batch = Batch::decode(entry).expect("it was built by the builder");
-        let mut effects = Effects::default();
+        let mut effects = Effects { watched: true, ..Effects::default() };
         let (caller, command) = &batch.commands[0];
         let outcome = self.table.apply_as(batch.stamp, *caller, command, &mut effects);
         (outcome, effects)
@@ -169,6 +170,8 @@ struct Run {
     unheard: LockTable,
     restarted: Restarted,
     model: Model,
+    /// What a watcher knows, who has watched from the beginning.
+    seen: Seen,
     requests: Vec<(RequestId, &'static str)>,
     grants: Vec<(String, Token)>,
     leases: Vec<(LeaseId, u64)>,
@@ -286,7 +289,7 @@ impl Run {
         builder.push(&encoded);
         let entry = builder.finish();
 
-        let mut effects = Effects::default();
+        let mut effects = Effects { watched: true, ..Effects::default() };
         let outcome = self.plain.apply_as(stamp, caller, &command, &mut effects);
         self.restarted.log.push(entry.clone());
         assert_eq!(
@@ -294,6 +297,8 @@ impl Run {
             (outcome.clone(), effects.clone()),
             "replicas diverge at {command:?}"
         );
+        self.seen.take(&effects.events);
+        (effects.watched, effects.events) = (false, Vec::new());
         self.apply_unheard(stamp, caller, &command, &outcome, &effects);
         let (expected, expected_effects) = self.model.apply(stamp, caller, &command);
         let blank = |outcome| {
@@ -331,6 +336,7 @@ impl Run {
                 );
                 assert_eq!(table.queue_len(name), self.model.queue_len(name), "queue of {name}");
             }
+            self.seen.compare(table, self.model.at());
             for (prefix, limit) in [("", 3), ("a", 9), ("a/", 1)] {
                 let listed = pages::list_all(table, prefix, limit, self.model.at());
                 assert_eq!(listed, self.model.list(prefix, usize::MAX).0);

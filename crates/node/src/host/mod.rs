@@ -8,12 +8,14 @@
 //! * A seat is never given to another shard. So a message that was on its way to a retired replica
 //!   reaches no other one.
 
+mod news;
 mod ticker;
 mod worker;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use news::{News, NewsPort, NewsReader, news};
 pub(crate) use worker::{Stepper, Worker, WorkerParts};
 
 use crate::limits::INBOX_PEER_BYTES_MAX;
@@ -43,6 +45,9 @@ pub(crate) struct StreamKey(pub(crate) u32);
 pub(crate) fn ticket(stream: StreamKey, op_index: u32) -> Ticket {
     u64::from(stream.0) << 32 | u64::from(op_index)
 }
+
+/// The key of no stream. Answers to it go with the news of their replica.
+pub(crate) const WATCH_STREAM: StreamKey = StreamKey(0);
 
 /// The inverse of [`ticket`].
 fn untangle(ticket: Ticket) -> (StreamKey, u32) {
@@ -113,6 +118,8 @@ pub(crate) enum HostMessage {
     Admit(Newcomer),
     /// The replica at this place ends.
     Retire(usize),
+    /// The table of the replica at this place is watched from now on, or no more.
+    Watch(usize, Option<NewsPort>),
     /// Finish the messages queued before this one, and end.
     Stop,
 }
@@ -332,6 +339,16 @@ impl Host {
         if let Some(seat) = self.seat(shard) {
             self.say(seat.thread, HostMessage::Input(seat.index, input));
         }
+    }
+
+    /// Lets a shard tell the news of its table from now on, or no more. Returns whether the shard is
+    /// hosted here. The port of a replica that ends is dropped.
+    pub(crate) fn watch(&self, shard: ShardId, port: Option<NewsPort>) -> bool {
+        let seat = self.seat(shard);
+        if let Some(seat) = seat {
+            self.say(seat.thread, HostMessage::Watch(seat.index, port));
+        }
+        seat.is_some()
     }
 
     /// Tells all shards that are shared with this peer.

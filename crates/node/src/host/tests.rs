@@ -8,7 +8,7 @@ use crate::lifecycle::Lifecycle;
 use crate::transport::{Outboxes, SnapshotQueue};
 use crate::writer::LogWriter;
 use crossbeam_channel::{Receiver, Sender};
-use shard::{Fatal, Now, Outputs, Query, Status};
+use shard::{Fatal, Now, Outputs, Query, Status, Watched};
 use std::thread::JoinHandle;
 use storage::MemoryEngine;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -349,4 +349,34 @@ fn shards_are_spread_over_threads_and_found_again() {
         }
     }
     assert_eq!(host.seat(ShardId(5)), None);
+}
+
+/// What happened comes with the answers that were read after it, and no stream gets these. The port
+/// of a replica that ends is dropped.
+#[tokio::test]
+async fn news_go_to_the_reader_of_the_shard_until_the_replica_ends() {
+    let f = Fixture::new(10);
+    let (port, mut reader) = news();
+    assert!(f.host.watch(ShardId(0), Some(port)));
+    let told = f.steps.recv().unwrap();
+    assert!(matches!(told[..], [Input::Watch { on: true }]), "{told:?}");
+    let happened = Watched { begins_after: Some(4), entries: Vec::new(), applied_index: 4 };
+    f.outcomes
+        .send(Ok(Outputs {
+            watched: Some(happened.clone()),
+            replies: vec![(ticket(WATCH_STREAM, 5), Reply::Busy)],
+            ..Outputs::default()
+        }))
+        .unwrap();
+    let first = reader.next().await.unwrap();
+    assert_eq!((first.has_leader, first.watched), (Some(false), None));
+    let second = reader.next().await.unwrap();
+    assert_eq!((second.watched, second.answers), (Some(happened), vec![(5, Reply::Busy)]));
+
+    let (port, mut other) = news();
+    assert!(!f.host.watch(ShardId(9), Some(port)), "it is not hosted here");
+    assert!(other.next().await.is_none());
+    assert!(f.host.retire(ShardId(0)));
+    assert!(reader.next().await.is_none());
+    f.end();
 }

@@ -4,8 +4,12 @@
 //! A write is handed to the log writer before anything that follows from it is sent. After a fatal
 //! error, nothing of that round is sent or answered.
 
+use super::news::{News, NewsPort};
 use super::ticker::Ticker;
-use super::{Answer, AnswerPort, HostMessage, InboxEnd, Newcomer, StreamKey, Submission, untangle};
+use super::{
+    Answer, AnswerPort, HostMessage, InboxEnd, Newcomer, StreamKey, Submission, WATCH_STREAM,
+    untangle,
+};
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::lifecycle::{Lifecycle, PanicGuard};
@@ -53,12 +57,14 @@ struct Place {
     inputs: Vec<Input>,
     /// The replica ends after this round, and hears nothing more.
     retires: bool,
+    /// Set while its table is watched.
+    port: Option<NewsPort>,
 }
 
 impl Place {
     fn new(newcomer: Newcomer) -> Place {
         let Newcomer { shard, replica, peers } = newcomer;
-        Place { shard, replica, peers, inputs: Vec::new(), retires: false }
+        Place { shard, replica, peers, inputs: Vec::new(), retires: false, port: None }
     }
 }
 
@@ -97,6 +103,8 @@ pub(crate) struct Worker {
     streams: HashMap<StreamKey, StreamPort>,
     /// Streams with answers of this round.
     answered: Vec<StreamKey>,
+    /// The news of this round.
+    news: Vec<(NewsPort, News)>,
     outgoing: BTreeMap<NodeId, Lanes>,
     clock: Clock,
     ticker: Ticker,
@@ -123,6 +131,7 @@ impl Worker {
             retiring: Vec::new(),
             streams: HashMap::new(),
             answered: Vec::new(),
+            news: Vec::new(),
             outgoing: BTreeMap::new(),
             ticker: Ticker::new(parts.clock.mono_ms(), parts.tick_ms),
             wakes: BTreeSet::new(),
@@ -254,6 +263,7 @@ impl Worker {
                 }
             }
             HostMessage::TakePart => self.takes_part = true,
+            HostMessage::Watch(index, port) => self.watch(index, port),
             HostMessage::Admit(newcomer) => {
                 self.board.admit(newcomer.shard);
                 self.places.push(Some(Place::new(newcomer)));
@@ -301,6 +311,19 @@ impl Worker {
         place.inputs.push(input);
     }
 
+    fn watch(&mut self, index: usize, port: Option<NewsPort>) {
+        let Some(place) = self.places[index].as_mut().filter(|place| !place.retires) else {
+            return; // its port is dropped, which tells the reader
+        };
+        if let Some(port) = &port {
+            let has_leader = Some(place.replica.status().leader.is_some());
+            self.news.push((port.clone(), News { has_leader, ..News::default() }));
+        }
+        let on = port.is_some();
+        place.port = port;
+        self.tell(index, Input::Watch { on });
+    }
+
     /// The place of a replica that has not been retired.
     fn place(&self, index: usize) -> Option<&Place> {
         self.places[index].as_ref().filter(|place| !place.retires)
@@ -342,7 +365,13 @@ impl Worker {
         }
     }
 
-    fn dispatch(&mut self, index: usize, shard: ShardId, outputs: Outputs) {
+    fn dispatch(&mut self, index: usize, shard: ShardId, mut outputs: Outputs) {
+        if let Some(port) = self.places[index].as_ref().and_then(|place| place.port.clone()) {
+            let news = take_news(&mut outputs);
+            if !news.is_empty() {
+                self.news.push((port, news));
+            }
+        }
         // The write goes before the messages, because a snapshot's sender waits for all writes
         // queued before it.
         if let Some(write) = outputs.write {
@@ -402,6 +431,9 @@ impl Worker {
 
     /// Sends this round's answers and messages, in one piece for each receiver.
     fn flush(&mut self) {
+        for (port, news) in self.news.drain(..) {
+            port.send(news);
+        }
         for key in self.answered.drain(..) {
             if let Some(stream) = self.streams.get_mut(&key) {
                 // The stream's task may have ended; it reports that itself.
@@ -422,4 +454,18 @@ impl Worker {
             }
         }
     }
+}
+
+/// Takes what is for the watch of a replica out of its outputs.
+fn take_news(outputs: &mut Outputs) -> News {
+    let mut answers = Vec::new();
+    outputs.replies.retain(|(ticket, reply)| {
+        let (key, index) = untangle(*ticket);
+        if key == WATCH_STREAM {
+            answers.push((index, reply.clone()));
+        }
+        key != WATCH_STREAM
+    });
+    let has_leader = outputs.leadership.map(|leadership| leadership.leader.is_some());
+    News { watched: outputs.watched.take(), answers, has_leader }
 }

@@ -7,6 +7,7 @@
 mod history;
 mod op_table;
 mod operate;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -14,15 +15,19 @@ mod tests;
 use crate::board::Leader;
 use crate::context::Context;
 use crate::host::StreamKey;
-use crate::limits::{STRANGERS_SAID_EVERY, STREAMS_MAX};
+use crate::limits::{
+    STRANGERS_SAID_EVERY, STREAMS_MAX, WATCH_CALLS_MAX, WATCH_RESPONSES_UNDER_WAY,
+};
 use crate::roles::Caller;
+use crate::watching::{CallId, Handle, Hub};
 use operate::OperateStream;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use watch::WatchCall;
 use wire::internal::v1::shard_service_server::ShardService;
 use wire::internal::v1::{
     ClusterIdentity, ClusterRequest, ClusterResponse, HostedShard, Member, OperateRequest,
@@ -39,14 +44,25 @@ pub(crate) struct Shards {
     /// The key of the next stream.
     next_stream: AtomicU32,
     streams: Arc<Semaphore>,
+    watching: Arc<Hub>,
+    next_call: AtomicU64,
+    calls: Arc<Semaphore>,
     /// The time at which the refusal of a stranger was last logged.
     strangers: Mutex<Option<Instant>>,
 }
 
 impl Shards {
-    pub(crate) fn new(context: Arc<Context>) -> Self {
-        let streams = Arc::new(Semaphore::new(STREAMS_MAX));
-        Shards { context, next_stream: AtomicU32::new(1), streams, strangers: Mutex::default() }
+    /// `election_timeout` is the shortest one of the node's replicas.
+    pub(crate) fn new(context: Arc<Context>, election_timeout: Duration) -> Self {
+        Shards {
+            watching: Arc::new(Hub::new(context.clone(), election_timeout)),
+            context,
+            next_stream: AtomicU32::new(1),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            next_call: AtomicU64::new(1),
+            calls: Arc::new(Semaphore::new(WATCH_CALLS_MAX)),
+            strangers: Mutex::default(),
+        }
     }
 
     /// Refuses callers of another cluster, and callers that look for another node, because their
@@ -166,8 +182,27 @@ impl ShardService for Shards {
 
     async fn watch(
         &self,
-        _: Request<Streaming<WatchRequest>>,
+        request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("this node does not serve watches yet"))
+        if self.context.lifecycle.draining() {
+            return Err(Status::unavailable("this node is shutting down: watch another replica"));
+        }
+        self.check_caller(&request)?;
+        let permit = self.calls.clone().try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!(
+                "this node has {WATCH_CALLS_MAX} calls of watches already: start more over each"
+            ))
+        })?;
+        let (responses, stream) = mpsc::channel(WATCH_RESPONSES_UNDER_WAY);
+        let id = CallId(self.next_call.fetch_add(1, Ordering::Relaxed));
+        let call = Handle::new(id, responses);
+        let (watching, lifecycle) = (self.watching.clone(), self.context.lifecycle.clone());
+        tokio::spawn(async move {
+            let _permit = permit;
+            WatchCall::new(watching, call).run(request.into_inner(), &lifecycle).await;
+        });
+        let mut response = Response::new(ReceiverStream::new(stream));
+        self.context.identity.put(response.metadata_mut());
+        Ok(response)
     }
 }

@@ -76,7 +76,7 @@ async fn serve() -> (Arc<Context>, InboxEnd, String) {
     let address = listener.local_addr().unwrap().to_string();
     let greeter = Arc::new(Greeter::new(context.clone()));
     let (shards, peers) = (
-        Shards::new(context.clone()),
+        Shards::new(context.clone(), Duration::from_secs(1)),
         Peers::new(context.clone(), greeter, Arc::new(Outboxes::new([NodeId(1)]))),
     );
     tokio::spawn(crate::server::serve(listener, context.clone(), shards, peers));

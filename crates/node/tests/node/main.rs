@@ -6,3 +6,4 @@ mod nodes;
 mod probes;
 mod regressions;
 mod topology;
+mod watching;

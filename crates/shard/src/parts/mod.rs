@@ -13,3 +13,4 @@ pub(crate) mod shard_time;
 pub(crate) mod spares;
 pub(crate) mod step_write;
 pub(crate) mod timers;
+pub(crate) mod watching;

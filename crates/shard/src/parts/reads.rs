@@ -40,9 +40,9 @@ pub(crate) struct Read {
 /// How much of the table a read may touch. Each scope has a queue of its own.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// The holders or the history of one name.
+    /// The holders or the history of one name, or no name.
     OneName,
-    /// A listing, or the state hash.
+    /// A listing, a picture, or the state hash.
     WholeTable,
 }
 
@@ -51,8 +51,8 @@ impl Scope {
 
     fn of(query: &Query) -> Scope {
         match query {
-            Query::Check { .. } | Query::History { .. } => Scope::OneName,
-            Query::List { .. } | Query::Status => Scope::WholeTable,
+            Query::Check { .. } | Query::History { .. } | Query::Position => Scope::OneName,
+            Query::List { .. } | Query::Picture { .. } | Query::Status => Scope::WholeTable,
         }
     }
 }

@@ -60,6 +60,7 @@ impl Replica {
         let mut asked = asked.into_iter().flatten();
         let mut effects = std::mem::take(&mut self.effects);
         effects.unheard = self.leader_state.is_none();
+        effects.watched = self.watching.is_on();
         for (caller, command) in &batch.commands {
             let outcome = self.table.apply_as(batch.stamp, *caller, command, &mut effects);
             if let Some(leader) = &mut self.leader_state {
@@ -83,6 +84,10 @@ impl Replica {
             effects.dropped.clear();
             effects.leases.clear();
         }
+        let leads = self.leader_state.as_ref();
+        let is_former = leads.is_some_and(|leader| leader.term > entry.term);
+        let events = planted_bugs::told_events(&mut effects.events, is_former);
+        self.watching.add(entry.index, batch.stamp.wall_ms, events);
         self.effects = effects;
         self.observation.observe(self.table.shard_ms(), self.now);
         Ok(())

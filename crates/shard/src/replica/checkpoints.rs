@@ -164,6 +164,7 @@ impl Replica {
         let hard_state = self.raw.raft.hard_state();
         self.step_write.reset_to(meta, &hard_state, records, &mut self.checkpointing.history);
         self.checkpointing.reset_to(meta.index, self.now.mono_ms);
+        self.watching.reset_to(meta.index);
         self.stats.snapshots_installed += 1;
         Ok(())
     }

@@ -38,6 +38,7 @@ use crate::parts::read_cache::ReadCache;
 use crate::parts::reads::Reads;
 use crate::parts::shard_time::Observation;
 use crate::parts::step_write::{StepWrite, UnsyncedReadies};
+use crate::parts::watching::Watching;
 use crate::raft::log_store::LogStore;
 use crate::raft::peer_id::{incarnation_of, node_of};
 use crate::snapshot::LoadedSnapshot;
@@ -81,6 +82,7 @@ pub struct Replica {
     proposals: Proposals,
     reads: Reads,
     read_cache: ReadCache,
+    watching: Watching,
     /// The leader has changed, so the round of reads under way is tried again.
     retry_reads: bool,
 

@@ -11,6 +11,7 @@ use crate::parts::read_cache::ReadCache;
 use crate::parts::reads::Reads;
 use crate::parts::shard_time::Observation;
 use crate::parts::step_write::{StepWrite, UnsyncedReadies};
+use crate::parts::watching::Watching;
 use crate::planted_bugs;
 use crate::raft::conf_state::check_conf;
 use crate::raft::log_store::LogStore;
@@ -99,6 +100,7 @@ impl Replica {
             read_cache: ReadCache::default(),
             oldest: Oldest::default(),
             told_committed: 0,
+            watching: Watching::default(),
             unsynced: UnsyncedReadies::default(),
             incoming: None,
             incarnations,

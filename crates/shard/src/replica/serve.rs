@@ -135,6 +135,13 @@ impl Replica {
                 let waiters = self.waiters_of_all(&page.grants, most, rows);
                 Answer::List { grants: page.grants, next: page.next, waiters }
             }
+            Query::Picture { of, after, limit } => {
+                if of.is_by_name() {
+                    self.read_cache.note_listing(self.now.mono_ms);
+                }
+                Answer::Picture(self.table.picture_page(of, after.as_ref(), *limit, at, rows)?)
+            }
+            Query::Position => Answer::Position,
             Query::History { name, limit } => {
                 let ended = self.newest_ended(name, *limit);
                 let current: Vec<Grant> = self.table.newest_holders(name, *limit, at);

@@ -51,6 +51,7 @@ impl Replica {
         self.checkpoint_if_due();
         self.build_snapshot_if_wanted();
         self.out.write = self.take_write();
+        self.out.watched = self.watching.take(self.applied_index);
         let delayed_until_ms = self.send_delayed();
         let wakes =
             [self.proposals.wake_at_ms(now.mono_ms), delayed_until_ms, self.reads_wake_at_ms()];
@@ -93,6 +94,7 @@ impl Replica {
                     .for_each(|id| self.raw.report_snapshot(id, status));
             }
             Input::Wake => {}
+            Input::Watch { on } => self.watching.set(on, self.applied_index),
             Input::Disk { hangs, stretch } => self.on_disk(hangs, stretch),
             Input::Campaign => self.campaign(),
             Input::Incarnation { node, incarnation } => {
@@ -194,10 +196,14 @@ impl Replica {
             let (entry, count) = self.proposals.next_entry(stamp, now_ms);
             // raft-rs refuses while leadership is handed on or too much is uncommitted. The
             // operations stay queued.
+            let mut told_early = planted_bugs::told_early(&self.table, &entry);
             if self.raw.propose(Vec::new(), entry).is_err() {
                 return;
             }
             let (index, term) = (self.raw.raft.raft_log.last_index(), self.raw.raft.term);
+            if self.watching.is_on() {
+                self.watching.add(index, stamp.wall_ms, &mut told_early);
+            }
             self.proposals.proposed(index, term, count, now_ms, &mut self.out.replies);
         }
     }

@@ -13,3 +13,4 @@ mod retire;
 mod snapshots;
 mod spare;
 mod status;
+mod watching;

@@ -40,6 +40,10 @@ fn planted_bugs_change_the_stories() {
         Bug::RetriedUnderNewId,
         Bug::ValidityTooLong,
         Bug::OlderTopologyTaken,
+        // No story watches.
+        Bug::WatchMissesNewTerm,
+        Bug::WatchTellsProposed,
+        Bug::WatchSkipsOnResume,
     ];
     for bug in Bug::ALL.iter().copied().filter(|bug| !elsewhere.contains(bug)) {
         choose(Some(bug));

@@ -37,6 +37,8 @@ pub enum Invariant {
     Identity,
     /// Invariant 16: no identity exceeds its quota.
     Quota,
+    /// Invariant 17: a watch tells each committed change once and in order, on whichever replicas.
+    Watch,
     /// Without a number: no process goes back to an older topology.
     Topology,
     /// Without a number: when faults stop, every shard serves again.
@@ -64,6 +66,7 @@ impl Invariant {
             Invariant::GivenUp => "14 given up, never granted",
             Invariant::Identity => "15 other identities touch nothing",
             Invariant::Quota => "16 quotas",
+            Invariant::Watch => "17 watches",
             Invariant::Topology => "topology newer only",
             Invariant::Liveness => "liveness",
             Invariant::NoCrash => "no crash of its own",

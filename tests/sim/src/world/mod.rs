@@ -24,6 +24,7 @@ mod state;
 mod topologies;
 mod topology;
 mod trace;
+mod watches;
 
 pub use state::chaos::{FaultCounts, FaultKind};
 
@@ -44,6 +45,7 @@ use state::{Ending, Name, World};
 use std::collections::{BTreeMap, BTreeSet};
 use topologies::Topologies;
 use trace::Trace;
+use watches::Watches;
 
 /// The number of gateways.
 const GATEWAYS: u32 = 2;
@@ -110,6 +112,7 @@ impl World {
             violations: Vec::new(),
             given_up: BTreeSet::new(),
             shown: Shown::default(),
+            watches: Watches::default(),
             faults: FaultCounts::default(),
             chaos,
             ending: Ending::default(),
@@ -319,6 +322,14 @@ impl World {
     fn report(mut self) -> Report {
         let verdict = crate::checker::check(&self.history);
         self.violations.extend(verdict.violations);
+        self.violations.extend(self.watches.violations());
+        let watches = [
+            (FaultKind::WatchMoved, self.watches.moves),
+            (FaultKind::WatchResynced, self.watches.resyncs),
+        ];
+        for (kind, count) in watches {
+            (0..count).for_each(|_| self.faults.add(kind));
+        }
         self.violations.extend(crate::checker::check_convergence(&self.samples));
         self.faults.undecided_names += verdict.undecided_names.len() as u64;
         Report {

@@ -13,10 +13,12 @@ use super::state::event::{Event, Message};
 use super::state::node::Pending;
 use crate::checker::{Invariant, LateGrant, Sample, Violation};
 use crate::world::ask::request_of;
+use locks::Stamp;
 use routing::{NodeId, ShardId};
 use service::Admitted;
 use shard::{
-    Answer as Read, Input, Outputs, Query, Replica, ReplicaConfig, Reply, Ticket, join_snapshot,
+    Answer as Read, Input, Outputs, Query, Replica, ReplicaConfig, Reply, Ticket, Watched,
+    join_snapshot,
 };
 use std::collections::BTreeMap;
 use storage::{Engine, ShardWrite};
@@ -77,7 +79,7 @@ impl World {
                         .incarnations
                         .iter()
                         .map(|(other, incarnation)| incarnation_of(*other, *incarnation));
-                    node.inbox.insert(shard, known.collect());
+                    node.inbox.insert(shard, known.chain([Input::Watch { on: true }]).collect());
                     node.replicas.insert(shard, replica)
                 }
                 Err(fatal) => {
@@ -114,6 +116,7 @@ impl World {
         node.lateness.clear();
         self.topologies.forget(Place::Node(id));
         let loss = node.disk.crash(&mut self.rng);
+        self.watches.forget(id);
         match loss {
             CrashLoss::Nothing => {}
             CrashLoss::Unsynced => self.faults.add(FaultKind::UnsyncedLost),
@@ -202,7 +205,10 @@ impl World {
         }
     }
 
-    pub(crate) fn dispatch(&mut self, id: u64, shard: ShardId, outputs: Outputs) {
+    pub(crate) fn dispatch(&mut self, id: u64, shard: ShardId, mut outputs: Outputs) {
+        if let Some(watched) = outputs.watched.take() {
+            self.take_watched(id, shard, watched);
+        }
         if let Some(leadership) = outputs.leadership {
             self.trace.mix(leadership.term << 8 | u64::from(leadership.is_me));
             self.trace.line(self.now_us, || {
@@ -241,6 +247,18 @@ impl World {
         for (ticket, reply) in outputs.replies {
             self.answer(id, shard, ticket, reply);
         }
+    }
+
+    fn take_watched(&mut self, id: u64, shard: ShardId, watched: Watched) {
+        let node = &self.nodes[&id];
+        let Some(replica) = node.replicas.get(&shard) else { return };
+        let table = replica.table();
+        let at = Stamp { wall_ms: 0, shard_ms: table.shard_ms() };
+        let of_shard = self.names.iter().filter(|name| name.shard == shard);
+        let mut names: Vec<String> = of_shard.map(|name| name.name.clone()).collect();
+        names.sort_unstable();
+        let committed_index = replica.status().committed_index;
+        self.watches.take(id, shard, watched, committed_index, (table, &names, at));
     }
 
     fn answer(&mut self, id: u64, shard: ShardId, ticket: Ticket, reply: Reply) {

@@ -214,10 +214,10 @@ impl Probe {
         })
     }
 
-    fn apply(&mut self, principal: &str, command: &Command<'_>) -> Result<Outcome, Effects> {
+    fn apply(&mut self, principal: &str, command: &Command<'_>) -> Result<Outcome, Box<Effects>> {
         let mut effects = Effects::default();
         let told = self.table.apply_as(self.at, Caller::of(principal), command, &mut effects);
-        if effects == Effects::default() { Ok(told) } else { Err(effects) }
+        if effects == Effects::default() { Ok(told) } else { Err(Box::new(effects)) }
     }
 
     fn held_name(&self) -> Option<String> {

@@ -23,6 +23,8 @@ pub struct Peer {
     /// Of its disk.
     pub incarnation: u32,
     pub replies: Vec<(Ticket, Reply)>,
+    /// What happened in its table, if it was told to say so.
+    pub watched: Vec<Watched>,
 }
 
 pub struct Cluster {
@@ -79,6 +81,7 @@ impl Cluster {
                 boots: 0,
                 incarnation: 0,
                 replies: Vec::new(),
+                watched: Vec::new(),
             };
             cluster.peers.insert(id, peer);
         }
@@ -170,6 +173,7 @@ impl Cluster {
         peer.inbox.clear();
         peer.unwritten.clear();
         peer.replies.clear();
+        peer.watched.clear();
         peer.engine.crash();
     }
 
@@ -196,6 +200,7 @@ impl Cluster {
             sent.extend(outputs.messages.into_iter().map(|m| (*id, m)));
             peer.unwritten.extend(outputs.write);
             let wants_snapshot = outputs.wants_snapshot;
+            peer.watched.extend(outputs.watched);
             peer.replies.extend(outputs.replies);
             busy |= outputs.wake_at_ms.is_some_and(|at_ms| at_ms <= now.mono_ms);
             self.rows_read.push((*id, outputs.rows_read));

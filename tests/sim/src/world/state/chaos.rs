@@ -72,6 +72,8 @@ kinds! {
     OverQuota "acquire over a quota",
     Claimed "queued grant claimed",
     DiedInQueue "client dead before its turn",
+    WatchMoved "watch begun or moved",
+    WatchResynced "watch begun anew, events lost",
 }
 
 /// The number of faults of each kind.

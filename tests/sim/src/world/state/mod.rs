@@ -13,6 +13,7 @@ use super::identities::Identities;
 use super::network::Network;
 use super::topologies::Topologies;
 use super::trace::Trace;
+use super::watches::Watches;
 use crate::checker::{History, Sample, Violation};
 use crate::rng::Rng;
 use chaos::{Chaos, FaultCounts};
@@ -77,6 +78,7 @@ pub(crate) struct World {
     /// The requests with a cancel that was answered without a grant.
     pub given_up: BTreeSet<u64>,
     pub shown: Shown,
+    pub watches: Watches,
     pub faults: FaultCounts,
     pub chaos: Chaos,
     pub ending: Ending,

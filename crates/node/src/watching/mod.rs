@@ -1,0 +1,28 @@
+//! Watches of gateways on the shards of this node.
+//!
+//! One task for each watched shard has its recent events and its watchers, apart from the shard's
+//! thread. It never waits for a gateway: a call that takes nothing keeps its place among the recent
+//! events, and is told a new picture once they have gone past it.
+//!
+//! ```text
+//! shard thread ──news──► task of the shard ──frames──► call of a gateway
+//!       ▲                  │         ▲
+//!       └──reads of pages──┘         └── start, stop, keep
+//! ```
+//!
+//! * A watch begins with a read that a leader has confirmed. So a replica that is behind does not
+//!   serve one, and a place that another replica told is never after what is applied here.
+//! * A watch ends with an error once its replica has known no leader for an election timeout, so
+//!   that it can go on elsewhere.
+//! * A shard that nobody watches here has no task, and its replica makes no events.
+
+mod call;
+mod filter;
+mod hub;
+mod orders;
+mod task;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use call::{CallId, Handle};
+pub(crate) use hub::Hub;
