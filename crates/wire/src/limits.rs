@@ -37,6 +37,8 @@ pub const ROWS_MAX: u32 = 1_000;
 pub const HISTORY_ROWS_DEFAULT: u32 = 20;
 /// Grants in a list that names no limit.
 pub const LIST_ROWS_DEFAULT: u32 = 100;
+/// Most kinds of events in the filter of a watch, repeats included.
+pub const WATCH_KINDS_MAX: usize = 16;
 /// Most waiting acquires of one gateway, over all its clients. A node takes as many on one stream,
 /// so that it never refuses a wait that a gateway accepted.
 pub const GATEWAY_WAITS_MAX: usize = 65_536;

@@ -18,8 +18,10 @@
 //! ```
 
 mod cluster;
+mod watch;
 
 pub use cluster::{ClusterStatus, Member, Node, Replica, Shard};
+pub use watch::{Event, Waiter, WatchState, Watched, event_kind, event_word};
 
 use crate::v1::{
     CheckResponse, GrantState, HeartbeatResponse, ListResponse, Mode, OpenSessionResponse,
