@@ -19,6 +19,8 @@ pub(crate) struct Connection {
     pub(crate) unary_waits: AtomicUsize,
     /// Its open streams.
     pub(crate) streams: AtomicUsize,
+    /// Its watches.
+    pub(crate) watches: AtomicUsize,
 }
 
 /// An identity that was proven.

@@ -9,6 +9,7 @@ use crate::record::Recorded;
 use crate::redact::redact;
 use crate::router::Router;
 use crate::visitor::Visitor;
+use crate::watching::Watched;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
@@ -93,6 +94,19 @@ impl Single {
             redact(&mut answer);
         }
         Ok(answer)
+    }
+
+    /// Begins a watch.
+    ///
+    /// # Errors
+    /// The refusal of a watch that was not begun: see [`Watched::begin`].
+    pub(crate) fn watch(
+        &self,
+        visitor: Visitor,
+        request: WatchRequest,
+    ) -> Result<Watched, Box<Error>> {
+        let begun = Watched::begin(self.router.clone(), self.ending.clone(), visitor, request);
+        begun.inspect_err(|error| self.router.metrics.refused(error))
     }
 
     /// Makes a new session id. Nothing is sent to any node.

@@ -37,7 +37,8 @@ async fn every_route_answers_over_one_connection() {
     }
     let document = http.ask("GET", "/openapi.json", "").await.body;
     for (path, verbs) in document["paths"].as_object().unwrap() {
-        for verb in verbs.as_object().unwrap().keys() {
+        // The answer of a watch does not end: see the tests of watches.
+        for verb in verbs.as_object().unwrap().keys().filter(|_| path != "/v1/watch") {
             assert!(asked.contains(&(verb.clone(), path.clone())), "{verb} {path} was not asked");
         }
     }

@@ -14,3 +14,5 @@ mod recorded;
 mod regressions;
 mod routing;
 mod waits_denied;
+mod watches;
+mod watches_denied;

@@ -9,6 +9,7 @@ pub(crate) mod problem;
 
 mod openapi;
 mod requests;
+mod watch;
 
 use super::doorman::is_grpc;
 use super::single::Single;
@@ -111,12 +112,22 @@ impl Door {
         }
         let mut visitor = request.extensions_mut().remove::<Visitor>().unwrap_or_default();
         self.single.router.enter(&mut visitor, self.of)?;
-        let Method::Operation(kind) = self.of else { return Ok(openapi::served()) };
+        if self.of == Method::Open {
+            return Ok(openapi::served());
+        }
         let ids = ids.map_err(|_| invalid("the session in the path is no UTF-8"))?;
         let session = ids.iter().next().map_or_else(String::new, |(_, id)| id.to_owned());
         let (uri, headers) = (request.uri().clone(), request.headers().clone());
         let body = body(request).await?;
-        self.operation(kind, Asked { visitor, session, uri, headers, body }).await
+        let asked = Asked { visitor, session, uri, headers, body };
+        match self.of {
+            Method::Operation(kind) => self.operation(kind, asked).await,
+            Method::Watch => {
+                let request = asked.query::<watch::Watch>()?;
+                watch::serve(&self.single, asked.visitor, request, &asked.headers)
+            }
+            _ => Err(Refused::NoRoute.into()), // no route has these
+        }
     }
 
     /// Serves an operation of this kind.

@@ -3,6 +3,7 @@
 
 use super::problem::{PROBLEM, Problem};
 use super::requests;
+use super::watch::{LAST_EVENT_ID, Watch};
 use crate::permissions::{Method, ROUTES};
 use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
@@ -61,6 +62,9 @@ pub(super) fn document() -> Value {
 /// One route, without the parameters of its path.
 fn described(schemas: &mut SchemaGenerator, of: Method) -> Value {
     use requests::*;
+    if of == Method::Watch {
+        return watched(schemas);
+    }
     let Method::Operation(kind) = of else {
         let schema = json!({ "type": "object" });
         return route("openapi", "Shows this document.", &schema);
@@ -109,6 +113,25 @@ fn described(schemas: &mut SchemaGenerator, of: Method) -> Value {
             route(name, "Shows the state of the cluster.", answer.as_value())
         }
     }
+}
+
+/// The route whose answer does not end.
+fn watched(schemas: &mut SchemaGenerator) -> Value {
+    let summary = "Tells the present state of locks, and then each change, as server-sent events. \
+        The data of `state` is a WatchState, and that of `granted`, `queued`, `released`, `expired`, \
+        `broken` and `cancelled` an Event. `resync` says that events of its shard were lost, and \
+        `ended` with a Problem why the gateway ends the stream.";
+    let mut route = queried::<Watch, answers::Event>(schemas, "watch", summary);
+    schemas.subschema_for::<answers::WatchState>();
+    let last = json!({ "name": LAST_EVENT_ID.as_str(), "in": "header",
+        "description": "The last `id` of an earlier watch with the same filter, to go on after it.",
+        "schema": { "type": "string" } });
+    listed(&mut route["parameters"]).push(last);
+    route["responses"]["200"] = json!({
+        "description": "It is told until the client or the gateway ends it.",
+        "content": { "text/event-stream": { "schema": { "type": "string" } } },
+    });
+    route
 }
 
 /// A route with a body.
