@@ -3,6 +3,7 @@
 //! The methods that take locks are in files above this one: `acquiring`, `guard` and `session`. So is
 //! the work of `letting_go`. This file only owns the state that all of them share.
 
+use crate::ends::Ends;
 use crate::guarded::Guarded;
 use crate::lease::Sent;
 use crate::letting_go::LettingGo;
@@ -49,6 +50,7 @@ struct Inner {
     servers: Result<Servers, Error>,
     letting_go: LettingGo,
     guarded: Guarded,
+    ends: Ends,
 }
 
 impl Client {
@@ -70,6 +72,7 @@ impl Client {
                 servers,
                 letting_go: LettingGo::default(),
                 guarded: Guarded::default(),
+                ends: Ends::default(),
             }),
         }
     }
@@ -104,6 +107,18 @@ impl Client {
 
     pub(crate) fn guarded(&self) -> &Guarded {
         &self.inner.guarded
+    }
+
+    pub(crate) fn ends(&self) -> &Ends {
+        &self.inner.ends
+    }
+
+    /// The gateways.
+    ///
+    /// # Errors
+    /// That of wrong endpoints.
+    pub(crate) fn servers(&self) -> Result<&Servers, Error> {
+        self.inner.servers.as_ref().map_err(Clone::clone)
     }
 
     /// How long this machine has been suspended in all. Read it before the moment that validity is
