@@ -4,6 +4,7 @@ mod cert;
 mod policy;
 mod remote;
 mod servers;
+mod watch;
 
 pub use crate::bench::args::Bench;
 use crate::duration;
@@ -14,6 +15,7 @@ pub use policy::{Policy, PolicyCheck, PolicyHash, PolicyToken};
 pub use remote::{Gateways, Remote};
 use routing::Address;
 pub use servers::{Dev, Gateway, Node};
+pub use watch::Watch;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
@@ -66,6 +68,8 @@ pub enum Command {
     History(History),
     /// List the locks that are held, by name
     Ls(Ls),
+    /// Show the state of locks, and then each change of them, until Ctrl-C
+    Watch(Watch),
     /// End the hold of another owner, and record the reason in the history
     Break(Break),
     /// Keep many locks with one heartbeat
