@@ -26,3 +26,4 @@ mod rotation;
 mod sessions;
 mod spread;
 mod tls;
+mod watches;
