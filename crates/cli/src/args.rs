@@ -15,9 +15,9 @@ pub use policy::{Policy, PolicyCheck, PolicyHash, PolicyToken};
 pub use remote::{Gateways, Remote};
 use routing::Address;
 pub use servers::{Dev, Gateway, Node};
-pub use watch::Watch;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+pub use watch::Watch;
 
 /// Exit codes, shown by `palisade --help`.
 const EXIT_CODES: &str = "\

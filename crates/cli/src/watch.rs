@@ -75,9 +75,13 @@ fn lines(told: &Told) -> Vec<String> {
             let shard = state.shard;
             lines.push(format!("resync: changes on shard {shard} were lost; its state follows"));
         }
-        lines.extend(state.held.iter().map(|grant| line(0, "held", &grant.resource_name, &about(grant))));
+        lines.extend(
+            state.held.iter().map(|grant| line(0, "held", &grant.resource_name, &about(grant))),
+        );
         let waits = state.queued.iter();
-        lines.extend(waits.map(|waiter| line(0, "waits", &waiter.resource_name, &about_wait(waiter))));
+        lines.extend(
+            waits.map(|waiter| line(0, "waits", &waiter.resource_name, &about_wait(waiter))),
+        );
     }
     lines.extend(told.events.iter().map(change));
     lines

@@ -3,8 +3,8 @@
 //! The methods that take locks are in files above this one: `acquiring`, `guard` and `session`. So is
 //! the work of `letting_go`. This file only owns the state that all of them share.
 
-use crate::ends::Ends;
 use crate::guarded::Guarded;
+use crate::hearing::Hearing;
 use crate::lease::Sent;
 use crate::letting_go::LettingGo;
 use crate::options::{RequestId, said_owner, ttl_ms};
@@ -50,7 +50,7 @@ struct Inner {
     servers: Result<Servers, Error>,
     letting_go: LettingGo,
     guarded: Guarded,
-    ends: Ends,
+    hearing: Hearing,
 }
 
 impl Client {
@@ -72,7 +72,7 @@ impl Client {
                 servers,
                 letting_go: LettingGo::default(),
                 guarded: Guarded::default(),
-                ends: Ends::default(),
+                hearing: Hearing::default(),
             }),
         }
     }
@@ -109,8 +109,8 @@ impl Client {
         &self.inner.guarded
     }
 
-    pub(crate) fn ends(&self) -> &Ends {
-        &self.inner.ends
+    pub(crate) fn hearing(&self) -> &Hearing {
+        &self.inner.hearing
     }
 
     /// The gateways.

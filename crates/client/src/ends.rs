@@ -7,49 +7,13 @@
 
 use crate::{Client, WatchOptions};
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 use wire::v1::{Event, EventKind};
 
 /// How long a lock is held before it is watched, so that a short hold costs no watch.
 const HELD_FOR: Duration = Duration::from_millis(250);
-/// Guards of one client that are watched. The others hear of an end with their next renewal.
-const GUARDS_MAX: usize = 64;
-/// How long no watch is tried after one was refused.
-const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// The kinds of events that end a hold.
 const KINDS: [EventKind; 3] = [EventKind::Released, EventKind::Expired, EventKind::Broken];
-
-/// What the guards and sessions of a client share.
-#[derive(Debug)]
-pub(crate) struct Ends {
-    guards: Arc<Semaphore>,
-    refused_at: Mutex<Option<Instant>>,
-}
-
-impl Default for Ends {
-    fn default() -> Ends {
-        Ends { guards: Arc::new(Semaphore::new(GUARDS_MAX)), refused_at: Mutex::default() }
-    }
-}
-
-impl Ends {
-    /// The place of a guard that is watched, if there is one.
-    pub(crate) fn guard(&self) -> Option<OwnedSemaphorePermit> {
-        self.guards.clone().try_acquire_owned().ok()
-    }
-
-    fn is_refused(&self) -> bool {
-        let refused_at = self.refused_at.lock().unwrap_or_else(PoisonError::into_inner);
-        refused_at.is_some_and(|at| at.elapsed() < REFUSED_FOR)
-    }
-
-    fn refused(&self) {
-        *self.refused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-    }
-}
 
 /// Waits until a new hold is worth a watch. Returns whether it may have one.
 pub(crate) async fn worth_it(client: &Client) -> bool {
@@ -57,7 +21,7 @@ pub(crate) async fn worth_it(client: &Client) -> bool {
         return false;
     }
     tokio::time::sleep(HELD_FOR).await;
-    !client.ends().is_refused()
+    !client.hearing().is_refused()
 }
 
 /// Passes on each end of a hold, until `on_end` breaks or the watch is refused.
@@ -75,7 +39,7 @@ pub(crate) async fn hear(
                 }
             }
             Err(why) => {
-                client.ends().refused();
+                client.hearing().refused();
                 tracing::debug!(%why, "held locks are not watched: an end shows with a renewal");
                 return;
             }

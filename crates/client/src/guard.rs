@@ -192,7 +192,7 @@ async fn hear(client: Client, grant: Grant, lease: Arc<LeaseCell>) {
     if !ends::worth_it(&client).await {
         return;
     }
-    let Some(_place) = client.ends().guard() else { return };
+    let Some(_place) = client.hearing().guard() else { return };
     let options = WatchOptions::new().name(&grant.resource_name);
     ends::hear(&client, options, |event| {
         let token = event.grant.as_ref().map(|ended| ended.fencing_token);

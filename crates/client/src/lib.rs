@@ -27,6 +27,7 @@ mod ends;
 mod error;
 mod guard;
 mod guarded;
+mod hearing;
 mod held;
 pub mod lease;
 mod letting_go;
@@ -54,8 +55,7 @@ pub use net::token::Token;
 pub use wire::v1::{
     CancelWaitResponse as Cancelled, CheckResponse as Checked,
     ClusterStatusResponse as ClusterStatus, Consistency, ErrorCode, Event, EventKind, Grant,
-    GrantState,
-    HeartbeatResponse as Heartbeat, ListResponse as Listing, Mode, NodeStatus,
+    GrantState, HeartbeatResponse as Heartbeat, ListResponse as Listing, Mode, NodeStatus,
     OpenSessionResponse as Opened, ReleaseResponse as Released, RenewResponse as Renewal,
     ShardStatus, Tenure, Waiter, WatchState,
 };

@@ -9,8 +9,8 @@ use crate::internal::v1::operation::Op as Routed;
 use crate::limits::*;
 use crate::v1::operation::Op;
 use crate::v1::{
-    self, AcquireRequest, BreakLockRequest, CheckRequest, Consistency, Error, EventKind, ListRequest,
-    Mode, WatchFilter,
+    self, AcquireRequest, BreakLockRequest, CheckRequest, Consistency, Error, EventKind,
+    ListRequest, Mode, WatchFilter,
 };
 
 /// Refuses a name that is empty, too long, or has control characters.
@@ -70,9 +70,8 @@ pub fn check_watch_filter(filter: &WatchFilter) -> Result<(), Error> {
     at_most("prefix", &filter.prefix, NAME_BYTES_MAX)?;
     at_most("session id", &filter.session_id, SESSION_BYTES_MAX)?;
     at_most("owner", &filter.owner, OWNER_BYTES_MAX)?;
-    let is_kind = |kind: &i32| {
-        EventKind::try_from(*kind).is_ok_and(|kind| kind != EventKind::Unspecified)
-    };
+    let is_kind =
+        |kind: &i32| EventKind::try_from(*kind).is_ok_and(|kind| kind != EventKind::Unspecified);
     if filter.kinds.len() > WATCH_KINDS_MAX || !filter.kinds.iter().all(is_kind) {
         return Err(Error::invalid(
             "unknown kind of event: use granted, queued, released, expired, broken and cancelled, \

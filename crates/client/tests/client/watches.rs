@@ -3,8 +3,8 @@
 use crate::fake::{Fake, Reaction, error, grant};
 use futures_util::StreamExt;
 use palisade_client::{
-    AcquireOptions, Client, ClientOptions, ErrorCode, Event, EventKind, Grant, Held, LostReason, SessionOptions,
-    Told, WatchOptions,
+    AcquireOptions, Client, ClientOptions, ErrorCode, Event, EventKind, Grant, Held, LostReason,
+    SessionOptions, Told, WatchOptions,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,7 +40,11 @@ async fn granting() -> Fake {
                 let ttl_ms = LONG.as_millis() as u32;
                 let state = SessionLeaseState { life: 1, ttl_ms, ..Default::default() };
                 let leases = vec![state];
-                Answer::Heartbeat(HeartbeatResponse { renewed_shards: 1, leases, ..Default::default() })
+                Answer::Heartbeat(HeartbeatResponse {
+                    renewed_shards: 1,
+                    leases,
+                    ..Default::default()
+                })
             }
             Op::Renew(_) => {
                 let ttl_ms = LONG.as_millis() as u32;
@@ -116,8 +120,7 @@ async fn a_break_loses_a_guard_at_once_without_a_renewal() {
 async fn a_break_loses_one_lock_of_a_session_at_once() {
     let fake = granting().await;
     fake.serve_watches();
-    let session =
-        client(&[&fake]).open_session(SessionOptions::new().ttl(LONG)).await.unwrap();
+    let session = client(&[&fake]).open_session(SessionOptions::new().ttl(LONG)).await.unwrap();
     let (a, b) = (session.acquire("a").await.unwrap(), session.acquire("b").await.unwrap());
     within("a watch", fake.until_watched(1)).await;
     assert_eq!(fake.watch_requests()[0].filter.as_ref().unwrap().session_id, session.id());
@@ -187,7 +190,8 @@ async fn a_watch_goes_on_through_another_gateway_from_where_it_was() {
     let (first, second) = (granting().await, granting().await);
     first.serve_watches();
     second.serve_watches();
-    let mut watch = client(&[&first, &second]).watch(WatchOptions::new().prefix("a").position("p0"));
+    let mut watch =
+        client(&[&first, &second]).watch(WatchOptions::new().prefix("a").position("p0"));
     within("the call", watch.open()).await.unwrap();
     assert_eq!(first.watch_requests()[0].position, "p0");
     first.tell(Ok(at("p1"))).await;

@@ -75,8 +75,8 @@ impl Queue {
                 false if !spent => WATCH_BYTES_MAX,
                 _ => WATCH_BYTES_MIN,
             };
-            let has_room = inner.bytes + bytes <= max
-                && (telling || inner.parts.len() < WATCH_PARTS_MAX);
+            let has_room =
+                inner.bytes + bytes <= max && (telling || inner.parts.len() < WATCH_PARTS_MAX);
             if !has_room && telling && !spent {
                 inner.over = Some(Box::new(too_large()));
                 self.ready.notify_one();
@@ -168,7 +168,7 @@ fn too_large() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::v1::{Event, ErrorCode, WatchState};
+    use wire::v1::{ErrorCode, Event, WatchState};
 
     fn event(bytes: usize) -> Part {
         let event = Event { resource_name: "n".repeat(bytes), ..Default::default() };

@@ -311,8 +311,7 @@ struct Sse(BufReader<TcpStream>);
 impl Sse {
     async fn of(fakes: &Fakes, query: &str, headers: &str) -> Sse {
         let mut stream = BufReader::new(TcpStream::connect(fakes.gateway.address()).await.unwrap());
-        let request =
-            format!("GET /v1/watch?{query} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
+        let request = format!("GET /v1/watch?{query} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         Sse(stream)
     }

@@ -27,7 +27,11 @@ const BOTH: Who = Who::Named("both");
 const HOLDER: Who = Who::Named("holder");
 const FLOODER: Who = Who::Named("flooder");
 
-async fn begun(fakes: &Fakes, who: Who, filter: WatchFilter) -> Result<Streaming<WatchResponse>, Error> {
+async fn begun(
+    fakes: &Fakes,
+    who: Who,
+    filter: WatchFilter,
+) -> Result<Streaming<WatchResponse>, Error> {
     let url = format!("http://{}", fakes.gateway.address());
     let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
     let mut request = Request::new(WatchRequest { filter: Some(filter), position: String::new() });

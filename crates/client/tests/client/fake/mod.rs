@@ -62,7 +62,12 @@ impl Fake {
     pub async fn start(handler: impl Fn(&Op) -> Reaction + Send + Sync + 'static) -> Fake {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let fake = Fake { address, seen: Arc::default(), handler: Arc::new(handler), watching: Arc::default() };
+        let fake = Fake {
+            address,
+            seen: Arc::default(),
+            handler: Arc::new(handler),
+            watching: Arc::default(),
+        };
         let service = LockServiceServer::new(fake.clone());
         tokio::spawn(
             tonic::transport::Server::builder()

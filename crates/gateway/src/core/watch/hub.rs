@@ -19,10 +19,9 @@ use crate::core::Directory;
 use crate::core::watch::Position;
 use crate::limits::{WATCH_PAUSE_MS, WATCH_STATES_AT_ONCE};
 use routing::{MapVersion, ShardId};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use wire::internal::v1::{
-    KeepRecent, Route, StartWatch, WatchFrame, WatchPlace, WatchRequest,
-};
+use wire::internal::v1::{KeepRecent, Route, StartWatch, WatchFrame, WatchPlace, WatchRequest};
 use wire::v1::{Event, WatchFilter, WatchState};
 
 /// The number of a client's watch at one gateway.
@@ -311,8 +310,8 @@ impl Hub {
             }
             for shard in shards {
                 let Some(watch) = self.watches.get_mut(&id) else { continue };
-                if !watch.legs.contains_key(&shard) {
-                    watch.legs.insert(shard, Leg::default());
+                if let Entry::Vacant(leg) = watch.legs.entry(shard) {
+                    leg.insert(Leg::default());
                     self.watch(shard);
                 }
             }
@@ -358,13 +357,7 @@ impl Hub {
     }
 
     /// Starts one leg at a node, or lets it pause. Returns whether a node serves it.
-    fn start_leg(
-        &mut self,
-        id: WatchId,
-        shard: u32,
-        directory: &Directory,
-        now_ms: u64,
-    ) -> bool {
+    fn start_leg(&mut self, id: WatchId, shard: u32, directory: &Directory, now_ms: u64) -> bool {
         let Some(watch) = self.watches.get_mut(&id) else { return false };
         let Some(leg) = watch.legs.get_mut(&shard) else { return false };
         let node = match choose(&self.nodes, &leg.tried, shard, directory) {
@@ -448,12 +441,7 @@ enum Choice {
 }
 
 /// Chooses the leader, or else another replica, of those that did not end the leg.
-fn choose(
-    nodes: &BTreeMap<u64, Node>,
-    tried: &[u64],
-    shard: u32,
-    directory: &Directory,
-) -> Choice {
+fn choose(nodes: &BTreeMap<u64, Node>, tried: &[u64], shard: u32, directory: &Directory) -> Choice {
     let Some(targets) = directory.targets(ShardId(shard), false) else { return Choice::None };
     let call = |node: &u64| nodes.get(node).map_or(Call::Unknown, |node| node.call);
     let others = targets.all.iter().copied().filter(|node| *node != targets.first);

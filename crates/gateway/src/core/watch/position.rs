@@ -116,8 +116,7 @@ impl Position {
         if text.is_empty() {
             return Ok(Position::default());
         }
-        let bytes_max =
-            1 + BINDING_BYTES + CHECKSUM_BYTES + SHARDS_MAX as usize * PLACE_BYTES_MAX;
+        let bytes_max = 1 + BINDING_BYTES + CHECKSUM_BYTES + SHARDS_MAX as usize * PLACE_BYTES_MAX;
         if text.len() > bytes_max * 4 / 3 + 4 {
             return Err(NoPosition::Unknown);
         }

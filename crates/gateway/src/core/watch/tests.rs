@@ -112,7 +112,7 @@ impl World {
             let index = served.next;
             frame.events = vec![Event { shard, index, ordinal: 0, ..Default::default() }];
             // Half of the frames have no place of their own.
-            frame.place = (index % 2 == 0).then_some(WatchPlace { index, ordinals: 1 });
+            frame.place = index.is_multiple_of(2).then_some(WatchPlace { index, ordinals: 1 });
             served.next += 1;
         } else {
             return;
@@ -222,7 +222,8 @@ proptest! {
 #[test]
 fn a_leg_waits_for_the_leader_and_goes_elsewhere_if_it_cannot_be_called() {
     let mut world = World::new();
-    let leader = |shard: u32| world.directory.targets(routing::ShardId(shard), false).unwrap().first;
+    let leader =
+        |shard: u32| world.directory.targets(routing::ShardId(shard), false).unwrap().first;
     let leaders: Vec<u64> = (0..SHARDS).map(leader).collect();
     let other = (1..=NODES).find(|node| *node != leaders[0]).unwrap();
     world.set(other, true);
