@@ -82,6 +82,12 @@ fn ended(kind: EventKind, name: &str, token: u64, session: &str) -> Told {
     Told { events: vec![event], position: "p".into(), ..Default::default() }
 }
 
+/// The same, for another reason. So the reason of a loss shows which event it came from.
+fn for_another_reason(mut told: Told) -> Told {
+    told.events[0].reason = "another".into();
+    told
+}
+
 fn at(position: &str) -> Told {
     Told { position: position.into(), ..Default::default() }
 }
@@ -101,14 +107,19 @@ async fn a_break_loses_a_guard_at_once_without_a_renewal() {
         let filter = fake.watch_requests().remove(0).filter.unwrap();
         assert_eq!(filter.name, "a");
         // Neither another token, nor another name, nor another kind of event is its end.
-        fake.tell(Ok(ended(kind, "a", 99, ""))).await;
-        fake.tell(Ok(ended(kind, "b", guard.token(), ""))).await;
-        fake.tell(Ok(ended(EventKind::Granted, "a", guard.token(), ""))).await;
-        fake.tell(Ok(ended(EventKind::Cancelled, "a", guard.token(), ""))).await;
-        assert!(guard.is_valid());
+        let (token, broken) = (guard.token(), EventKind::Broken);
+        for other in [
+            ended(broken, "a", 99, ""),
+            ended(broken, "b", token, ""),
+            ended(EventKind::Granted, "a", token, ""),
+            ended(EventKind::Cancelled, "a", token, ""),
+        ] {
+            fake.tell(Ok(for_another_reason(other))).await;
+        }
         fake.tell(Ok(ended(kind, "a", guard.token(), ""))).await;
         let reason = within("the loss", guard.lost()).await;
         assert!(matches!(&reason, LostReason::Fenced(_)), "{reason}");
+        assert!(!reason.to_string().contains("another"), "{reason}");
         if kind == EventKind::Broken {
             assert_eq!(reason.to_string(), "it was broken by bob: stuck");
         }
@@ -125,11 +136,13 @@ async fn a_break_loses_one_lock_of_a_session_at_once() {
     within("a watch", fake.until_watched(1)).await;
     assert_eq!(fake.watch_requests()[0].filter.as_ref().unwrap().session_id, session.id());
     let beats = fake.count(|op| matches!(op, Op::Heartbeat(_)));
-    fake.tell(Ok(ended(EventKind::Broken, "a", a.token(), "another"))).await;
-    fake.tell(Ok(ended(EventKind::Broken, "c", 99, session.id()))).await;
+    let of_another = ended(EventKind::Broken, "a", a.token(), "another");
+    fake.tell(Ok(for_another_reason(of_another))).await;
+    let unknown = ended(EventKind::Broken, "c", 99, session.id());
+    fake.tell(Ok(for_another_reason(unknown))).await;
     fake.tell(Ok(ended(EventKind::Broken, "a", a.token(), session.id()))).await;
     let reason = within("the loss", a.lost()).await;
-    assert!(matches!(&reason, LostReason::Fenced(_)), "{reason}");
+    assert_eq!(reason, LostReason::Fenced("it was broken by bob: stuck".into()));
     assert!(b.is_valid());
     assert_eq!(fake.count(|op| matches!(op, Op::Heartbeat(_))), beats, "no heartbeat was due");
     assert_eq!(fake.open_watches(), 1, "one for all locks of the session");
