@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 /// Guards of one client that are watched. The others hear of an end with their next renewal.
 const GUARDS_MAX: usize = 64;
-/// How long no watch is tried after one was refused.
-const REFUSED_FOR: Duration = Duration::from_secs(60);
+/// How long no watch is tried after one was refused. Each refusal can be a line of an audit log.
+const REFUSED_FOR: Duration = Duration::from_secs(600);
 
 /// What the guards and sessions of a client share.
 #[derive(Debug)]
