@@ -21,7 +21,7 @@ pub enum Work {
     Other,
 }
 
-/// The operations, waits and streams of one identity.
+/// The operations, waits, streams and watches of one identity.
 ///
 /// * Each kind of work has a bucket of its own, so that no flood of acquires and releases costs its
 ///   identity a lock.
@@ -32,9 +32,10 @@ pub struct Account {
     other: Mutex<Bucket>,
     waits: AtomicU32,
     streams: AtomicU32,
+    watches: AtomicU32,
 }
 
-/// One wait or stream of an account. Dropping it ends it there.
+/// One wait, stream or watch of an account. Dropping it ends it there.
 #[derive(Debug)]
 pub struct Place {
     account: Arc<Account>,
@@ -72,6 +73,11 @@ impl Account {
     /// Takes a place for a stream. `None` if the identity has `max` already.
     pub fn stream(self: &Arc<Account>, max: u32) -> Option<Place> {
         self.place(max, |account| &account.streams)
+    }
+
+    /// Takes a place for a watch. `None` if the identity has `max` already.
+    pub fn watch(self: &Arc<Account>, max: u32) -> Option<Place> {
+        self.place(max, |account| &account.watches)
     }
 
     fn place(self: &Arc<Account>, max: u32, count: fn(&Account) -> &AtomicU32) -> Option<Place> {
@@ -140,7 +146,7 @@ mod tests {
         let (accounts, alice) = (Accounts::default(), "alice".parse().unwrap());
         let (one, other) = (accounts.of(&alice, 0), accounts.of(&alice, 0));
         let place = one.wait(1).expect("the first");
-        assert!(other.wait(1).is_none() && other.stream(1).is_some());
+        assert!(other.wait(1).is_none() && other.stream(1).is_some() && other.watch(1).is_some());
         drop(place);
         assert!(other.wait(1).is_some(), "a refused one took no place");
         let quota = one_per_second();

@@ -81,6 +81,8 @@ pub struct Quota {
     pub waits: Option<NonZeroU32>,
     /// Open streams at one gateway.
     pub streams: Option<NonZeroU32>,
+    /// Watches at one gateway.
+    pub watches: Option<NonZeroU32>,
 }
 
 /// What one identity may do.

@@ -4,6 +4,7 @@ mod cert;
 mod policy;
 mod remote;
 mod servers;
+mod watch;
 
 pub use crate::bench::args::Bench;
 use crate::duration;
@@ -18,6 +19,7 @@ use routing::Address;
 pub use servers::{Dev, Gateway, LogFormat, Node, Traces};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+pub use watch::Watch;
 
 /// Exit codes, shown by `palisade --help`.
 const EXIT_CODES: &str = "\
@@ -71,6 +73,8 @@ pub enum Command {
     History(History),
     /// List the locks that are held, by name
     Ls(Ls),
+    /// Show the state of locks, and then each change of them, until Ctrl-C
+    Watch(Watch),
     /// End the hold of another owner, and record the reason in the history
     Break(Break),
     /// Keep many locks with one heartbeat

@@ -25,6 +25,7 @@ mod shown;
 mod status;
 mod verbs;
 mod voice;
+mod watch;
 
 use args::{Cluster, Command};
 use failure::{Exit, Failure};
@@ -122,6 +123,7 @@ async fn run(command: &Command, temporary: &mut Option<TempDir>) -> Result<(), F
         Command::Release(args) => verbs::release(args).await,
         Command::History(args) => verbs::history(args).await,
         Command::Ls(args) => verbs::list(args).await,
+        Command::Watch(args) => watch::run(args).await,
         Command::Break(args) => verbs::break_lock(args).await,
         Command::Session(args) => sessions::run(args).await,
         Command::Bench(args) => bench::run(args).await,
@@ -151,6 +153,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Release(args) => args.remote.json,
         Command::History(args) => args.remote.json,
         Command::Ls(args) => args.remote.json,
+        Command::Watch(args) => args.remote.json,
         Command::Break(args) => args.remote.json,
         Command::Session(args) => args.remote().json,
         Command::Bench(args) => args.json,

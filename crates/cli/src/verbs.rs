@@ -113,7 +113,10 @@ pub async fn let_go(client: &Client, name: &str, request_id: RequestId, until: I
 
 /// Listens for the signals that would end this process, except those that its caller ignores. From
 /// now on these signals no longer end the process.
-fn interrupts() -> Result<Heard, Failure> {
+///
+/// # Errors
+/// If that is not possible.
+pub fn interrupts() -> Result<Heard, Failure> {
     let listen = || {
         let at_start = AtStart::of_this_process()?;
         let heard = Signals::of(&INTERRUPTS).without(at_start.ignored);
@@ -337,7 +340,7 @@ pub async fn history(args: &args::History) -> Result<(), Failure> {
 }
 
 /// What a client says of itself, and the identity that it has proven, if it has one.
-fn by_identity(said: &str, principal: &str) -> String {
+pub fn by_identity(said: &str, principal: &str) -> String {
     match (said, principal) {
         (said, "") => said.to_owned(),
         ("", principal) => principal.to_owned(),

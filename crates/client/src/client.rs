@@ -4,6 +4,7 @@
 //! the work of `letting_go`. This file only owns the state that all of them share.
 
 use crate::guarded::Guarded;
+use crate::hearing::Hearing;
 use crate::lease::Sent;
 use crate::letting_go::LettingGo;
 use crate::options::{RequestId, said_owner, ttl_ms};
@@ -49,6 +50,7 @@ struct Inner {
     servers: Result<Servers, Error>,
     letting_go: LettingGo,
     guarded: Guarded,
+    hearing: Hearing,
 }
 
 impl Client {
@@ -70,6 +72,7 @@ impl Client {
                 servers,
                 letting_go: LettingGo::default(),
                 guarded: Guarded::default(),
+                hearing: Hearing::default(),
             }),
         }
     }
@@ -104,6 +107,18 @@ impl Client {
 
     pub(crate) fn guarded(&self) -> &Guarded {
         &self.inner.guarded
+    }
+
+    pub(crate) fn hearing(&self) -> &Hearing {
+        &self.inner.hearing
+    }
+
+    /// The gateways.
+    ///
+    /// # Errors
+    /// That of wrong endpoints.
+    pub(crate) fn servers(&self) -> Result<&Servers, Error> {
+        self.inner.servers.as_ref().map_err(Clone::clone)
     }
 
     /// How long this machine has been suspended in all. Read it before the moment that validity is

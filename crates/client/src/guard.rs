@@ -3,7 +3,8 @@
 use crate::acquiring::{Holding, Timed, left_until};
 use crate::lease::{Lease, LeaseCell, LostReason, pause_after_failure};
 use crate::unwanted::Unwanted;
-use crate::{AcquireOptions, Client, Error, ErrorCode, Grant, Held};
+use crate::{AcquireOptions, Client, Error, ErrorCode, Grant, Held, WatchOptions, ends};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -13,7 +14,8 @@ use tokio::time::Instant;
 ///
 /// * The guard renews every third of the TTL, and every
 ///   [`ClientOptions::renew_interval_max`](crate::ClientOptions::renew_interval_max) at the latest,
-///   while it lives and the lock is held. So it hears of a break within that time.
+///   while it lives and the lock is held. So it hears of a break within that time, and at once where
+///   it may watch ([`ClientOptions::watch_held`](crate::ClientOptions::watch_held)).
 /// * The lock counts as lost before its lease can end, and so before another can get it without a
 ///   break. Validity is counted from the moment each renewal was sent.
 /// * A machine that was suspended meanwhile (a sleeping laptop) loses the lock when it wakes. A
@@ -27,6 +29,8 @@ pub struct LockGuard {
     grant: Grant,
     lease: Arc<LeaseCell>,
     renewal: JoinHandle<()>,
+    /// Hears of the end of the lock.
+    hearing: JoinHandle<()>,
     released: bool,
 }
 
@@ -82,7 +86,8 @@ impl LockGuard {
         let lease = Arc::new(LeaseCell::new(lease, asleep, client.options().suspend_clock.clone()));
         client.guarded().take_up(&timed.grant, &lease);
         let renewal = tokio::spawn(renew(client.clone(), timed.grant.clone(), lease.clone()));
-        Ok(LockGuard { client, grant: timed.grant, lease, renewal, released: false })
+        let hearing = tokio::spawn(hear(client.clone(), timed.grant.clone(), lease.clone()));
+        Ok(LockGuard { client, grant: timed.grant, lease, renewal, hearing, released: false })
     }
 
     /// Leaves the lock to its TTL: from now on it is neither renewed nor released.
@@ -113,6 +118,7 @@ impl Held for LockGuard {
 
     async fn release(mut self) -> Result<(), Error> {
         self.renewal.abort();
+        self.hearing.abort();
         let outcome = self.client.release(self.name(), self.token()).await;
         // Set only after the answer. If the future is dropped, or the answer is not certain, `drop`
         // does the release.
@@ -124,6 +130,7 @@ impl Held for LockGuard {
 impl Drop for LockGuard {
     fn drop(&mut self) {
         self.renewal.abort();
+        self.hearing.abort();
         let fenced = matches!(self.lease.lost_now(), Some(LostReason::Fenced(_)));
         self.lease.lose(LostReason::Released);
         if self.client.guarded().leave(&self.grant, &self.lease) && !self.released && !fenced {
@@ -178,6 +185,27 @@ fn still_valid(mut lease: Lease, asleep: Duration) -> Result<(Lease, Duration), 
             "the lock was granted, and by the time that was known its lease may have run out: acquire anew, with a longer TTL",
         )),
     }
+}
+
+/// Loses the lock as soon as the service says that its token ended.
+async fn hear(client: Client, grant: Grant, lease: Arc<LeaseCell>) {
+    if !ends::worth_it(&client).await {
+        return;
+    }
+    let Some(_place) = client.hearing().guard() else { return };
+    let options = WatchOptions::new().name(&grant.resource_name);
+    ends::hear(&client, options, |event| {
+        let token = event.grant.as_ref().map(|ended| ended.fencing_token);
+        let ours = token == Some(grant.fencing_token) && event.resource_name == grant.resource_name;
+        match ends::reason(event).filter(|_| ours) {
+            Some(why) => {
+                lease.lose(LostReason::Fenced(why));
+                ControlFlow::Break(())
+            }
+            None => ControlFlow::Continue(()),
+        }
+    })
+    .await;
 }
 
 /// Renews until the lock is lost.

@@ -12,7 +12,8 @@
 //!
 //! - A lock counts as lost here before its lease can end at the service ([`lease`]).
 //! - A broken lock counts as lost within one renewal interval
-//!   ([`ClientOptions::renew_interval_max`]).
+//!   ([`ClientOptions::renew_interval_max`]), and at once where the client may watch it
+//!   ([`ClientOptions::watch_held`]).
 //! - An operation that may have been done is never reported as not done ([`link::retry`]).
 //!
 //! The crate holds no lock state of its own. Streams and retries are in the crate `link`. The pure
@@ -22,9 +23,11 @@ mod acquiring;
 mod client;
 pub mod clock;
 pub mod endpoint;
+mod ends;
 mod error;
 mod guard;
 mod guarded;
+mod hearing;
 mod held;
 pub mod lease;
 mod letting_go;
@@ -35,6 +38,7 @@ mod session;
 mod tries;
 mod unary;
 mod unwanted;
+mod watch;
 
 pub use client::Client;
 pub use endpoint::Security;
@@ -44,13 +48,14 @@ pub use held::Held;
 pub use lease::LostReason;
 pub use options::{AcquireOptions, ClientOptions, RequestId, SessionOptions};
 pub use session::{Session, SessionLock};
+pub use watch::{Told, Watch, WatchOptions};
 
 pub use net::dial::{ClientSide, Pem};
 pub use net::token::Token;
 pub use wire::v1::{
     CancelWaitResponse as Cancelled, CheckResponse as Checked,
-    ClusterStatusResponse as ClusterStatus, Consistency, ErrorCode, Grant, GrantState,
-    HeartbeatResponse as Heartbeat, ListResponse as Listing, Mode, NodeStatus,
+    ClusterStatusResponse as ClusterStatus, Consistency, ErrorCode, Event, EventKind, Grant,
+    GrantState, HeartbeatResponse as Heartbeat, ListResponse as Listing, Mode, NodeStatus,
     OpenSessionResponse as Opened, ReleaseResponse as Released, RenewResponse as Renewal,
-    ShardStatus, Tenure,
+    ShardStatus, Tenure, Waiter, WatchState,
 };

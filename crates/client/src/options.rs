@@ -36,6 +36,11 @@ pub struct ClientOptions {
     /// after this time if it is shorter. A TTL can be long, but a renewal is how they hear that a
     /// lock was broken. Default: 10 s.
     pub renew_interval_max: Duration,
+    /// Whether guards and sessions watch what they hold, so that they hear at once of a break or
+    /// another end. Without it, or without the permission `watch`, they hear with their next
+    /// renewal. A lock that is held for a moment is not watched, and 64 guards of one client are at
+    /// most. Default: yes.
+    pub watch_held: bool,
     /// The clock that tells how long this machine has been suspended. Default: the machine's own.
     pub suspend_clock: SuspendClock,
 }
@@ -50,6 +55,7 @@ impl Default for ClientOptions {
             connect_timeout: Duration::from_secs(2),
             security: Security::default(),
             renew_interval_max: Duration::from_secs(10),
+            watch_held: true,
             suspend_clock: SuspendClock::system(),
         }
     }
@@ -83,6 +89,12 @@ impl ClientOptions {
     /// more renewals.
     pub fn renew_interval_max(mut self, interval: Duration) -> Self {
         self.renew_interval_max = interval;
+        self
+    }
+
+    /// Chooses whether guards and sessions watch what they hold.
+    pub fn watch_held(mut self, watch: bool) -> Self {
+        self.watch_held = watch;
         self
     }
 

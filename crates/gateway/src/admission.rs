@@ -14,8 +14,9 @@ use crate::connection::Connection;
 use crate::core::is_scan;
 use crate::limits::{
     BODIES_MAX, CONNECTION_BODIES_MAX, CONNECTION_SCANS_MAX, CONNECTION_STREAMS_MAX,
-    CONNECTION_UNARY_WAITS_MAX, CONNECTION_WAITS_MAX, SCANS_MAX, STREAM_OPS_MAX, STREAM_SCANS_MAX,
-    STREAMS_MAX, STREAMS_MIN, UNARY_MAX, WAITS_MAX, WAITS_MIN,
+    CONNECTION_UNARY_WAITS_MAX, CONNECTION_WAITS_MAX, CONNECTION_WATCHES_MAX, SCANS_MAX,
+    STREAM_OPS_MAX, STREAM_SCANS_MAX, STREAMS_MAX, STREAMS_MIN, UNARY_MAX, WAITS_MAX, WAITS_MIN,
+    WATCHES_MAX, WATCHES_MIN,
 };
 use crate::visitor::Visitor;
 use access::{Identity, Place};
@@ -31,6 +32,7 @@ use wire::v1::{Error, Operation};
 pub(crate) struct Admission {
     waits: Arc<Waits>,
     streams: Arc<Semaphore>,
+    watches: Arc<Semaphore>,
     unary: Semaphore,
     scans: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
@@ -41,6 +43,7 @@ impl Default for Admission {
         Admission {
             waits: Arc::default(),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             unary: Semaphore::new(UNARY_MAX),
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
             bodies: Arc::new(Semaphore::new(BODIES_MAX)),
@@ -96,6 +99,39 @@ impl Admission {
             place._of_identity = Some(taken.ok_or_else(refused)?);
         }
         Ok(place)
+    }
+
+    /// The number of watches of all connections together.
+    pub(crate) fn watches(&self) -> usize {
+        WATCHES_MAX - self.watches.available_permits()
+    }
+
+    /// Takes a place for a watch.
+    ///
+    /// # Errors
+    /// BUSY if the gateway or the connection has too many, or the identity its quota, or without one
+    /// its share.
+    pub(crate) fn watch(&self, visitor: &Visitor) -> Result<WatchSeat, Box<Error>> {
+        let full = |of: &str, max: usize| {
+            let message = format!(
+                "this {of} has {max} watches already, and this one was not begun: end some first"
+            );
+            Box::new(Error::busy(message, 1_000))
+        };
+        let permit = self.watches.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| full("gateway", WATCHES_MAX))?;
+        let share = share(self.watches.available_permits() + 1, WATCHES_MIN);
+        let connection = visitor.connection.clone();
+        let mut seat = WatchSeat { connection, _permit: permit, _of_identity: None };
+        if seat.connection.watches.fetch_add(1, Relaxed) >= CONNECTION_WATCHES_MAX {
+            return Err(full("connection", CONNECTION_WATCHES_MAX));
+        }
+        if let Some(identity) = visitor.caller.identity() {
+            let bound = Bound::of(identity.quota().watches, share);
+            let taken = identity.account.watch(bound.max());
+            seat._of_identity = Some(taken.ok_or_else(|| bound.refusal(identity, "watches"))?);
+        }
+        Ok(seat)
     }
 
     /// Takes a place for a list, a history or a cluster status, in a stream or not.
@@ -160,6 +196,20 @@ impl Admission {
             let message = format!("this gateway serves {UNARY_MAX} calls already: back off");
             Box::new(Error::busy(message, 100))
         })
+    }
+}
+
+/// The place of one watch. Dropping it gives the place back.
+#[derive(Debug)]
+pub(crate) struct WatchSeat {
+    connection: Arc<Connection>,
+    _permit: OwnedSemaphorePermit,
+    _of_identity: Option<Place>,
+}
+
+impl Drop for WatchSeat {
+    fn drop(&mut self) {
+        self.connection.watches.fetch_sub(1, Relaxed);
     }
 }
 
@@ -466,6 +516,25 @@ mod tests {
             drop((waits, streams));
             assert_eq!((gateway.waits(), gateway.streams.available_permits()), (0, STREAMS_MAX));
         }
+    }
+
+    #[test]
+    fn watches_are_bounded_by_connection_identity_and_gateway() {
+        let gateway = Admission::default();
+        let of = |visitor: &Visitor| -> Vec<WatchSeat> {
+            std::iter::from_fn(|| gateway.watch(visitor).ok()).collect()
+        };
+        let one = of(&connected());
+        assert_eq!((one.len(), gateway.watches()), (CONNECTION_WATCHES_MAX, one.len()));
+        let greedy = clients_of("mallory");
+        let many: Vec<_> = (0..64).flat_map(|_| of(&greedy())).collect();
+        assert!(many.len() < WATCHES_MAX / 4, "{}", many.len());
+        let refused = gateway.watch(&greedy()).unwrap_err();
+        assert_eq!((refused.code(), refused.retry_after_ms), (ErrorCode::Busy, 1_000));
+        let quota = access::Quota { watches: NonZeroU32::new(2), ..Default::default() };
+        assert_eq!(of(&clients_within("alice", quota)()).len(), 2);
+        drop((one, many));
+        assert_eq!(gateway.watches(), 0);
     }
 
     #[test]

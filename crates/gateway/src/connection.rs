@@ -23,6 +23,8 @@ pub(crate) struct Connection {
     pub(crate) bodies: AtomicUsize,
     /// Its calls that list much, until their answers are taken.
     pub(crate) scans: AtomicUsize,
+    /// Its watches.
+    pub(crate) watches: AtomicUsize,
 }
 
 /// An identity that was proven.

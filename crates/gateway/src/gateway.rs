@@ -10,6 +10,7 @@ use crate::limits::{CLOSE_MAX, DRAIN_MAX, REFUSALS_SAID_EVERY};
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::router::{Router, Security};
+use crate::watching::{self, Watching};
 use audit::{Audit, Event, Kind};
 use net::reload::{Outcome, Reloading};
 use net::tls::{Inside, Server, TlsError};
@@ -91,8 +92,10 @@ impl Gateway {
             %address, cluster = %cluster.cluster, shards = cluster.shards, nodes = node_ids.len(), %fingerprint, "gateway serves"
         );
         let (leaving, left) = Leaving::new();
+        let (watching, asked) = Watching::new();
         let security = Security { tls: tls.clone(), identities, audit, insecure };
-        let router = Arc::new(Router::new(cluster, identity, nodes, metrics, leaving, security));
+        let router = Router::new(cluster, identity, nodes, metrics, leaving, watching, security);
+        let router = Arc::new(router);
         router.audit.record(Event::of(Kind::Started));
         let (end, ending) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -115,6 +118,7 @@ impl Gateway {
             tasks.spawn(ended(crate::watch::keep(router.clone(), node, ending.clone())));
         }
         tasks.spawn(ended(leave::work(router.clone(), left, ending.clone())));
+        tasks.spawn(ended(watching::work(router.clone(), asked, ending.clone())));
         tasks.spawn(ended(watch_access(router.clone(), ending.clone())));
         tasks.spawn(ended(say_refusals(router.clone(), ending.clone())));
         if let Some(listener) = metrics_listener {

@@ -24,6 +24,7 @@
 //!   `permissions`; `visitor` is one client. Without identities, every client may do everything.
 //! - `admission` bounds how much one client may take up.
 //! - `in_flight` keeps the waits of lost clients, and `leave` ends them.
+//! - `watching` serves watches, and `sight` says what of them a client may see.
 //! - `watch` polls the nodes, and `known` holds their reports.
 
 mod admission;
@@ -45,9 +46,11 @@ mod permissions;
 mod record;
 mod redact;
 mod router;
+mod sight;
 mod status;
 mod visitor;
 mod watch;
+mod watching;
 
 pub use error::GatewayError;
 pub use gateway::{Gateway, GatewayHandle, GatewayOptions};

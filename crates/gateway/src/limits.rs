@@ -65,6 +65,42 @@ pub(crate) const RESULT_FRAMES_UNDER_WAY: usize = 2;
 pub(crate) const STREAMS_MAX: usize = 16_384;
 /// Streams that an identity gets however full the gateway is, while places are left.
 pub(crate) const STREAMS_MIN: usize = 16;
+/// Watches of all clients. The excess is refused with BUSY. An identity gets at most a quarter of
+/// the free places, over all its connections.
+pub(crate) const WATCHES_MAX: usize = 8_192;
+/// Watches that an identity gets however full the gateway is, while places are left.
+pub(crate) const WATCHES_MIN: usize = 16;
+/// Watches of one connection. The excess is refused with BUSY.
+pub(crate) const CONNECTION_WATCHES_MAX: usize = 256;
+/// Parts that the client of a watch has not taken yet. Above the bound its watch is stopped at the
+/// nodes, and goes on once the client has taken them all.
+pub(crate) const WATCH_PARTS_MAX: usize = 4_096;
+/// The same bound in bytes.
+pub(crate) const WATCH_BYTES_MAX: usize = 1 << 20;
+/// Bytes that a client has not taken yet while it is told the state of a shard. A state that does
+/// not fit ends the watch, because it would be begun again and again.
+pub(crate) const WATCH_STATE_BYTES_MAX: usize = 32 << 20;
+/// Bytes that the clients of all watches together have not taken yet. Above the bound each watch has
+/// room for [`WATCH_BYTES_MIN`].
+pub(crate) const WATCHES_BYTES_MAX: usize = 256 << 20;
+/// Room of a watch however much others have not taken yet.
+pub(crate) const WATCH_BYTES_MIN: usize = 64 << 10;
+/// States of shards that one watch is told at the same time.
+pub(crate) const WATCH_STATES_AT_ONCE: usize = 2;
+/// First and longest pause, in milliseconds, of a watch that no replica of its shard serves.
+pub(crate) const WATCH_PAUSE_MS: (u64, u64) = (50, 1_000);
+/// Events in one message to the client of a watch. It is closed at [`RESULT_FRAME_BYTES`], too.
+pub(crate) const WATCH_EVENTS_MAX: usize = 1_024;
+/// How often the client of a watch is told how far the watch is, if no event tells it.
+pub(crate) const WATCH_POSITION_EVERY: Duration = Duration::from_secs(5);
+/// How often a watch over HTTP that has nothing to tell sends a comment.
+pub(crate) const WATCH_COMMENT_EVERY: Duration = Duration::from_secs(15);
+/// Frames of nodes that are not handed to their watches yet.
+pub(crate) const WATCH_FRAMES_UNDER_WAY: usize = 64;
+/// First and longest pause between two tries to call a node for watches.
+pub(crate) const WATCH_CALL_PAUSE: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_secs(1));
+
 /// How often a stream looks whether its client still has its identity.
 pub(crate) const PROVE_AGAIN_EVERY: Duration = Duration::from_millis(500);
 /// Longest time for which the stream of a client is not read whose renewals or heartbeats are above

@@ -36,6 +36,7 @@ pub(crate) struct Metrics {
     ready: IntGauge,
     connected: Vec<(NodeId, IntGauge)>,
     waits: IntGauge,
+    watches: IntGauge,
     connections: IntGauge,
     accept_pauses: IntGauge,
     connections_refused: IntCounter,
@@ -51,6 +52,9 @@ pub(crate) struct Metrics {
     pub(crate) access_refused: IntCounter,
     pub(crate) unseen_grants: IntCounter,
     pub(crate) waits_left: IntCounter,
+    pub(crate) watch_events: IntCounter,
+    pub(crate) watch_moves: IntCounter,
+    pub(crate) watch_pauses: IntCounter,
 }
 
 impl Metrics {
@@ -153,6 +157,7 @@ impl Metrics {
                 "waits",
                 "Waiting acquires in flight, those of clients that are gone included.",
             )?,
+            watches: r.gauge("watches", "Watches of clients.")?,
             connections: r
                 .gauge("client_connections", "Open connections of clients and probes.")?,
             accept_pauses: r.gauge(
@@ -191,6 +196,16 @@ impl Metrics {
             waits_left: r.counter(
                 "waits_left_total",
                 "Queues left in the name of clients that were gone.",
+            )?,
+            watch_events: r
+                .counter("watch_events_total", "Events put into the queues of watches.")?,
+            watch_moves: r.counter(
+                "watch_moves_total",
+                "Watches of one shard that went on at another node, or again at the same.",
+            )?,
+            watch_pauses: r.counter(
+                "watch_pauses_total",
+                "Watches that were stopped for a while, because their clients did not read.",
             )?,
             registry: {
                 process::register(&registry)?;
@@ -284,6 +299,7 @@ impl Metrics {
         }
         self.ready.set(present.ready.into());
         self.waits.set(present.waits as i64);
+        self.watches.set(present.watches as i64);
         self.connections.set(present.accepted.open() as i64);
         self.accept_pauses.set(present.accepted.spells() as i64);
         catch_up(&self.connections_refused, present.accepted.refused());
@@ -309,6 +325,8 @@ pub(crate) struct Present<'a> {
     pub(crate) ready: bool,
     /// Waiting acquires in flight.
     pub(crate) waits: usize,
+    /// Watches of clients.
+    pub(crate) watches: usize,
     pub(crate) accepted: &'a Accepted,
     /// TLS towards the nodes.
     pub(crate) inside: Option<&'a Inside>,

@@ -81,6 +81,7 @@ pub(crate) const ROUTES: &[(&str, &str, Method)] = &[
     ("POST", "/v1/sessions/{id}/heartbeat", Method::Operation(OperationKind::Heartbeat)),
     ("DELETE", "/v1/sessions/{id}", Method::Operation(OperationKind::CloseSession)),
     ("GET", "/v1/cluster", Method::Operation(OperationKind::ClusterStatus)),
+    ("GET", "/v1/watch", Method::Watch),
     ("LOCK", TERRAFORM, Method::Operation(OperationKind::Acquire)),
     ("UNLOCK", TERRAFORM, Method::Operation(OperationKind::Release)),
     ("GET", "/openapi.json", Method::Open),
@@ -93,8 +94,8 @@ pub(crate) fn method(path: &str) -> Option<Method> {
     METHODS.iter().find(|(known, _)| *known == path).map(|(_, method)| *method)
 }
 
-/// The permission that an operation needs, as a call or in a stream. None needs [`Verb::Watch`] or
-/// [`Verb::Operate`] yet: they are reserved for watching locks and for changing the cluster.
+/// The permission that an operation needs, as a call or in a stream. None needs [`Verb::Watch`], which
+/// is for watches, or [`Verb::Operate`], which is reserved for changing the cluster.
 ///
 /// What ends something needs [`Verb::Hold`], too. A lock from the time without identities has no
 /// owner, so the lock table lets every identity release it that names its token, and tokens are
@@ -177,6 +178,7 @@ mod tests {
                     // Only a read may be asked for again by a browser or a cache.
                     assert_eq!(*verb == "GET", kind.is_read() && *path != "/v1/sessions", "{path}");
                 }
+                Method::Watch => assert_eq!((*verb, of_grpc(row)), ("GET", true)),
                 Method::Open => assert!(["/openapi.json", "/livez", "/readyz"].contains(path)),
                 row => panic!("{path} is {row:?}"),
             }

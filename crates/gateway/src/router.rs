@@ -11,7 +11,9 @@ use crate::limits::COME_BACK_MAX;
 use crate::metrics::{Metrics, Present};
 use crate::nodes::{Nodes, Outcome};
 use crate::permissions::Method;
+use crate::sight::Sight;
 use crate::visitor::Visitor;
+use crate::watching::Watching;
 use access::Verb;
 use audit::{Audit, Kind};
 use futures_util::StreamExt;
@@ -28,7 +30,7 @@ use wire::OperationKind;
 use wire::internal::v1::{ClusterIdentity, ClusterResponse};
 use wire::limits::REQUEST_ID_BYTES;
 use wire::v1::operation::Op;
-use wire::v1::{Error, ErrorCode, Operation};
+use wire::v1::{Error, ErrorCode, Operation, WatchFilter};
 
 /// The state that all client streams share.
 #[derive(Debug)]
@@ -40,6 +42,7 @@ pub(crate) struct Router {
     pub(crate) known: Known,
     pub(crate) metrics: Metrics,
     pub(crate) leaving: Leaving,
+    pub(crate) watching: Watching,
     pub(crate) admission: Admission,
     /// `None` in a cluster without identities.
     pub(crate) identities: Option<Identities>,
@@ -108,6 +111,7 @@ impl Router {
         nodes: Nodes,
         metrics: Metrics,
         leaving: Leaving,
+        watching: Watching,
         security: Security,
     ) -> Router {
         let Security { tls, identities, audit, insecure } = security;
@@ -121,6 +125,7 @@ impl Router {
             accepted: Arc::new(accepted(audit.clone())),
             metrics,
             leaving,
+            watching,
             admission: Admission::default(),
             identities,
             audit,
@@ -173,6 +178,7 @@ impl Router {
             leaderless: &leaderless,
             ready: leaderless.is_empty() && !self.is_draining(),
             waits: self.admission.waits(),
+            watches: self.admission.watches(),
             accepted: &self.accepted,
             inside: self.nodes.inside(),
             clients: self.tls.as_deref(),
@@ -267,6 +273,19 @@ impl Router {
     pub(crate) fn permit_stream(&self, visitor: &Visitor) -> Result<(), Box<Error>> {
         let Some(identities) = &self.identities else { return Ok(()) };
         identities.permit_stream(visitor, &self.audit, &self.metrics)
+    }
+
+    /// What a visitor may see of a watch with this filter.
+    ///
+    /// # Errors
+    /// As of [`permit`](Router::permit).
+    pub(crate) fn permit_watch(
+        &self,
+        visitor: &Visitor,
+        filter: &WatchFilter,
+    ) -> Result<Sight, Box<Error>> {
+        let Some(identities) = &self.identities else { return Ok(Sight::default()) };
+        identities.permit_watch(visitor, filter, &self.audit, &self.metrics)
     }
 
     /// Whether the answer to an operation on this name must tell nothing of others, because the

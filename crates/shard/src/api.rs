@@ -2,8 +2,8 @@
 
 use crate::snapshot::{BuiltSnapshot, LoadedSnapshot, SnapshotData};
 use locks::{
-    Counts, EndKind, Event, Grant, ListOf, Outcome, PictureOf, PicturePage, PicturePlace, RequestId,
-    Tenure, Token, Waiter,
+    Counts, EndKind, Event, Grant, ListOf, Outcome, PictureOf, PicturePage, PicturePlace,
+    RequestId, Tenure, Token, Waiter,
 };
 use routing::{NodeId, ShardId};
 use std::sync::Arc;

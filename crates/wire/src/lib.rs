@@ -34,8 +34,8 @@ pub use lateness::Lateness;
 pub use operation::{OperationKind, encoded_bytes};
 pub use outcome::Outcome;
 pub use validate::{
-    check_name, check_operation, check_routed, check_session_options, fill_defaults,
-    fill_routed_defaults,
+    check_name, check_operation, check_routed, check_session_options, check_watch_filter,
+    fill_defaults, fill_routed_defaults,
 };
 
 /// The public protocol (package `palisade.v1`): generated messages, clients and servers.

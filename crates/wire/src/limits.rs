@@ -43,6 +43,9 @@ pub const LIST_WAITING_ROWS_MAX: u32 = 200;
 pub const HISTORY_ROWS_DEFAULT: u32 = 20;
 /// Grants in a list that names no limit.
 pub const LIST_ROWS_DEFAULT: u32 = 100;
+/// Most kinds of events in the filter of a watch, repeats included.
+pub const WATCH_KINDS_MAX: usize = 16;
+
 /// Most grants in a page of this list. A page may have fewer than asked for.
 pub fn list_rows(list: &ListRequest) -> u32 {
     let most = if list.waiting { LIST_WAITING_ROWS_MAX } else { ROWS_MAX };

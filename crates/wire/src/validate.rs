@@ -9,7 +9,8 @@ use crate::internal::v1::operation::Op as Routed;
 use crate::limits::*;
 use crate::v1::operation::Op;
 use crate::v1::{
-    self, AcquireRequest, BreakLockRequest, CheckRequest, Consistency, Error, ListRequest, Mode,
+    self, AcquireRequest, BreakLockRequest, CheckRequest, Consistency, Error, EventKind,
+    ListRequest, Mode, WatchFilter,
 };
 
 /// Refuses a name that is empty, too long, or has control characters.
@@ -56,6 +57,28 @@ pub fn check_operation(operation: &v1::Operation) -> Result<(), Error> {
         Op::History(r) => check_rows(r.limit),
         Op::List(r) => check_list(r),
     }
+}
+
+/// Refuses a filter that no watch can have.
+pub fn check_watch_filter(filter: &WatchFilter) -> Result<(), Error> {
+    if !filter.name.is_empty() {
+        check_name(&filter.name)?;
+        if !filter.prefix.is_empty() {
+            return Err(Error::invalid("a watch has a name or a prefix: leave one of them out"));
+        }
+    }
+    at_most("prefix", &filter.prefix, NAME_BYTES_MAX)?;
+    at_most("session id", &filter.session_id, SESSION_BYTES_MAX)?;
+    at_most("owner", &filter.owner, OWNER_BYTES_MAX)?;
+    let is_kind =
+        |kind: &i32| EventKind::try_from(*kind).is_ok_and(|kind| kind != EventKind::Unspecified);
+    if filter.kinds.len() > WATCH_KINDS_MAX || !filter.kinds.iter().all(is_kind) {
+        return Err(Error::invalid(
+            "unknown kind of event: use granted, queued, released, expired, broken and cancelled, \
+             each once, or none for all",
+        ));
+    }
+    Ok(())
 }
 
 /// Like [`check_operation`], for an operation between a gateway and a node.

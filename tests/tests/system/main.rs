@@ -30,3 +30,4 @@ mod sessions;
 mod spread;
 mod tls;
 mod traces;
+mod watches;

@@ -3,10 +3,12 @@
 use super::lives::{self, Answered, Keeper, Lives, LockCell, Named};
 use crate::acquiring::{Timed, left_until};
 use crate::lease::{Lease, LeaseCell, Sent};
-use crate::{Client, Error, ErrorCode, Opened};
-use std::sync::{Arc, Mutex, MutexGuard};
+use crate::{Client, Error, ErrorCode, Opened, WatchOptions, ends};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wire::v1::HeartbeatRequest;
 
@@ -20,6 +22,8 @@ pub(super) struct Inner {
     lives: Arc<Mutex<Lives>>,
     /// Signals that a lease was started, because it may be due before the next heartbeat.
     pub(super) started: Notify,
+    /// Hears of ends of the session's locks, once it has held one.
+    hearing: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// An acquire of a session, in flight.
@@ -50,6 +54,7 @@ impl Inner {
             metadata,
             lives: Arc::default(),
             started: Notify::new(),
+            hearing: Mutex::default(),
         }
     }
 
@@ -73,7 +78,9 @@ impl Inner {
         let lease = self.lease_of(timed, until).await?;
         let mut doubts = acquiring.doubts;
         loop {
-            if let Some(cell) = self.lives().take_up(grant, lease.clone(), doubts)? {
+            let taken_up = self.lives().take_up(grant, lease.clone(), doubts)?;
+            if let Some(cell) = taken_up {
+                self.hear();
                 return Ok(cell);
             }
             // Another may have ended the lock while its grant was in flight. A renewal of the lock
@@ -134,8 +141,22 @@ impl Inner {
         Ok(lease)
     }
 
+    /// Hears of ends of the session's locks from now on, unless it does.
+    fn hear(&self) {
+        let mut hearing = self.hearing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.lives().is_closed() || hearing.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let (client, id, lives) =
+            (self.client.clone(), self.id.clone(), Arc::downgrade(&self.lives));
+        *hearing = Some(tokio::spawn(hear(client, id, lives)));
+    }
+
     /// Ends all leases. Returns the shards where the server may still hold locks.
     pub(super) fn end(&self) -> Vec<u32> {
+        if let Some(task) = &*self.hearing.lock().unwrap_or_else(PoisonError::into_inner) {
+            task.abort();
+        }
         let mut lives = self.lives();
         lives.close();
         lives.shards()
@@ -193,6 +214,24 @@ impl Inner {
             self.client.let_go(lock, self.ttl, Some(self.keeper()));
         }
     }
+}
+
+/// Passes on ends of a session's locks until the session is gone.
+async fn hear(client: Client, id: String, lives: Weak<Mutex<Lives>>) {
+    if !ends::worth_it(&client).await {
+        return;
+    }
+    ends::hear(&client, WatchOptions::new().session(&id), |event| {
+        let Some(lives) = lives.upgrade() else { return ControlFlow::Break(()) };
+        if let (Some(why), Some(grant)) = (ends::reason(event), &event.grant)
+            && grant.session_id == id
+        {
+            let (life, token) = (grant.session_life, grant.fencing_token);
+            lives::lock(&lives).heard_of_end(event.shard, life, token, why);
+        }
+        ControlFlow::Continue(())
+    })
+    .await;
 }
 
 fn unconfirmed(shard: u32) -> Error {

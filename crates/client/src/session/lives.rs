@@ -397,6 +397,24 @@ impl Lives {
         }
     }
 
+    /// Loses one lock, of which a watch says that it has ended. `life` is 0 if the watch does not
+    /// tell it.
+    pub(super) fn heard_of_end(&mut self, shard: u32, life: u64, token: u64, why: String) {
+        let known = self.shards.get_mut(&shard);
+        let known = known.filter(|known| life == 0 || known.id == 0 || known.id == life);
+        let kept = known.and_then(|known| known.locks.remove(&token));
+        match kept.map(|kept| kept.cell.upgrade()) {
+            Some(Some(cell)) => cell.lose(LostReason::Fenced(why)),
+            Some(None) => {}
+            None if self.acquiring > 0 => drop(self.early.insert((shard, token))),
+            None => {}
+        }
+        if self.early.len() > EARLY_MAX {
+            self.early.clear();
+            self.doubts += 1;
+        }
+    }
+
     fn heard_of_breaks(&mut self, state: &SessionLeaseState) {
         let mut life = self.shards.get_mut(&state.shard).filter(|life| life.id == state.life);
         if let Some(life) = &mut life {

@@ -6,3 +6,4 @@ mod letting_go;
 mod lives;
 mod operations;
 mod regressions;
+mod watches;

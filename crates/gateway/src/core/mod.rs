@@ -16,6 +16,7 @@
 //!
 //! * [`Directory`] is what all calls share: the topology and the leaders.
 //! * [`Cleanup`] ends an acquire whose client is gone.
+//! * [`watch`] is for watches, which are no calls.
 //! * A call that fans out has one *part* for each shard; all others have one part.
 //!
 //! The core promises that a call has one answer, that a part has at most one step under way, and
@@ -30,6 +31,7 @@ mod fanout;
 mod part;
 mod planted_bugs;
 mod translate;
+pub mod watch;
 
 #[cfg(test)]
 mod tests;

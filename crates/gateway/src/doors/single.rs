@@ -9,6 +9,7 @@ use crate::record::Recorded;
 use crate::redact::redact;
 use crate::router::Router;
 use crate::visitor::Visitor;
+use crate::watching::Watched;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
@@ -205,6 +206,19 @@ impl Single {
         let place = self.router.admission.scan_call(visitor)?;
         let _ = visitor.held.set(Box::new(place)); // a call has one
         Ok(())
+    }
+
+    /// Begins a watch.
+    ///
+    /// # Errors
+    /// The refusal of a watch that was not begun: see [`Watched::begin`].
+    pub(crate) fn watch(
+        &self,
+        visitor: Visitor,
+        request: WatchRequest,
+    ) -> Result<Watched, Box<Error>> {
+        let begun = Watched::begin(self.router.clone(), self.ending.clone(), visitor, request);
+        begun.inspect_err(|error| self.router.metrics.refused(error))
     }
 
     /// Makes a new session id. Nothing is sent to any node.

@@ -23,8 +23,9 @@ use crate::core::Caller;
 use crate::error::GatewayError;
 use crate::metrics::Metrics;
 use crate::permissions::{Need, need};
+use crate::sight::{Sight, scope};
 use crate::visitor::{Proof, Visitor};
-use access::{Accounts, Certificate, Digest, Identity, Principal, Work};
+use access::{Accounts, Certificate, Digest, Identity, Principal, Verb, Work};
 use audit::{Audit, Event, Kind};
 use failures::Failures;
 use files::{Files, Loaded};
@@ -34,7 +35,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use wire::OperationKind;
-use wire::v1::{Error, ErrorCode};
+use wire::v1::{Error, ErrorCode, WatchFilter};
 
 /// How long a connection remembers that a header was refused. A token that is not valid yet, or a
 /// clock that was set, must not be refused for ever.
@@ -300,6 +301,36 @@ impl Identities {
             });
         }
         Err(denied(identity, format_args!("{verb} {of}")))
+    }
+
+    /// What a visitor may see of a watch with this filter.
+    ///
+    /// # Errors
+    /// As of [`permit`](Identities::permit).
+    pub(crate) fn permit_watch(
+        &self,
+        visitor: &Visitor,
+        filter: &WatchFilter,
+        audit: &Audit,
+        metrics: &Metrics,
+    ) -> Result<Sight, Box<Error>> {
+        let Some(identity) = visitor.caller.identity() else { return Err(no_identity()) };
+        if let Some(sight) = Sight::of(identity, filter) {
+            return Ok(sight);
+        }
+        let name = scope(filter);
+        metrics.denied.inc();
+        if audit.is_on() {
+            let policy = &self.files.current().policy;
+            let why = policy.explain(&identity.principal, Verb::Watch, Some(name)).why;
+            let name = name.to_owned();
+            audit.record(Event { operation: "watch", name, why, ..visitor.event(Kind::Denied) });
+        }
+        let of = match filter.name.is_empty() {
+            true => format!("all names that begin with {}", shown(name)),
+            false => shown(name),
+        };
+        Err(denied(identity, format_args!("watch {of}")))
     }
 
     /// Whether a visitor may open a stream: an identity that may do nothing takes no room.

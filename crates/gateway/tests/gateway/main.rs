@@ -17,3 +17,5 @@ mod regressions;
 mod routing;
 mod terraform;
 mod waits_denied;
+mod watches;
+mod watches_denied;

@@ -21,12 +21,14 @@ mod cluster;
 mod lists;
 mod probes;
 mod waiter;
+mod watch;
 mod words;
 
 pub use cluster::{ClusterStatus, Member, Node, Replica, Shard};
 pub use lists::{Listing, Locks};
 pub use probes::{Liveness, Missing, Readiness};
 pub use waiter::Waiter;
+pub use watch::{Event, WatchState, Watched, event_kind, event_word};
 pub use words::{mode_name, state_name};
 
 use crate::v1::{

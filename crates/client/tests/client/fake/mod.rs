@@ -36,6 +36,18 @@ pub struct Fake {
     pub address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
     handler: Arc<Handler>,
+    watching: Arc<Mutex<Watching>>,
+}
+
+type Responses = mpsc::Sender<Result<WatchResponse, Status>>;
+
+/// The watches of a fake. They are not known until a test says so.
+#[derive(Default)]
+struct Watching {
+    served: bool,
+    denied: bool,
+    requests: Vec<WatchRequest>,
+    open: Vec<Responses>,
 }
 
 #[derive(Default)]
@@ -50,7 +62,12 @@ impl Fake {
     pub async fn start(handler: impl Fn(&Op) -> Reaction + Send + Sync + 'static) -> Fake {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let fake = Fake { address, seen: Arc::default(), handler: Arc::new(handler) };
+        let fake = Fake {
+            address,
+            seen: Arc::default(),
+            handler: Arc::new(handler),
+            watching: Arc::default(),
+        };
         let service = LockServiceServer::new(fake.clone());
         tokio::spawn(
             tonic::transport::Server::builder()
@@ -58,6 +75,48 @@ impl Fake {
                 .serve_with_incoming(TcpListenerStream::new(listener)),
         );
         fake
+    }
+
+    /// Serves watches from now on.
+    pub fn serve_watches(&self) {
+        self.watching.lock().unwrap().served = true;
+    }
+
+    /// Denies watches from now on.
+    pub fn deny_watches(&self) {
+        self.watching.lock().unwrap().denied = true;
+    }
+
+    /// The requests of all watches, also of those that were refused.
+    pub fn watch_requests(&self) -> Vec<WatchRequest> {
+        self.watching.lock().unwrap().requests.clone()
+    }
+
+    /// Waits until so many watches were asked for.
+    pub async fn until_watched(&self, count: usize) {
+        while self.watch_requests().len() < count {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Tells all open watches something.
+    pub async fn tell(&self, told: Result<WatchResponse, Status>) {
+        let open = self.watching.lock().unwrap().open.clone();
+        for responses in open {
+            let _ = responses.send(told.clone()).await;
+        }
+    }
+
+    /// Ends all open watches without a word.
+    pub fn end_watches(&self) {
+        self.watching.lock().unwrap().open.clear();
+    }
+
+    /// The number of open watches.
+    pub fn open_watches(&self) -> usize {
+        let mut watching = self.watching.lock().unwrap();
+        watching.open.retain(|responses| !responses.is_closed());
+        watching.open.len()
     }
 
     pub fn endpoint(&self) -> String {
@@ -281,7 +340,20 @@ impl LockService for Fake {
 
     type WatchStream = ReceiverStream<Result<WatchResponse, Status>>;
 
-    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("this gateway does not serve watches yet"))
+    async fn watch(
+        &self,
+        request: Request<WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let mut watching = self.watching.lock().unwrap();
+        watching.requests.push(request.into_inner());
+        if watching.denied {
+            return Err(Error::new(ErrorCode::PermissionDenied, "says the fake").into());
+        }
+        if !watching.served {
+            return Err(Status::unimplemented("this gateway does not serve watches"));
+        }
+        let (responses, stream) = mpsc::channel(16);
+        watching.open.push(responses);
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 }

@@ -186,8 +186,29 @@ impl LockService for Locks {
 
     type WatchStream = ReceiverStream<Result<WatchResponse, Status>>;
 
-    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("this gateway does not serve watches yet"))
+    async fn watch(
+        &self,
+        mut request: Request<WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let visitor = Visitor::take(&mut request);
+        let watched = self.0.watch(visitor, request.into_inner());
+        let mut watched = watched.map_err(|error| Status::from(*error))?;
+        let (outgoing, responses) = mpsc::channel(RESULT_FRAMES_UNDER_WAY);
+        tokio::spawn(async move {
+            loop {
+                // A part stays in its queue, which is bounded, until the transport has room for it.
+                let Ok(room) = outgoing.reserve().await else { return };
+                let next = tokio::select! {
+                    next = watched.next() => next,
+                    () = outgoing.closed() => return,
+                };
+                match next {
+                    Ok(response) => room.send(Ok(response)),
+                    Err(error) => return room.send(Err((*error).into())),
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(responses)))
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod problem;
 mod openapi;
 mod requests;
 mod terraform;
+mod watch;
 
 use super::doorman::is_grpc;
 use super::single::Single;
@@ -139,13 +140,23 @@ impl Door {
         let mut visitor = request.extensions_mut().remove::<Visitor>().unwrap_or_default();
         self.sign_in(&mut visitor);
         self.single.router.enter(&mut visitor, self.of)?;
-        let Method::Operation(kind) = self.of else { return Ok(self.open(request.uri())) };
-        self.single.begin(&visitor, Some(kind))?;
+        let kind = match self.of {
+            Method::Operation(kind) => Some(kind),
+            Method::Watch => None,
+            _ => return Ok(self.open(request.uri())),
+        };
+        if kind.is_some() {
+            self.single.begin(&visitor, kind)?;
+        }
         let ids = ids.map_err(|_| invalid("the path is no UTF-8: encode it as UTF-8"))?;
         let of_path = ids.iter().next().map_or_else(String::new, |(_, id)| id.to_owned());
         let (uri, headers) = (request.uri().clone(), request.headers().clone());
         let body = self.body(request, &visitor).await?;
         let asked = Asked { visitor, of_path, uri, headers, body };
+        let Some(kind) = kind else {
+            let watch = asked.query::<watch::Watch>()?;
+            return watch::serve(&self.single, asked.visitor, watch, &asked.headers);
+        };
         match kind {
             OperationKind::Acquire if self.is_for_terraform() => self.lock(asked).await,
             _ if self.is_for_terraform() => self.unlock(asked).await,

@@ -3,6 +3,7 @@
 
 use super::problem::{PROBLEM, Problem};
 use super::requests;
+use super::watch::{LAST_EVENT_ID, Watch};
 use crate::permissions::{Method, ROUTES, TERRAFORM};
 use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
@@ -97,7 +98,11 @@ fn for_terraform(schemas: &mut SchemaGenerator, verb: &str) -> Value {
 /// One route, without the parameters of its path.
 fn described(schemas: &mut SchemaGenerator, path: &str, of: Method) -> Value {
     use requests::*;
-    let Method::Operation(kind) = of else { return open(schemas, path) };
+    let kind = match of {
+        Method::Operation(kind) => kind,
+        Method::Watch => return watched(schemas),
+        _ => return open(schemas, path),
+    };
     let name = kind.as_str();
     match kind {
         OperationKind::Acquire => {
@@ -167,6 +172,25 @@ fn open(schemas: &mut SchemaGenerator, path: &str) -> Value {
         }
         _ => route("openapi", "Shows this document.", &json!({ "type": "object" })),
     }
+}
+
+/// The route whose answer does not end.
+fn watched(schemas: &mut SchemaGenerator) -> Value {
+    let summary = "Tells the present state of locks, and then each change, as server-sent events. \
+        The data of `state` is a WatchState, and that of `granted`, `queued`, `released`, `expired`, \
+        `broken` and `cancelled` an Event. `resync` says that events of its shard were lost, and \
+        `ended` with a Problem why the gateway ends the stream.";
+    let mut route = queried::<Watch, answers::Event>(schemas, "watch", summary);
+    schemas.subschema_for::<answers::WatchState>();
+    let last = json!({ "name": LAST_EVENT_ID.as_str(), "in": "header",
+        "description": "The last `id` of an earlier watch with the same filter, to go on after it.",
+        "schema": { "type": "string" } });
+    listed(&mut route["parameters"]).push(last);
+    route["responses"]["200"] = json!({
+        "description": "It is told until the client or the gateway ends it.",
+        "content": { "text/event-stream": { "schema": { "type": "string" } } },
+    });
+    route
 }
 
 /// A route with a body.

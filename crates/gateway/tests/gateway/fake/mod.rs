@@ -1,6 +1,8 @@
 //! Small fake nodes on loopback ports, and a gateway in front of them.
 #![allow(dead_code)] // each test file uses its own part of it
 
+mod watches;
+
 use audit::Audit;
 use client::{Client, ClientOptions};
 use palisade_gateway::{Gateway, GatewayHandle, GatewayOptions};
@@ -19,6 +21,8 @@ pub use wire::internal::v1::operation_result::Result as NodeAnswer;
 use wire::internal::v1::shard_service_server::{ShardService, ShardServiceServer};
 use wire::internal::v1::*;
 use wire::v1::{AcquireRequest, CancelWaitResponse, Error, ErrorCode, Grant};
+
+pub use watches::{Watches, event};
 
 pub const LONG: Duration = Duration::from_secs(60);
 
@@ -77,6 +81,7 @@ struct FakeNode {
     seen: Arc<Mutex<Vec<(u64, Operation)>>>,
     frames: Arc<Mutex<Vec<usize>>>,
     handler: Arc<Handler>,
+    watches: Arc<Watches>,
 }
 
 /// The nodes' reports of the cluster.
@@ -95,6 +100,8 @@ pub struct Fakes {
     pub said: Arc<Mutex<Said>>,
     pub gateway: GatewayHandle,
     pub config: ClusterConfig,
+    /// What the nodes serve to watches.
+    pub watches: Arc<Watches>,
     seen: Arc<Mutex<Vec<(u64, Operation)>>>,
     frames: Arc<Mutex<Vec<usize>>>,
 }
@@ -154,6 +161,7 @@ impl Fakes {
             shards,
             node: 0,
         };
+        let watches = Arc::new(Watches::default());
         for node in &mut config.nodes {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             node.address = listener.local_addr().unwrap().to_string();
@@ -164,7 +172,8 @@ impl Fakes {
             let (said, seen, frames, handler) =
                 (said.clone(), seen.clone(), frames.clone(), handler.clone());
             let identity = ClusterIdentity { node: node.id.0, ..identity.clone() };
-            let fake = FakeNode { id: node.id.0, identity, said, seen, frames, handler };
+            let watches = watches.clone();
+            let fake = FakeNode { id: node.id.0, identity, said, seen, frames, handler, watches };
             tokio::spawn(
                 tonic::transport::Server::builder()
                     .add_service(ShardServiceServer::new(fake))
@@ -186,7 +195,7 @@ impl Fakes {
         change(&mut options);
         let config = options.cluster.clone();
         let gateway = Gateway::start(options).await.unwrap();
-        Fakes { gateway, config, seen, frames, said }
+        Fakes { gateway, config, watches, seen, frames, said }
     }
 
     /// Waits until the gateway is ready.
@@ -339,8 +348,11 @@ impl ShardService for FakeNode {
 
     async fn watch(
         &self,
-        _: Request<Streaming<WatchRequest>>,
+        request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("this node does not serve watches yet"))
+        let stream = self.watches.clone().serve(self.id, request.into_inner())?;
+        let mut response = Response::new(ReceiverStream::new(stream));
+        self.identity.put(response.metadata_mut());
+        Ok(response)
     }
 }

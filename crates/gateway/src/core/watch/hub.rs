@@ -1,0 +1,489 @@
+//! All watches of a gateway, and which node serves each of their legs.
+//!
+//! The driver passes in what clients and nodes do, and takes out the messages to the nodes:
+//!
+//! ```text
+//!           start, stop, resume ─►┌─────┐─► requests  one message for each node
+//! on_node, on_frame, on_time ────►│ Hub │─► deliver   a part for the client of a watch
+//!                                 └─────┘─► wanted    the nodes to have a call to
+//! ```
+//!
+//! * A leg is served by the shard's leader if that can be, and by another replica if not.
+//! * The place of a leg is that of the last part that its client's queue has taken. So a leg that
+//!   was stopped, because the node went or the client did not read, goes on without a gap.
+//! * Parts of a leg that was stopped are dropped: its number is not used again.
+//! * Few states of one watch are told at a time, so that a watch of many shards does not fill the
+//!   queue of its client.
+
+use crate::core::Directory;
+use crate::core::watch::Position;
+use crate::limits::{WATCH_PAUSE_MS, WATCH_STATES_AT_ONCE};
+use routing::{MapVersion, ShardId};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use wire::internal::v1::{KeepRecent, Route, StartWatch, WatchFrame, WatchPlace, WatchRequest};
+use wire::v1::{Event, WatchFilter, WatchState};
+
+/// The number of a client's watch at one gateway.
+pub type WatchId = u64;
+
+/// What one frame of a node tells a client.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Part {
+    /// The shard.
+    pub shard: u32,
+    /// A part of the shard's state.
+    pub state: Option<WatchState>,
+    /// Changes, in the order of the shard's log.
+    pub events: Vec<Event>,
+    /// All until here is told. `None` while the state is incomplete.
+    pub place: Option<WatchPlace>,
+}
+
+/// What came of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is in the queue of its client.
+    Yes,
+    /// The queue is full. The watch is stopped until [`Hub::resume`].
+    Full,
+    /// The watch is over.
+    Over,
+}
+
+/// A node, as far as watches need it.
+#[derive(Debug, Default)]
+struct Node {
+    call: Call,
+    /// It was told which shards it keeps recent events of.
+    is_told: bool,
+    /// The message that is being put together.
+    request: WatchRequest,
+}
+
+/// The call to a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Call {
+    /// It was not tried yet, or is being tried for the first time.
+    #[default]
+    Unknown,
+    Up,
+    Down,
+}
+
+/// One client's watch.
+#[derive(Debug)]
+struct Watch {
+    filter: WatchFilter,
+    legs: BTreeMap<u32, Leg>,
+    /// Its client does not read.
+    full: bool,
+}
+
+/// One shard of a watch.
+#[derive(Debug, Default)]
+struct Leg {
+    /// The number of the watch at the node, and the node, while one serves it.
+    served: Option<(u64, u64)>,
+    /// How far the client was told.
+    place: Option<WatchPlace>,
+    /// The nodes that have ended it since the last part.
+    tried: Vec<u64>,
+    /// The pauses since the last part.
+    pauses: u32,
+    /// When it is to be tried again.
+    again_at_ms: Option<u64>,
+}
+
+/// All watches of a gateway.
+///
+/// * `legs` has each leg that a node serves, by its number there.
+/// * `pauses` has each leg that is to be tried again, by the time.
+/// * `watched` counts the legs of each shard, served or not. `hosted` has these shards by node, as of
+///   the last call of [`wanted`](Hub::wanted), and `changed` says that they changed since.
+#[derive(Debug, Default)]
+pub struct Hub {
+    watches: BTreeMap<WatchId, Watch>,
+    nodes: BTreeMap<u64, Node>,
+    legs: BTreeMap<u64, (WatchId, u32)>,
+    pauses: BTreeSet<(u64, WatchId, u32)>,
+    watched: BTreeMap<u32, usize>,
+    hosted: BTreeMap<u64, BTreeSet<u32>>,
+    changed: bool,
+    last_leg: u64,
+    version: Option<MapVersion>,
+    /// How often a leg went on at another node.
+    moves: u64,
+}
+
+impl Hub {
+    /// Begins a watch, with the position that its client has.
+    pub fn start(
+        &mut self,
+        id: WatchId,
+        filter: WatchFilter,
+        from: &Position,
+        directory: &Directory,
+        now_ms: u64,
+    ) {
+        let mut legs = BTreeMap::new();
+        for shard in shards_of(&filter, directory) {
+            legs.insert(shard, Leg { place: from.place(shard), ..Leg::default() });
+            self.watch(shard);
+        }
+        self.watches.insert(id, Watch { filter, legs, full: false });
+        self.go_on(id, directory, now_ms);
+    }
+
+    /// Ends a watch. Its parts on their way are dropped.
+    pub fn stop(&mut self, id: WatchId) {
+        self.stop_legs(id);
+        let Some(watch) = self.watches.remove(&id) else { return };
+        for shard in watch.legs.into_keys() {
+            self.unwatch(shard);
+        }
+    }
+
+    /// Goes on with a watch whose client has read all that was in its queue.
+    pub fn resume(&mut self, id: WatchId, directory: &Directory, now_ms: u64) {
+        if let Some(watch) = self.watches.get_mut(&id) {
+            watch.full = false;
+            self.go_on(id, directory, now_ms);
+        }
+    }
+
+    /// The number of watches.
+    pub fn len(&self) -> usize {
+        self.watches.len()
+    }
+
+    /// Whether there is no watch.
+    pub fn is_empty(&self) -> bool {
+        self.watches.is_empty()
+    }
+
+    /// How often a leg went on at another node.
+    pub fn moves(&self) -> u64 {
+        self.moves
+    }
+
+    /// The nodes that host a watched shard, if they changed: each needs a call.
+    pub fn wanted(&mut self, directory: &Directory) -> Option<BTreeSet<u64>> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        self.hosted.clear();
+        for (shard, node) in directory.replicas() {
+            if self.watched.contains_key(&shard.0) {
+                self.hosted.entry(node.0).or_default().insert(shard.0);
+            }
+        }
+        // Each call that is up is told of it.
+        self.nodes.values_mut().for_each(|node| node.is_told = false);
+        Some(self.hosted.keys().copied().collect())
+    }
+
+    /// The call to a node is up, or has ended, or could not be made.
+    pub fn on_node(&mut self, node: u64, up: bool, directory: &Directory, now_ms: u64) {
+        let call = if up { Call::Up } else { Call::Down };
+        *self.nodes.entry(node).or_default() = Node { call, ..Node::default() };
+        let mut concerned = BTreeSet::new();
+        for (id, watch) in &mut self.watches {
+            for (shard, leg) in &mut watch.legs {
+                if let Some((number, of)) = leg.served {
+                    if of == node {
+                        self.legs.remove(&number);
+                        leg.served = None;
+                        leg.tried.push(node);
+                        concerned.insert(*id);
+                    }
+                    continue;
+                }
+                // It may have waited for this call, or for the end of the first try to make it.
+                leg.tried.retain(|tried| !up || *tried != node);
+                if let Some(at_ms) = leg.again_at_ms.take() {
+                    self.pauses.remove(&(at_ms, *id, *shard));
+                }
+                concerned.insert(*id);
+            }
+        }
+        concerned.into_iter().for_each(|id| self.go_on(id, directory, now_ms));
+    }
+
+    /// Takes in a frame of a node. `deliver` puts the part for a client into its queue.
+    pub fn on_frame(
+        &mut self,
+        node: u64,
+        frame: WatchFrame,
+        directory: &Directory,
+        now_ms: u64,
+        deliver: impl FnOnce(WatchId, Part) -> Taken,
+    ) {
+        let WatchFrame { id: number, state, events, place, ended } = frame;
+        let Some((id, shard)) = self.legs.get(&number).copied() else { return };
+        let Some(leg) = self.leg_mut(id, shard) else { return };
+        if leg.served != Some((number, node)) {
+            return;
+        }
+        if state.is_some() || !events.is_empty() || place.is_some() {
+            let begins = state.as_ref().is_some_and(|state| state.first);
+            // Without a place of its own, a frame of events is told until its last event.
+            let place = place.or_else(|| {
+                leg.place?;
+                events.last().filter(|_| !begins).map(after)
+            });
+            let part = Part { shard, state, events, place };
+            match deliver(id, part) {
+                Taken::Over => return self.stop(id),
+                Taken::Full => {
+                    self.stop_legs(id);
+                    if let Some(watch) = self.watches.get_mut(&id) {
+                        watch.full = true;
+                    }
+                    return;
+                }
+                Taken::Yes => {}
+            }
+            let Some(leg) = self.leg_mut(id, shard) else { return };
+            let was_told = leg.place.is_some();
+            if begins {
+                leg.place = None;
+            }
+            leg.place = place.or(leg.place);
+            (leg.pauses, leg.tried) = (0, Vec::new());
+            if !was_told && leg.place.is_some() {
+                self.go_on(id, directory, now_ms); // the next state
+            }
+        }
+        if let Some(why) = ended {
+            tracing::debug!(node, shard, %why, "a node has ended a watch: it goes on elsewhere");
+            self.legs.remove(&number);
+            let Some(leg) = self.leg_mut(id, shard) else { return };
+            leg.served = None;
+            leg.tried.push(node);
+            self.go_on(id, directory, now_ms);
+        }
+    }
+
+    /// When [`on_time`](Hub::on_time) is due.
+    pub fn due_at_ms(&self) -> Option<u64> {
+        self.pauses.first().map(|(at_ms, _, _)| *at_ms)
+    }
+
+    /// Tries again the legs whose pause is over.
+    pub fn on_time(&mut self, directory: &Directory, now_ms: u64) {
+        let mut concerned = BTreeSet::new();
+        while let Some((at_ms, id, shard)) = self.pauses.first().copied()
+            && at_ms <= now_ms
+        {
+            self.pauses.pop_first();
+            if let Some(leg) = self.leg_mut(id, shard) {
+                leg.again_at_ms = None;
+                concerned.insert(id);
+            }
+        }
+        concerned.into_iter().for_each(|id| self.go_on(id, directory, now_ms));
+    }
+
+    /// Takes in a newer map, if there is one. Returns a part for each shard that a watch does not
+    /// concern any more: it says to forget what was told of the shard.
+    pub fn on_map(&mut self, directory: &Directory, now_ms: u64) -> Vec<(WatchId, Part)> {
+        let version = directory.version();
+        let former = self.version.replace(version);
+        if former.is_none_or(|former| former == version) {
+            return Vec::new();
+        }
+        self.changed = true;
+        let mut forgotten = Vec::new();
+        for id in self.watches.keys().copied().collect::<Vec<_>>() {
+            let Some(watch) = self.watches.get(&id) else { continue };
+            let shards = shards_of(&watch.filter, directory);
+            let gone: Vec<u32> =
+                watch.legs.keys().filter(|shard| !shards.contains(shard)).copied().collect();
+            for shard in gone {
+                self.stop_leg(id, shard);
+                if let Some(watch) = self.watches.get_mut(&id) {
+                    watch.legs.remove(&shard);
+                }
+                self.unwatch(shard);
+                forgotten.push((id, forget(shard)));
+            }
+            for shard in shards {
+                let Some(watch) = self.watches.get_mut(&id) else { continue };
+                if let Entry::Vacant(leg) = watch.legs.entry(shard) {
+                    leg.insert(Leg::default());
+                    self.watch(shard);
+                }
+            }
+            self.go_on(id, directory, now_ms);
+        }
+        forgotten
+    }
+
+    /// The messages for the nodes since the last time, after a call of [`wanted`](Hub::wanted). Each
+    /// goes to a call that is up.
+    pub fn requests(&mut self) -> Vec<(u64, WatchRequest)> {
+        let mut requests = Vec::new();
+        for (id, node) in self.nodes.iter_mut().filter(|(_, node)| node.call == Call::Up) {
+            if !std::mem::replace(&mut node.is_told, true) {
+                let shards = self.hosted.get(id).map(|shards| shards.iter().copied().collect());
+                node.request.keep = Some(KeepRecent { shards: shards.unwrap_or_default() });
+            }
+            let request = std::mem::take(&mut node.request);
+            if request != WatchRequest::default() {
+                requests.push((*id, request));
+            }
+        }
+        requests
+    }
+
+    /// Starts each leg of a watch that can be served now, a few of those that begin with the state.
+    fn go_on(&mut self, id: WatchId, directory: &Directory, now_ms: u64) {
+        let Some(watch) = self.watches.get(&id).filter(|watch| !watch.full) else { return };
+        let begins = |leg: &&Leg| leg.served.is_some() && leg.place.is_none();
+        let mut states = watch.legs.values().filter(begins).count();
+        let idle: Vec<(u32, bool)> = (watch.legs.iter())
+            .filter(|(_, leg)| leg.served.is_none() && leg.again_at_ms.is_none())
+            .map(|(shard, leg)| (*shard, leg.place.is_none()))
+            .collect();
+        for (shard, begins) in idle {
+            if begins && states >= WATCH_STATES_AT_ONCE {
+                continue;
+            }
+            if self.start_leg(id, shard, directory, now_ms) && begins {
+                states += 1;
+            }
+        }
+    }
+
+    /// Starts one leg at a node, or lets it pause. Returns whether a node serves it.
+    fn start_leg(&mut self, id: WatchId, shard: u32, directory: &Directory, now_ms: u64) -> bool {
+        let Some(watch) = self.watches.get_mut(&id) else { return false };
+        let Some(leg) = watch.legs.get_mut(&shard) else { return false };
+        let node = match choose(&self.nodes, &leg.tried, shard, directory) {
+            Choice::Node(node) => node,
+            Choice::Wait => return false,
+            Choice::None => {
+                let at_ms = now_ms + (WATCH_PAUSE_MS.0 << leg.pauses.min(8)).min(WATCH_PAUSE_MS.1);
+                (leg.tried, leg.again_at_ms) = (Vec::new(), Some(at_ms));
+                leg.pauses += 1;
+                self.pauses.insert((at_ms, id, shard));
+                return false;
+            }
+        };
+        self.last_leg += 1;
+        let number = self.last_leg;
+        if !leg.tried.is_empty() {
+            self.moves += 1;
+        }
+        leg.served = Some((number, node));
+        self.legs.insert(number, (id, shard));
+        let start = StartWatch {
+            id: number,
+            route: Some(route(&watch.filter, shard, directory)),
+            filter: Some(watch.filter.clone()),
+            after: leg.place,
+        };
+        self.nodes.entry(node).or_default().request.start.push(start);
+        true
+    }
+
+    /// Stops all legs of a watch. Their places stay.
+    fn stop_legs(&mut self, id: WatchId) {
+        let shards = self.watches.get(&id).map(|watch| watch.legs.keys().copied().collect());
+        let shards: Vec<u32> = shards.unwrap_or_default();
+        shards.into_iter().for_each(|shard| self.stop_leg(id, shard));
+    }
+
+    fn stop_leg(&mut self, id: WatchId, shard: u32) {
+        let Some(leg) = self.leg_mut(id, shard) else { return };
+        let (served, again_at_ms) = (leg.served.take(), leg.again_at_ms.take());
+        if let Some(at_ms) = again_at_ms {
+            self.pauses.remove(&(at_ms, id, shard));
+        }
+        let Some((number, node)) = served else { return };
+        self.legs.remove(&number);
+        let Some(node) = self.nodes.get_mut(&node) else { return };
+        let before = node.request.start.len();
+        node.request.start.retain(|start| start.id != number);
+        if node.request.start.len() == before {
+            node.request.stop.push(number);
+        }
+    }
+
+    fn watch(&mut self, shard: u32) {
+        let count = self.watched.entry(shard).or_default();
+        *count += 1;
+        self.changed |= *count == 1;
+    }
+
+    fn unwatch(&mut self, shard: u32) {
+        if let Some(count) = self.watched.get_mut(&shard) {
+            *count -= 1;
+            if *count == 0 {
+                self.watched.remove(&shard);
+                self.changed = true;
+            }
+        }
+    }
+
+    fn leg_mut(&mut self, id: WatchId, shard: u32) -> Option<&mut Leg> {
+        self.watches.get_mut(&id)?.legs.get_mut(&shard)
+    }
+}
+
+/// The node for a leg.
+enum Choice {
+    Node(u64),
+    /// The call to the leader is being made for the first time.
+    Wait,
+    None,
+}
+
+/// Chooses the leader, or else another replica, of those that did not end the leg.
+fn choose(nodes: &BTreeMap<u64, Node>, tried: &[u64], shard: u32, directory: &Directory) -> Choice {
+    let Some(targets) = directory.targets(ShardId(shard), false) else { return Choice::None };
+    let call = |node: &u64| nodes.get(node).map_or(Call::Unknown, |node| node.call);
+    let others = targets.all.iter().copied().filter(|node| *node != targets.first);
+    let untried: Vec<u64> =
+        std::iter::once(targets.first).chain(others).filter(|node| !tried.contains(node)).collect();
+    if untried.first().is_some_and(|first| call(first) == Call::Unknown) {
+        return Choice::Wait;
+    }
+    if let Some(node) = untried.iter().find(|node| call(node) == Call::Up) {
+        return Choice::Node(*node);
+    }
+    match untried.iter().any(|node| call(node) == Call::Unknown) {
+        true => Choice::Wait,
+        false => Choice::None,
+    }
+}
+
+/// The shards that a filter concerns.
+fn shards_of(filter: &WatchFilter, directory: &Directory) -> BTreeSet<u32> {
+    match filter.name.as_str() {
+        "" => directory.shards().into_iter().map(|shard| shard.0).collect(),
+        name => [directory.route(name).shard.0].into(),
+    }
+}
+
+fn route(filter: &WatchFilter, shard: u32, directory: &Directory) -> Route {
+    match filter.name.as_str() {
+        "" => Route { shard, slot: 0, map_version: directory.version().0 },
+        name => {
+            let route = directory.route(name);
+            Route { shard, slot: route.slot.index().into(), map_version: route.version.0 }
+        }
+    }
+}
+
+/// The place after an event.
+fn after(event: &Event) -> WatchPlace {
+    WatchPlace { index: event.index, ordinals: event.ordinal.saturating_add(1) }
+}
+
+/// A part that says to forget what was told of a shard.
+fn forget(shard: u32) -> Part {
+    let state = WatchState { shard, first: true, last: true, ..Default::default() };
+    Part { shard, state: Some(state), ..Part::default() }
+}

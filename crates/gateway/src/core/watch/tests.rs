@@ -1,0 +1,268 @@
+//! Watches against nodes that fail at random: every event is told once, in order.
+
+use super::*;
+use crate::core::Directory;
+use proptest::prelude::*;
+use routing::ClusterConfig;
+use std::collections::BTreeMap;
+use wire::internal::v1::{StartWatch, WatchFrame, WatchPlace, WatchRequest};
+use wire::v1::{Error, ErrorCode, Event, WatchFilter, WatchState};
+
+const SHARDS: u32 = 3;
+const NODES: u64 = 3;
+
+/// A node's watch of one shard.
+#[derive(Clone, Debug)]
+struct Served {
+    start: StartWatch,
+    /// The part of the state that comes next; after the last part, events are told.
+    part: usize,
+    next: u64,
+}
+
+/// Three nodes with the same logs, and a client that checks what it is told.
+struct World {
+    hub: Hub,
+    directory: Directory,
+    now_ms: u64,
+    up: BTreeMap<u64, bool>,
+    served: BTreeMap<(u64, u64), Served>,
+    kept: BTreeMap<u64, Vec<u32>>,
+    /// The number of entries of each shard's log; each has one event.
+    logs: BTreeMap<u32, u64>,
+    /// What the client knows: by shard, the entries that it was told, in its state or as events.
+    told: BTreeMap<u32, Option<u64>>,
+    /// Parts that the client's queue takes before it is full.
+    room: usize,
+    full: bool,
+}
+
+const STATE_PARTS: usize = 3;
+
+impl World {
+    fn new() -> World {
+        let directory = Directory::new(ClusterConfig::dev(SHARDS, 3, 20_000).unwrap().shard_map());
+        let mut world = World {
+            hub: Hub::default(),
+            directory,
+            now_ms: 0,
+            up: BTreeMap::new(),
+            served: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            logs: (0..SHARDS).map(|shard| (shard, 5)).collect(),
+            told: BTreeMap::new(),
+            room: usize::MAX,
+            full: false,
+        };
+        world.hub.start(7, WatchFilter::default(), &Position::default(), &world.directory, 0);
+        world.flush();
+        world
+    }
+
+    /// Passes the messages of the hub to the nodes.
+    fn flush(&mut self) {
+        self.hub.wanted(&self.directory);
+        for (node, request) in self.hub.requests() {
+            assert!(self.up[&node], "a message goes to a call that is up");
+            let WatchRequest { start, stop, keep } = request;
+            for id in stop {
+                self.served.remove(&(node, id));
+            }
+            for start in start {
+                let shard = start.route.unwrap().shard;
+                let next = start.after.map_or(0, |after| after.index + u64::from(after.ordinals));
+                let part = if start.after.is_some() { STATE_PARTS } else { 0 };
+                assert!(next <= self.logs[&shard] + 1);
+                self.served.insert((node, start.id), Served { start, part, next });
+            }
+            self.kept.extend(keep.map(|keep| (node, keep.shards)));
+        }
+    }
+
+    fn set(&mut self, node: u64, up: bool) {
+        self.served.retain(|(of, _), _| *of != node);
+        self.up.insert(node, up);
+        self.hub.on_node(node, up, &self.directory, self.now_ms);
+        self.flush();
+    }
+
+    /// Lets one of a node's watches tell its next frame, or end.
+    fn step(&mut self, pick: usize, ends: bool) {
+        if self.served.is_empty() {
+            return;
+        }
+        let key = *self.served.keys().nth(pick % self.served.len()).unwrap();
+        let (node, id) = key;
+        let served = self.served.get_mut(&key).unwrap();
+        let shard = served.start.route.unwrap().shard;
+        let end = self.logs[&shard];
+        let mut frame = WatchFrame { id, ..Default::default() };
+        if ends {
+            frame.ended = Some(Error::new(ErrorCode::NoLeader, "behind"));
+            self.served.remove(&key);
+        } else if served.part < STATE_PARTS {
+            let (first, last) = (served.part == 0, served.part + 1 == STATE_PARTS);
+            frame.state = Some(WatchState { shard, first, last, ..Default::default() });
+            served.part += 1;
+            if last {
+                frame.place = Some(WatchPlace { index: end, ordinals: 1 });
+                served.next = end + 1;
+            }
+        } else if served.next <= end {
+            let index = served.next;
+            frame.events = vec![Event { shard, index, ordinal: 0, ..Default::default() }];
+            // Half of the frames have no place of their own.
+            frame.place = index.is_multiple_of(2).then_some(WatchPlace { index, ordinals: 1 });
+            served.next += 1;
+        } else {
+            return;
+        }
+        let World { told, room, full, logs, .. } = self;
+        let deliver = |watch: WatchId, part: Part| {
+            assert_eq!(watch, 7);
+            assert!(!*full, "nothing is told to a client that does not read");
+            if *room == 0 {
+                *full = true;
+                return Taken::Full;
+            }
+            *room -= 1;
+            let known = told.entry(part.shard).or_default();
+            match &part.state {
+                Some(state) if state.last => *known = Some(logs[&part.shard]),
+                Some(_) => *known = None,
+                None => {}
+            }
+            for event in &part.events {
+                assert_eq!(Some(event.index - 1), *known, "each event once, and none is missing");
+                *known = Some(event.index);
+                assert_eq!(part.place, Some(WatchPlace { index: event.index, ordinals: 1 }));
+            }
+            Taken::Yes
+        };
+        self.hub.on_frame(node, frame, &self.directory, self.now_ms, deliver);
+        self.flush();
+    }
+
+    fn resume(&mut self, room: usize) {
+        self.room = room;
+        if std::mem::take(&mut self.full) {
+            self.hub.resume(7, &self.directory, self.now_ms);
+            self.flush();
+        }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.now_ms += ms;
+        self.hub.on_time(&self.directory, self.now_ms);
+        self.flush();
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Does {
+    Step(usize),
+    End(usize),
+    Node(u64, bool),
+    Append(u32),
+    Pass(u64),
+    Resume(usize),
+}
+
+fn does() -> impl Strategy<Value = Does> {
+    prop_oneof![
+        12 => any::<usize>().prop_map(Does::Step),
+        1 => any::<usize>().prop_map(Does::End),
+        2 => (1..=NODES, any::<bool>()).prop_map(|(node, up)| Does::Node(node, up)),
+        4 => (0..SHARDS).prop_map(Does::Append),
+        2 => (0..600u64).prop_map(Does::Pass),
+        2 => (0..12usize).prop_map(Does::Resume),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_event_is_told_once_whatever_nodes_and_clients_do(
+        all in proptest::collection::vec(does(), 0..200),
+    ) {
+        let mut world = World::new();
+        for one in all {
+            match one {
+                Does::Step(pick) => world.step(pick, false),
+                Does::End(pick) => world.step(pick, true),
+                Does::Node(node, up) => world.set(node, up),
+                Does::Append(shard) => *world.logs.get_mut(&shard).unwrap() += 1,
+                Does::Pass(ms) => world.pass(ms),
+                Does::Resume(room) => world.resume(room),
+            }
+        }
+        // Once all is well, everything is told.
+        (1..=NODES).for_each(|node| world.set(node, true));
+        world.resume(usize::MAX);
+        for _ in 0..2_000 {
+            if world.told.len() == SHARDS as usize
+                && world.told.iter().all(|(shard, told)| *told == Some(world.logs[shard]))
+            {
+                break;
+            }
+            world.pass(100);
+            (0..world.served.len()).for_each(|pick| world.step(pick, false));
+        }
+        let told: Vec<_> = world.told.iter().map(|(shard, told)| (*shard, *told)).collect();
+        let logs: Vec<_> = world.logs.iter().map(|(shard, end)| (*shard, Some(*end))).collect();
+        prop_assert_eq!(told, logs);
+        // And nothing is left behind.
+        world.hub.stop(7);
+        world.flush();
+        prop_assert!(world.served.is_empty(), "{:?}", world.served);
+        prop_assert!(world.hub.is_empty() && world.hub.due_at_ms().is_none());
+        prop_assert!(world.kept.values().all(Vec::is_empty));
+    }
+}
+
+#[test]
+fn a_leg_waits_for_the_leader_and_goes_elsewhere_if_it_cannot_be_called() {
+    let mut world = World::new();
+    let leader =
+        |shard: u32| world.directory.targets(routing::ShardId(shard), false).unwrap().first;
+    let leaders: Vec<u64> = (0..SHARDS).map(leader).collect();
+    let other = (1..=NODES).find(|node| *node != leaders[0]).unwrap();
+    world.set(other, true);
+    let serves = |world: &World, shard: u32| {
+        let of = |served: &Served| served.start.route.unwrap().shard == shard;
+        world.served.iter().find(|(_, served)| of(served)).map(|((node, _), _)| *node)
+    };
+    assert_eq!(serves(&world, 0), None, "the call to the leader is on its way");
+    world.set(leaders[0], false);
+    assert_eq!(serves(&world, 0), Some(other));
+}
+
+#[test]
+fn few_states_are_told_at_a_time() {
+    let mut world = World::new();
+    (1..=NODES).for_each(|node| world.set(node, true));
+    assert_eq!(world.served.len(), crate::limits::WATCH_STATES_AT_ONCE);
+}
+
+#[test]
+fn a_shard_that_is_gone_from_the_map_is_forgotten() {
+    use routing::{MapVersion, ShardId, ShardMap};
+    let config = ClusterConfig::dev(2, 3, 20_000).unwrap();
+    let directory = Directory::new(config.shard_map());
+    let mut hub = Hub::default();
+    let name = WatchFilter { name: "jobs/1".into(), ..Default::default() };
+    hub.on_map(&directory, 0);
+    hub.start(1, name, &Position::default(), &directory, 0);
+    let former = directory.route("jobs/1").shard;
+    let map = config.shard_map();
+    let shards = map.shards().map(|(shard, replicas)| (shard, replicas.clone()));
+    let runs = [(8_192, ShardId(1)), (8_192, ShardId(0))];
+    directory.take(ShardMap::of_runs(MapVersion(2), runs, shards).unwrap());
+    let forgotten = hub.on_map(&directory, 0);
+    let [(1, part)] = &forgotten[..] else { panic!("{forgotten:?}") };
+    assert_eq!(part.shard, former.0);
+    assert!(part.state.as_ref().is_some_and(|state| state.first && state.last));
+    (1..=NODES).for_each(|node| hub.on_node(node, true, &directory, 0));
+    hub.wanted(&directory);
+    let started = hub.requests().into_iter().find_map(|(_, mut request)| request.start.pop());
+    assert_eq!(started.unwrap().route.unwrap().shard, directory.route("jobs/1").shard.0);
+}

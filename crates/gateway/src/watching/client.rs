@@ -1,0 +1,198 @@
+//! One client's watch: what it is told, and how the watch ends.
+
+use super::handle::Seat;
+use super::queue::Next;
+use crate::admission::WatchSeat;
+use crate::core::watch::{Binding, Part, Position};
+use crate::limits::{
+    PROVE_AGAIN_EVERY, RESULT_FRAME_BYTES, WATCH_EVENTS_MAX, WATCH_POSITION_EVERY,
+};
+use crate::router::Router;
+use crate::sight::Sight;
+use crate::visitor::Visitor;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use wire::v1::{Error, ErrorCode, WatchFilter, WatchRequest, WatchResponse};
+
+/// The end of a watch with its gateway.
+const ENDING: &str = "this gateway is shutting down: go on through another, with the last position";
+
+/// What a watch has to act on.
+#[allow(clippy::large_enum_variant)] // moved once: a box would cost more
+enum Happened {
+    Ending,
+    LookAgain,
+    TellAgain,
+    Next(Next),
+}
+
+/// The watch of one client. Dropping it ends the watch.
+///
+/// * `position` is that of the last response.
+pub(crate) struct Watched {
+    router: Arc<Router>,
+    ending: watch::Receiver<bool>,
+    visitor: Visitor,
+    filter: WatchFilter,
+    sight: Sight,
+    seat: Seat,
+    binding: Binding,
+    position: Position,
+    /// The position has changed since the last response.
+    untold: bool,
+    look_again: Interval,
+    tell_again: Interval,
+    _place: WatchSeat,
+}
+
+impl Watched {
+    /// Begins a watch that is permitted.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT for a wrong filter or position, BUSY if there is no room or the rate is
+    /// exceeded, SHUTTING_DOWN if the gateway ends, and those of a visitor that may not watch.
+    pub(crate) fn begin(
+        router: Arc<Router>,
+        ending: watch::Receiver<bool>,
+        visitor: Visitor,
+        request: WatchRequest,
+    ) -> Result<Watched, Box<Error>> {
+        if *ending.borrow() {
+            return Err(Box::new(Error::new(ErrorCode::ShuttingDown, ENDING)));
+        }
+        let filter = request.filter.unwrap_or_default();
+        wire::check_watch_filter(&filter)?;
+        let shards = || match filter.name.is_empty() {
+            true => router.directory.shards().len() as u32,
+            false => 1,
+        };
+        router.within_rate_of(&visitor, None, shards)?;
+        let sight = router.permit_watch(&visitor, &filter)?;
+        let binding = Binding::of(&router.identity.fingerprint, &filter);
+        let position = Position::decode(&request.position, &binding)
+            .map_err(|why| Box::new(Error::invalid(why.to_string())))?;
+        let place = router.admission.watch(&visitor)?;
+        let seat = router.watching.start(filter.clone(), position.clone());
+        let every = |period| {
+            let mut every = interval_at(Instant::now() + period, period);
+            every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            every
+        };
+        Ok(Watched {
+            router,
+            ending,
+            visitor,
+            filter,
+            sight,
+            seat,
+            binding,
+            position,
+            untold: false,
+            look_again: every(PROVE_AGAIN_EVERY),
+            tell_again: every(WATCH_POSITION_EVERY),
+            _place: place,
+        })
+    }
+
+    /// What its positions belong to.
+    pub(crate) fn binding(&self) -> Binding {
+        self.binding
+    }
+
+    /// The position of the last response, or the one that the watch began with.
+    pub(crate) fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// What the client is told next. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// The watch ends: with the gateway, with the rights of its client, or because the client is too
+    /// slow for the state of a shard.
+    pub(crate) async fn next(&mut self) -> Result<WatchResponse, Box<Error>> {
+        loop {
+            let has_identity = self.router.identities.is_some();
+            let happened = tokio::select! {
+                biased;
+                _ = self.ending.wait_for(|ending| *ending) => Happened::Ending,
+                // A token may expire, or an identity be revoked, while nothing happens.
+                _ = self.look_again.tick(), if has_identity => Happened::LookAgain,
+                next = self.seat.queue.next() => Happened::Next(next),
+                _ = self.tell_again.tick(), if self.untold => Happened::TellAgain,
+            };
+            match happened {
+                Happened::Ending => {
+                    return Err(Box::new(Error::new(ErrorCode::ShuttingDown, ENDING)));
+                }
+                Happened::LookAgain => self.permit_again()?,
+                Happened::TellAgain => return Ok(self.respond(WatchResponse::default())),
+                Happened::Next(Next::Part(part)) => {
+                    if let Some(response) = self.tell(part)? {
+                        return Ok(response);
+                    }
+                }
+                Happened::Next(Next::Resume) => self.seat.resume(),
+                Happened::Next(Next::Over(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// The response with a part, and with the events of those behind it that fit. `None` if nothing
+    /// of it is for the client.
+    fn tell(&mut self, mut part: Part) -> Result<Option<WatchResponse>, Box<Error>> {
+        if self.router.identities.is_some() {
+            self.permit_again()?;
+        }
+        let mut response = WatchResponse::default();
+        let mut bytes = 0;
+        loop {
+            self.take(part, &mut response);
+            if response.state.is_some() || response.events.len() >= WATCH_EVENTS_MAX {
+                break;
+            }
+            let fits = |next: &Part, more: usize| {
+                next.state.is_none() && bytes + more <= RESULT_FRAME_BYTES
+            };
+            let Some((next, more)) = self.seat.queue.next_if(fits) else { break };
+            bytes += more;
+            part = next;
+        }
+        self.untold = true;
+        if response.state.is_none() && response.events.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(self.respond(response)))
+    }
+
+    /// Adds to a response what the client may see of a part.
+    fn take(&mut self, mut part: Part, response: &mut WatchResponse) {
+        self.sight.show(&mut part);
+        let Part { shard, state, events, place } = part;
+        if state.as_ref().is_some_and(|state| state.first) {
+            self.position.set(shard, None);
+        }
+        if place.is_some() {
+            self.position.set(shard, place);
+        }
+        response.state = state;
+        response.events.extend(events);
+    }
+
+    fn respond(&mut self, response: WatchResponse) -> WatchResponse {
+        self.untold = false;
+        self.tell_again.reset();
+        WatchResponse { position: self.position.encode(&self.binding), ..response }
+    }
+
+    /// Proves the identity of the client anew, if files changed or its time is over, and compares
+    /// the watch with its rights.
+    fn permit_again(&mut self) -> Result<(), Box<Error>> {
+        let former = self.visitor.version;
+        self.router.prove_again(&mut self.visitor)?;
+        if self.visitor.version != former {
+            self.sight = self.router.permit_watch(&self.visitor, &self.filter)?;
+        }
+        Ok(())
+    }
+}
