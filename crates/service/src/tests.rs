@@ -2,7 +2,7 @@
 
 use crate::plan::{check, plan};
 use crate::route::route;
-use crate::{Follow, ROWS_BYTES_MAX, Request, admit, history, result, stale_route, unanswered};
+use crate::{Follow, Request, admit, history, result, stale_route, unanswered};
 use locks::{
     Bound, Caller, Command, EndKind, Grant, Holdings, LeaseId, Mode, Outcome, Quota, RequestId,
     Tenure, Token,

@@ -61,14 +61,15 @@ impl Single {
         &self,
         mut visitor: Visitor,
         operation: Operation,
+        counted: u32,
     ) -> Result<Answer, Box<Error>> {
         let kind = operation.op.as_ref().map_or("unknown", |op| op.kind().as_str());
         let Some(mut span) = traces::server(kind, visitor.trace) else {
-            return self.untraced(visitor, operation).await;
+            return self.untraced(visitor, operation, counted).await;
         };
         let caller = std::mem::take(&mut visitor.caller);
         visitor.caller = Caller::Traced(Box::new((caller, span.parent().to_bytes())));
-        let answered = self.untraced(visitor, operation).await;
+        let answered = self.untraced(visitor, operation, counted).await;
         let code = match &answered {
             Ok(Answer::Error(error)) => Some(error.code()),
             Ok(_) => None,
