@@ -12,12 +12,7 @@
 
 use crate::connection::Connection;
 use crate::core::is_scan;
-use crate::limits::{
-    BODIES_MAX, CONNECTION_BODIES_MAX, CONNECTION_SCANS_MAX, CONNECTION_STREAMS_MAX,
-    CONNECTION_UNARY_WAITS_MAX, CONNECTION_WAITS_MAX, CONNECTION_WATCHES_MAX, SCANS_MAX,
-    STREAM_OPS_MAX, STREAM_SCANS_MAX, STREAMS_MAX, STREAMS_MIN, UNARY_MAX, WAITS_MAX, WAITS_MIN,
-    WATCHES_MAX, WATCHES_MIN,
-};
+use crate::limits::*;
 use crate::visitor::Visitor;
 use access::{Identity, Place};
 use std::num::NonZeroU32;
