@@ -143,7 +143,7 @@ impl Door {
         let kind = match self.of {
             Method::Operation(kind) => Some(kind),
             Method::Watch => None,
-            _ => return Ok(self.open(request.uri())),
+            _ => return self.open(request.uri()),
         };
         if kind.is_some() {
             self.single.begin(&visitor, kind)?;
@@ -212,11 +212,14 @@ impl Door {
     }
 
     /// Serves what all clients may ask for.
-    fn open(&self, uri: &Uri) -> Response {
+    fn open(&self, uri: &Uri) -> Result<Response, Problem> {
         match uri.path() {
-            "/livez" => probes::live(),
-            "/readyz" => probes::ready(&self.single.router, uri, Detail::Numbers),
-            _ => openapi::served(),
+            "/livez" => Ok(probes::live()),
+            "/readyz" => Ok(probes::ready(&self.single.router, uri, Detail::Numbers)),
+            _ if uri.query().is_some_and(|query| !query.is_empty()) => {
+                Err(invalid("this path has no query: leave it out"))
+            }
+            _ => Ok(openapi::served()),
         }
     }
 
