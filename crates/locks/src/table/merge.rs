@@ -67,9 +67,10 @@ impl<T: Durable> Chains<'_, T> {
         let (owner, ends) = self.chains[nth];
         let behind = &mut walked.behind[nth];
         // Another row may have come where the remembered one was.
-        let known = self.rows.get(*behind).filter(|row| {
-            (self.owner)(row) == owner && row.number() <= walked.number
-        });
+        let known = self
+            .rows
+            .get(*behind)
+            .filter(|row| (self.owner)(row) == owner && row.number() <= walked.number);
         let mut at = known.map_or(ends.first, |row| (self.links)(row).after);
         while let Some(row) = self.rows.get(at).filter(|row| row.number() <= walked.number) {
             if *budget == 0 {

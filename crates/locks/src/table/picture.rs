@@ -250,8 +250,8 @@ impl LockTable {
             owner: |grant| grant.lock,
             links: |grant| grant.links,
         };
-        let is_told = self.add_grants(&held, &mut place, making)
-            && self.add_queue(lock, &mut place, making);
+        let is_told =
+            self.add_grants(&held, &mut place, making) && self.add_queue(lock, &mut place, making);
         (!is_told).then_some(place)
     }
 
@@ -295,7 +295,8 @@ impl LockTable {
         if place.token.0 >= TOKEN_MAX {
             return true;
         }
-        let mut walked = Walked { number: place.token.0, behind: std::mem::take(&mut place.behind) };
+        let mut walked =
+            Walked { number: place.token.0, behind: std::mem::take(&mut place.behind) };
         let is_shown = |row: &GrantRow| self.is_grant_of(row, making.of);
         let (found, is_all) = grants.take(&mut walked, making.room, making.rows, is_shown);
         making.room -= found.len();
