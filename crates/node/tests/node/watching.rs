@@ -304,7 +304,7 @@ async fn what_cannot_be_watched_is_ended_with_a_reason() {
     cluster.stop_all().await;
 }
 
-/// More watches than pages are read at a time, of which some stop before they have begun.
+/// More watches than pages are read at a time. Those that come first stop before they have begun.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_watches_of_a_call_begin_although_others_stop() {
     let cluster = Cluster::start(3, 1, calm()).await;
@@ -316,12 +316,12 @@ async fn all_watches_of_a_call_begin_although_others_stop() {
         filter: Some(WatchFilter::default()),
         after: None,
     };
-    let stop: Vec<u64> = (0..400).filter(|id| id % 4 != 3).collect();
+    let stop: Vec<u64> = (0..300).collect();
     let start = (0..400).map(start).collect();
     watching.send(WatchRequest { start, stop, ..WatchRequest::default() }).await;
     let mut told: BTreeMap<u64, Told> = BTreeMap::new();
     let stays = |told: &BTreeMap<u64, Told>| {
-        let complete = |(id, told): &(&u64, &Told)| *id % 4 == 3 && told.is_complete;
+        let complete = |(id, told): &(&u64, &Told)| **id >= 300 && told.is_complete;
         told.iter().filter(complete).count()
     };
     while stays(&told) < 100 {
