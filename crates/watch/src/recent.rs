@@ -169,6 +169,15 @@ impl Watcher {
         }
     }
 
+    /// Whether it was told anything, or is about to be. Otherwise a page that it has asked for comes
+    /// after all that is known now, so that the page counts.
+    fn has_begun(&self) -> bool {
+        match &self.stage {
+            Stage::Picture(picture) => !picture.first || picture.page.is_some(),
+            Stage::Live => true,
+        }
+    }
+
     fn is_live(&self) -> bool {
         matches!(self.stage, Stage::Live)
     }
@@ -233,7 +242,7 @@ impl Recent {
     }
 
     /// The events up to this entry are unknown: those that come follow it. Returns the watchers that
-    /// need a new picture, which are all.
+    /// need a picture, which are all. A page that is given from now on must be taken after it.
     pub fn begin(&mut self, after_index: u64) -> Vec<WatcherId> {
         self.ring.begin(after_index);
         for watcher in self.watchers.values_mut() {
@@ -241,8 +250,10 @@ impl Recent {
                 Stage::Live => true,
                 Stage::Picture(picture) => picture.resync || !picture.first,
             };
-            self.resyncs += u64::from(resync);
-            watcher.restart(resync);
+            if watcher.has_begun() {
+                self.resyncs += u64::from(resync);
+                watcher.restart(resync);
+            }
         }
         self.watchers.keys().copied().collect()
     }

@@ -160,8 +160,8 @@ impl LockTable {
     /// gives the present moment.
     ///
     /// `rows` is the budget: it is lowered by the number of rows touched, and a page may end early
-    /// and even be empty when it is used up. Only the walk of one queue may exceed it. Many names are put in order first, as for
-    /// [`list_page`](Self::list_page).
+    /// and even be empty when it is used up. Only the walk of one queue may exceed it. Many names
+    /// are put in order first, as for [`list_page`](Self::list_page).
     ///
     /// # Errors
     /// [`Paused`] if `rows` did not suffice to put the names in order.

@@ -267,10 +267,10 @@ impl ShardTask {
     fn stop(&mut self, call: CallId, id: u64) {
         let Some(of) = self.calls.get_mut(&call) else { return };
         of.drop_ended(id);
-        if let Some(watcher) = of.watches.remove(&id) {
-            self.forget(watcher);
+        match of.watches.remove(&id) {
+            Some(watcher) => self.forget(watcher),
+            None => self.drop_begins(|begin| (begin.call, begin.id) == (call, id)),
         }
-        self.drop_begins(|begin| (begin.call, begin.id) == (call, id));
     }
 
     fn drop_begins(&mut self, is_dropped: impl Fn(&Begin) -> bool) {

@@ -105,15 +105,35 @@ fn a_watcher_of_a_quiet_lock_is_not_passed_and_hears_of_its_place() {
 #[test]
 fn a_page_of_an_earlier_picture_is_dropped() {
     let (mut recent, mut shard) = (recent(10), Shard::default());
+    (0..4).for_each(|_| _ = push(&mut recent, &mut shard, &acquire(0)));
     recent.start(ME, Filter::default(), None);
-    let old = recent.wants_page(ME).expect("a page");
+    let first = recent.wants_page(ME).expect("a page");
     assert_eq!(recent.wants_page(ME), None, "it is asked for once");
+    recent.page(ME, first.attempt, shard.page(&first));
+    assert!(matches!(recent.deliver(ME, ROOM), Some(Part::State { last: false, .. })));
+    let old = recent.wants_page(ME).expect("the next page");
     recent.begin(5);
     let new = recent.wants_page(ME).expect("a page");
+    assert_eq!(new.after, None);
     let page = shard.page(&old);
     recent.page(ME, old.attempt, page.clone());
-    assert!(!recent.is_due(ME));
+    recent.no_page(ME, old.attempt);
+    assert!(!recent.is_due(ME) && !recent.needs_page(ME));
     recent.page(ME, new.attempt, page);
+    let Some(Part::State { first: true, resync: true, .. }) = recent.deliver(ME, ROOM) else {
+        panic!("a new picture");
+    };
+}
+
+/// A watch that starts with its ring has asked for its first page already when the ring begins.
+#[test]
+fn a_first_page_is_asked_for_once_although_the_ring_begins_after_that() {
+    let (mut recent, mut shard) = (recent(10), Shard::default());
+    recent.start(ME, Filter::default(), None);
+    let ask = recent.wants_page(ME).expect("a page");
+    recent.begin(5);
+    assert_eq!(recent.wants_page(ME), None);
+    recent.page(ME, ask.attempt, shard.page(&ask));
     let Some(Part::State { resync, place, .. }) = recent.deliver(ME, ROOM) else { panic!() };
     assert!(!resync, "nothing was told before");
     assert_eq!(place, Some(Place { index: 6, ordinals: 0 }));
