@@ -82,7 +82,7 @@ struct Picture {
 
 #[derive(Debug)]
 enum Stage {
-    Picture(Picture),
+    Picture(Box<Picture>),
     Live,
 }
 
@@ -120,7 +120,8 @@ pub struct Recent {
 
 impl Stage {
     fn picture(resync: bool) -> Stage {
-        Stage::Picture(Picture { told: None, first: true, resync, is_asked: false, page: None })
+        let picture = Picture { told: None, first: true, resync, is_asked: false, page: None };
+        Stage::Picture(Box::new(picture))
     }
 }
 
