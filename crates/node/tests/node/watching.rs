@@ -385,6 +385,40 @@ async fn the_ends_of_watches_wait_for_a_gateway() {
     cluster.stop_all().await;
 }
 
+/// A node stops while its gateway has not read much for a while. Each watch is told its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_tells_the_end_of_each_watch() {
+    let mut cluster = Cluster::start(3, 1, calm()).await;
+    turn(&cluster, "orders", 0).await;
+    let first = NodeId(1);
+    let mut watching = Watching::open(&cluster, first).await;
+    const WATCHES: usize = 6_000;
+    let filter = WatchFilter { name: "users".into(), ..WatchFilter::default() };
+    let start = |id| StartWatch {
+        id,
+        route: Some(cluster.route("users")),
+        filter: Some(filter.clone()),
+        after: None,
+    };
+    let start = (0..WATCHES as u64).map(start).collect();
+    watching.send(WatchRequest { start, ..WatchRequest::default() }).await;
+    let mut complete = 0;
+    while complete < WATCHES {
+        let frame = watching.next().await.expect("it goes on");
+        complete += usize::from(frame.state.is_some_and(|state| state.last));
+    }
+    let ends = async {
+        let mut ended = std::collections::BTreeSet::new();
+        while ended.len() < WATCHES {
+            let (id, code) = watching.end().await;
+            assert_eq!(code, ErrorCode::ShuttingDown);
+            assert!(ended.insert(id), "watch {id} ended twice");
+        }
+    };
+    tokio::join!(cluster.stop(first), ends);
+    cluster.stop_all().await;
+}
+
 /// Without a leader a replica may be behind. The watch ends, so that it can go on elsewhere. A node
 /// that shuts down says so.
 #[tokio::test(flavor = "multi_thread")]
