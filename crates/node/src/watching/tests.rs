@@ -200,6 +200,40 @@ async fn few_pages_are_read_at_a_time_for_one_gateway() {
     }
 }
 
+/// The shard has too many reads. The page is asked for again, and the pages of all calls together
+/// are few.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_shard_is_asked_again_and_all_calls_share_its_pages() {
+    let mut f = Fixture::new(HANGS);
+    let (mut first, mut second) = (Gateway::new(1), Gateway::new(2));
+    first.start(&f.hub, 0).await;
+    let port = f.port();
+    let (page, _) = f.read();
+    port.send(News { answers: vec![(page, Reply::Busy)], ..News::default() });
+    let (again, linearizable) = f.read();
+    assert!(linearizable && again != page);
+    empty_page(&port, again);
+    assert_eq!(first.state().await, (false, true));
+
+    let watches = 2 * WATCH_PAGES_AT_ONCE as u64;
+    for id in 1..=watches {
+        first.start(&f.hub, id).await;
+    }
+    let mut reads: VecDeque<u32> = (0..WATCH_PAGES_AT_ONCE).map(|_| f.read().0).collect();
+    second.start(&f.hub, 1).await;
+    // The second call is told its picture before all of the first one's are read.
+    for _ in 0..2 * WATCH_PAGES_AT_ONCE {
+        assert!(f.messages.is_empty(), "more are read at once");
+        empty_page(&port, reads.pop_front().expect("a page is under way"));
+        tokio::select! {
+            state = first.state() => assert_eq!(state, (false, true)),
+            state = second.state() => return assert_eq!(state, (false, true)),
+        }
+        reads.push_back(f.read().0);
+    }
+    panic!("the second call waits for all of the first");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_ends_with_the_replica_and_where_no_leader_is_known() {
     let mut f = Fixture::new(Duration::ZERO);
