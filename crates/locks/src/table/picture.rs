@@ -87,7 +87,7 @@ impl PicturePlace {
     }
 
     /// The place after all grants and waiters of a name.
-    fn after(name: &str) -> Self {
+    pub fn after(name: &str) -> Self {
         let all = PicturePlace::before(Some(name));
         PicturePlace { token: Token(TOKEN_MAX), waiter: u64::MAX, ..all }
     }
