@@ -37,18 +37,35 @@ pub(crate) const HISTORY_READS_MAX: usize = 16;
 pub(crate) const WATCH_CALLS_MAX: usize = 256;
 /// Watches of one call. Excess watches end at once with BUSY.
 pub(crate) const WATCHES_MAX: usize = 262_144;
+/// Watches of all calls. Excess watches end at once with BUSY.
+pub(crate) const WATCHES_OF_NODE_MAX: usize = 524_288;
+/// Orders of one call that no shard's task has taken. While there are as many, nothing more is read
+/// of the call.
+pub(crate) const WATCH_ORDERS_UNDER_WAY: usize = 64;
 /// Responses of one call that its gateway has not taken. While there are as many, its watches are
 /// told nothing.
 pub(crate) const WATCH_RESPONSES_UNDER_WAY: usize = 4;
 /// The recent events of a shard that are kept while it is watched. A watcher that is further behind
-/// is told a new picture.
+/// is told a new picture. A node with many shards keeps less of each: see [`WATCH_NODE_BYTES`].
 pub(crate) const WATCH_LIMITS: Limits = Limits { events: 65_536, bytes: 32 << 20 };
+/// Bytes of events for all watched shards of a node: those that are kept, and those that are on
+/// their way from a shard's thread to its task.
+pub(crate) const WATCH_NODE_BYTES: usize = 1 << 30;
 /// Events of one watcher in one frame.
 pub(crate) const WATCH_ROOM: Room = Room { events: 512, bytes: 128 << 10 };
 /// Rows of one page of a picture. Of the largest rows it has about half a frame of results.
 pub(crate) const WATCH_PAGE_ROWS: usize = 256;
-/// Pages that are read at the same time for one call on one shard.
-pub(crate) const WATCH_PAGES_AT_ONCE: usize = 16;
+/// Pages that are read at the same time for the watches of one shard. They are few, so that
+/// listings find room too, and few pages wait for a gateway that does not read.
+pub(crate) const WATCH_PAGES_AT_ONCE: usize = 32;
+/// Frames in one response, besides its ends of watches.
+pub(crate) const WATCH_FRAMES: usize = 256;
+/// The period at which the watchers of which nothing is told hear of their places.
+pub(crate) const WATCH_PLACES_EVERY: Duration = Duration::from_secs(10);
+/// The period at which a watched replica asks its leader whether it is behind.
+pub(crate) const WATCH_ASK_EVERY: Duration = Duration::from_secs(2);
+/// A replica that has had no answer to that for as long ends its watches.
+pub(crate) const WATCH_BEHIND_MAX: Duration = Duration::from_secs(10);
 /// The time for which the recent events of a shard are kept after nobody needs them any more.
 pub(crate) const WATCH_KEEP: Duration = Duration::from_secs(30);
 /// The period at which a watched shard looks whether its replica may be behind.

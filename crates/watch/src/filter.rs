@@ -14,7 +14,9 @@ pub struct Filter {
     /// What this owner holds and waits for. Empty: any.
     ///
     /// A grant that came out of the queue matches by its waiter's owner too. Otherwise a watcher that
-    /// was told of the wait would not learn of its end.
+    /// was told of the wait would not learn of its end. The owners differ where a waiter named
+    /// another owner than its session has. So whoever reads such an event counts its grant, and
+    /// likewise its waiter, only if that has the owner of the filter: see [`Filter::counts`].
     pub owner: String,
     /// Of what kinds.
     pub kinds: Kinds,
@@ -72,6 +74,11 @@ impl Filter {
             && name.starts_with(&self.prefix)
             && (self.session.is_empty() || self.session == event.session())
             && (self.owner.is_empty() || event.owners().any(|owner| owner == self.owner))
+    }
+
+    /// Whether the grant or the waiter of an event that is told counts, by its owner.
+    pub fn counts(&self, owner: &str) -> bool {
+        self.owner.is_empty() || self.owner == owner
     }
 
     /// The rows of its picture. Kinds are of events, so they do not count here.

@@ -21,6 +21,9 @@ use std::sync::Arc;
 /// that it can go on elsewhere.
 const QUIET_PARTS: usize = 8;
 
+/// Events that one delivery looks at. The search goes on with the next one.
+const LOOKED_AT_MAX: usize = 1_024;
+
 /// A page of a picture that a watcher needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
@@ -79,13 +82,13 @@ struct Picture {
 
 #[derive(Debug)]
 enum Stage {
-    Picture(Picture),
+    Picture(Box<Picture>),
     Live,
 }
 
 /// One watcher.
 ///
-/// - `next` is the number of the first event that it is still to be told, if there is any.
+/// - `next` is the number of the first event that it may still have to be told, if there is any.
 #[derive(Debug)]
 struct Watcher {
     filter: Filter,
@@ -93,8 +96,9 @@ struct Watcher {
     next: Option<u64>,
     /// Counts its pictures.
     attempt: u64,
-    /// The number up to which its place was told.
+    /// The number up to which its place was told, and the index.
     told: u64,
+    told_index: u64,
     /// Its place is to be told, although nothing else is.
     is_quiet: bool,
 }
@@ -116,7 +120,8 @@ pub struct Recent {
 
 impl Stage {
     fn picture(resync: bool) -> Stage {
-        Stage::Picture(Picture { told: None, first: true, resync, is_asked: false, page: None })
+        let picture = Picture { told: None, first: true, resync, is_asked: false, page: None };
+        Stage::Picture(Box::new(picture))
     }
 }
 
@@ -151,16 +156,6 @@ impl Watcher {
         is_covered && self.filter.matches(event)
     }
 
-    /// The number of the first event from `number` on that it is to be told. A number that is lost
-    /// stays as it is.
-    fn first_from(&self, number: u64, ring: &Ring) -> Option<u64> {
-        if number < ring.first() {
-            return Some(number);
-        }
-        (number..ring.end())
-            .find(|number| ring.get(*number).is_some_and(|told| self.wants(*number, &told.event)))
-    }
-
     /// Begins a new picture.
     fn restart(&mut self, resync: bool) {
         self.stage = Stage::picture(resync);
@@ -175,6 +170,15 @@ impl Watcher {
         }
     }
 
+    /// Whether it was told anything, or is about to be. Otherwise a page that it has asked for comes
+    /// after all that is known now, so that the page counts.
+    fn has_begun(&self) -> bool {
+        match &self.stage {
+            Stage::Picture(picture) => !picture.first || picture.page.is_some(),
+            Stage::Live => true,
+        }
+    }
+
     fn is_live(&self) -> bool {
         matches!(self.stage, Stage::Live)
     }
@@ -183,13 +187,19 @@ impl Watcher {
         self.next.is_some() || self.is_quiet || self.page().is_some()
     }
 
-    /// Takes the events from `next` to `stop`, as far as there is room.
+    /// Takes the events from `next` to `stop`, as far as there is room and few are looked at.
     fn take_events(&mut self, stop: u64, room: Room, ring: &Ring) -> Vec<Arc<Told>> {
         let (mut events, mut bytes) = (Vec::new(), 0);
-        let mut number = self.next.unwrap_or(stop);
-        while number < stop
-            && let Some(told) = ring.get(number)
-        {
+        let (mut number, mut looked_at) = (self.next.unwrap_or(stop), 0);
+        loop {
+            if let Some(name) = &self.filter.name {
+                number = ring.next_of(name, number).min(stop);
+            }
+            let Some(told) = ring.get(number).filter(|_| number < stop) else { break };
+            if looked_at == LOOKED_AT_MAX {
+                break;
+            }
+            looked_at += 1;
             if self.wants(number, &told.event) {
                 bytes += told.event.bytes();
                 if events.len() >= room.events || bytes > room.bytes && !events.is_empty() {
@@ -199,7 +209,7 @@ impl Watcher {
             }
             number += 1;
         }
-        self.next = if number < stop { Some(number) } else { self.first_from(stop, ring) };
+        self.next = (number < ring.end()).then_some(number);
         events
     }
 
@@ -212,7 +222,7 @@ impl Watcher {
         let resync = first && picture.resync;
         (picture.told, picture.is_asked) = (next, false);
         if last {
-            (self.stage, self.told) = (Stage::Live, number);
+            (self.stage, self.told, self.told_index) = (Stage::Live, number, place.index);
         }
         Some(Part::State { first, last, resync, held, queued, place: last.then_some(place) })
     }
@@ -233,7 +243,7 @@ impl Recent {
     }
 
     /// The events up to this entry are unknown: those that come follow it. Returns the watchers that
-    /// need a new picture, which are all.
+    /// need a picture, which are all. A page that is given from now on must be taken after it.
     pub fn begin(&mut self, after_index: u64) -> Vec<WatcherId> {
         self.ring.begin(after_index);
         for watcher in self.watchers.values_mut() {
@@ -241,8 +251,10 @@ impl Recent {
                 Stage::Live => true,
                 Stage::Picture(picture) => picture.resync || !picture.first,
             };
-            self.resyncs += u64::from(resync);
-            watcher.restart(resync);
+            if watcher.has_begun() {
+                self.resyncs += u64::from(resync);
+                watcher.restart(resync);
+            }
         }
         self.watchers.keys().copied().collect()
     }
@@ -285,9 +297,10 @@ impl Recent {
         self.resyncs += u64::from(resync);
         let stage = if number.is_some() { Stage::Live } else { Stage::picture(resync) };
         self.finder.add(id, &filter);
-        let told = number.unwrap_or_default();
-        let mut watcher = Watcher { filter, stage, next: None, attempt: 0, told, is_quiet: false };
-        watcher.next = number.and_then(|number| watcher.first_from(number, &self.ring));
+        let (told, told_index) = (number.unwrap_or_default(), after.map_or(0, |place| place.index));
+        let next = number.filter(|number| *number < self.ring.end());
+        let watcher =
+            Watcher { filter, stage, next, attempt: 0, told, told_index, is_quiet: false };
         let former = self.watchers.insert(id, watcher);
         assert!(former.is_none(), "{id:?} watches already");
     }
@@ -330,12 +343,41 @@ impl Recent {
         }
     }
 
+    /// The page that a watcher wanted could not be had: it wants it again. Does nothing for a page of
+    /// an earlier attempt.
+    pub fn no_page(&mut self, id: WatcherId, attempt: u64) {
+        if let Some(watcher) = self.watchers.get_mut(&id)
+            && attempt == watcher.attempt
+            && let Stage::Picture(picture) = &mut watcher.stage
+            && picture.page.is_none()
+        {
+            picture.is_asked = false;
+        }
+    }
+
+    /// Lets the watchers hear of their places that were told nothing for the last applied entries.
+    /// Returns the watchers for which something is [due](Self::is_due) now.
+    pub fn tell_places(&mut self) -> Vec<WatcherId> {
+        let index = self.ring.end_place().index;
+        let mut woken = Vec::new();
+        for (id, watcher) in &mut self.watchers {
+            if watcher.is_live() && !watcher.is_due() && watcher.told_index < index {
+                watcher.is_quiet = true;
+                woken.push(*id);
+            }
+        }
+        woken
+    }
+
     /// Whether there may be something to [deliver](Self::deliver).
     pub fn is_due(&self, id: WatcherId) -> bool {
         self.watchers.get(&id).is_some_and(Watcher::is_due)
     }
 
     /// What a watcher is told next, if anything. Afterwards it may want a page.
+    ///
+    /// One delivery looks at a bounded number of events. If none of them is for the watcher, it has
+    /// none, and more may be due.
     pub fn deliver(&mut self, id: WatcherId, room: Room) -> Option<Part> {
         let watcher = self.watchers.get_mut(&id)?;
         if watcher.next.is_some_and(|next| next < self.ring.first()) {
@@ -347,7 +389,11 @@ impl Recent {
         let stop = watcher.page().map_or(end, |page| page.number);
         if watcher.next.is_some_and(|next| next < stop) {
             let events = watcher.take_events(stop, room, &self.ring);
-            return Some(self.told(id, events));
+            // The page is next, if the search has come to it.
+            let goes_on = watcher.next.is_some_and(|next| next < stop);
+            if !events.is_empty() || goes_on || watcher.page().is_none() {
+                return Some(self.told(id, events));
+            }
         }
         let page = watcher.take_page();
         if page.is_none() && std::mem::take(&mut watcher.is_quiet) {
@@ -374,17 +420,17 @@ impl Recent {
     fn told(&mut self, id: WatcherId, events: Vec<Arc<Told>>) -> Part {
         let (end, end_place) = (self.ring.end(), self.ring.end_place());
         let watcher = self.watchers.get_mut(&id).expect("it was just looked at");
+        if !watcher.is_live() {
+            return Part::Events { events, place: None };
+        }
         let place = match watcher.next {
-            _ if !watcher.is_live() => None,
-            Some(next) => {
-                watcher.told = next;
-                events.last().map(|told| told.after())
-            }
-            None => {
-                (watcher.told, watcher.is_quiet) = (end, false);
-                Some(end_place)
-            }
+            // All that was looked at counts, whether it matched or not.
+            Some(next) => self.ring.get(next.wrapping_sub(1)).map(|told| told.after()),
+            None => Some(end_place),
         };
+        watcher.told = watcher.next.unwrap_or(end);
+        watcher.told_index = place.map_or(watcher.told_index, |place| place.index);
+        watcher.is_quiet &= watcher.next.is_some();
         Part::Events { events, place }
     }
 

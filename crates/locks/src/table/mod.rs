@@ -22,6 +22,7 @@ mod hashing;
 mod header;
 mod index;
 mod lease;
+mod merge;
 mod order;
 mod pages;
 mod picture;

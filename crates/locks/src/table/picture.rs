@@ -7,8 +7,10 @@
 
 use super::LockTable;
 use super::index::Ref;
+use super::merge::{Chains, Walked};
 use super::pages::Paused;
 use super::rows::{GrantRow, WaiterRow};
+use super::slab::NONE;
 use crate::hash::hash_str;
 use crate::types::*;
 use std::cell::RefCell;
@@ -38,6 +40,8 @@ pub struct PicturePlace {
     pub token: Token,
     /// Likewise, the waiters up to this number.
     pub waiter: u64,
+    /// Where the walk goes on within the name or the session.
+    behind: Vec<u32>,
 }
 
 /// A page of a picture.
@@ -78,11 +82,12 @@ impl PictureOf {
 impl PicturePlace {
     /// The place before everything of a name, or of a session.
     fn before(name: Option<&str>) -> Self {
-        PicturePlace { name: name.map(str::to_owned), token: Token(0), waiter: 0 }
+        let name = name.map(str::to_owned);
+        PicturePlace { name, token: Token(0), waiter: 0, behind: Vec::new() }
     }
 
     /// The place after all grants and waiters of a name.
-    fn after(name: &str) -> Self {
+    pub fn after(name: &str) -> Self {
         let all = PicturePlace::before(Some(name));
         PicturePlace { token: Token(TOKEN_MAX), waiter: u64::MAX, ..all }
     }
@@ -110,9 +115,9 @@ impl Making<'_> {
         self.room == 0 || *self.rows == 0
     }
 
-    /// Counts a row that was looked at.
-    fn looked_at(&mut self) {
-        *self.rows = self.rows.saturating_sub(1);
+    /// Lowers the budget by rows that were visited.
+    fn pay(&mut self, visited: usize) {
+        *self.rows = self.rows.saturating_sub(visited);
     }
 }
 
@@ -155,8 +160,8 @@ impl LockTable {
     /// gives the present moment.
     ///
     /// `rows` is the budget: it is lowered by the number of rows touched, and a page may end early
-    /// and even be empty when it is used up. Many names are put in order first, as for
-    /// [`list_page`](Self::list_page).
+    /// and even be empty when it is used up. Only the walk of one queue may exceed it. Many names
+    /// are put in order first, as for [`list_page`](Self::list_page).
     ///
     /// # Errors
     /// [`Paused`] if `rows` did not suffice to put the names in order.
@@ -221,7 +226,7 @@ impl LockTable {
             if next.is_some() {
                 return next;
             }
-            making.looked_at();
+            making.pay(1);
             if making.is_full() {
                 return Some(PicturePlace::after(name));
             }
@@ -239,17 +244,15 @@ impl LockTable {
     ) -> Option<PicturePlace> {
         let lock = self.find_lock(name)?;
         let mut place = after.cloned().unwrap_or_else(|| PicturePlace::before(Some(name)));
-        // A page that goes on within a name walks past what is told of it.
-        let row = &self.locks[lock];
-        let (token, number) = (place.token.0, place.waiter);
-        let held = row.grants.walk(&self.grants, |grant| grant.links);
-        let untold = held.skip_while(|at| self.grants[*at].token.get() <= token);
-        if !self.add_grants(untold, &mut place, making) {
-            return Some(place);
-        }
-        let queue = row.queue.walk(&self.waiters, |waiter| waiter.links).zip(1..);
-        let untold = queue.skip_while(|(at, _)| self.waiters[*at].number <= number);
-        (!self.add_waiters(untold, &mut place, making)).then_some(place)
+        let held = Chains {
+            rows: &self.grants,
+            chains: &[(lock, self.locks[lock].grants)],
+            owner: |grant| grant.lock,
+            links: |grant| grant.links,
+        };
+        let is_told =
+            self.add_grants(&held, &mut place, making) && self.add_queue(lock, &mut place, making);
+        (!is_told).then_some(place)
     }
 
     fn picture_session(
@@ -261,78 +264,103 @@ impl LockTable {
         let mut place = after.cloned().unwrap_or_else(|| PicturePlace::before(None));
         // Identities may have sessions of one id. Their rows come by number all the same.
         let sessions = self.sessions_of_id(id);
-        let room = making.room + 1;
-        let mut grants = Vec::new();
-        let mut waiters = Vec::new();
-        for session in sessions {
-            let row = &self.sessions[session];
-            let held = row.grants.walk(&self.grants, |grant| grant.session_links());
-            let untold = held.skip_while(|at| self.grants[*at].token.get() <= place.token.0);
-            grants.extend(untold.take(room));
-            let queued = row.waiters.walk(&self.waiters, |waiter| waiter.session_links);
-            let untold = queued.skip_while(|at| self.waiters[*at].number <= place.waiter);
-            waiters.extend(untold.take(room));
-        }
-        grants.sort_unstable_by_key(|at| self.grants[*at].token);
-        waiters.sort_unstable_by_key(|at| self.waiters[*at].number);
-        if !self.add_grants(grants, &mut place, making) {
-            return Some(place);
-        }
-        let unknown = std::iter::repeat(0);
-        (!self.add_waiters(waiters.into_iter().zip(unknown), &mut place, making)).then_some(place)
+        let row = |session: &u32| (*session, &self.sessions[*session]);
+        let grants: Vec<_> = sessions.iter().map(row).map(|(at, row)| (at, row.grants)).collect();
+        let waits: Vec<_> = sessions.iter().map(row).map(|(at, row)| (at, row.waiters)).collect();
+        let held = Chains {
+            rows: &self.grants,
+            chains: &grants,
+            owner: |grant| grant.session().unwrap_or(NONE),
+            links: |grant| grant.session_links(),
+        };
+        let queued = Chains {
+            rows: &self.waiters,
+            chains: &waits,
+            owner: |waiter| waiter.session,
+            links: |waiter| waiter.session_links,
+        };
+        let is_told = self.add_grants(&held, &mut place, making)
+            && self.add_waiters(&queued, &mut place, making);
+        (!is_told).then_some(place)
     }
 
     /// Adds grants until the page is full. Returns whether all of them were told, and moves the
     /// place past what was.
     fn add_grants(
         &self,
-        grants: impl IntoIterator<Item = u32>,
+        grants: &Chains<'_, GrantRow>,
         place: &mut PicturePlace,
         making: &mut Making<'_>,
     ) -> bool {
-        for at in grants {
-            if making.is_full() {
-                return false;
-            }
-            making.looked_at();
-            let row = &self.grants[at];
-            if self.is_shown(row, making.of) {
-                making.page.held.push(self.show(at, making.at));
-                making.room -= 1;
-            }
-            place.token = Token(row.token.get());
+        if place.token.0 >= TOKEN_MAX {
+            return true;
         }
-        place.token = Token(TOKEN_MAX);
-        true
+        let mut walked =
+            Walked { number: place.token.0, behind: std::mem::take(&mut place.behind) };
+        let is_shown = |row: &GrantRow| self.is_grant_of(row, making.of);
+        let (found, is_all) = grants.take(&mut walked, making.room, making.rows, is_shown);
+        making.room -= found.len();
+        making.page.held.extend(found.into_iter().map(|at| self.show(at, making.at)));
+        if is_all {
+            place.token = Token(TOKEN_MAX);
+        } else {
+            (place.token, place.behind) = (Token(walked.number), walked.behind);
+        }
+        is_all
     }
 
-    /// The same for waiters, with the place of each in its queue.
+    /// The same for the waiters of a session.
     fn add_waiters(
         &self,
-        waiters: impl IntoIterator<Item = (u32, u32)>,
+        waiters: &Chains<'_, WaiterRow>,
         place: &mut PicturePlace,
         making: &mut Making<'_>,
     ) -> bool {
-        for (at, nth) in waiters {
+        let mut walked = Walked { number: place.waiter, behind: std::mem::take(&mut place.behind) };
+        let is_shown = |row: &WaiterRow| self.is_waiter_of(row, making.of);
+        let (found, is_all) = waiters.take(&mut walked, making.room, making.rows, is_shown);
+        making.room -= found.len();
+        making.page.queued.extend(found.into_iter().map(|at| self.show_waiter(at, 0, making.at)));
+        (place.waiter, place.behind) = (walked.number, walked.behind);
+        is_all
+    }
+
+    /// The same for the queue of a name. The place of a waiter is known only by a walk from the
+    /// first one, which [`WAITERS_PER_NAME_MAX`] bounds. The budget pays for the walk, but a page
+    /// is not cut short by it: otherwise a long queue would take as many walks as it has waiters.
+    fn add_queue(&self, lock: u32, place: &mut PicturePlace, making: &mut Making<'_>) -> bool {
+        if place.waiter == u64::MAX {
+            return true;
+        }
+        let mut visited = 0;
+        for (at, nth) in self.locks[lock].queue.walk(&self.waiters, |row| row.links).zip(1..) {
+            let row = &self.waiters[at];
+            visited += 1;
+            if row.number <= place.waiter {
+                continue;
+            }
             if making.is_full() {
+                making.pay(visited);
                 return false;
             }
-            making.looked_at();
-            let row = &self.waiters[at];
-            let of = making.of;
-            if of.has_name(&self.locks[row.lock].name) && of.has_owner(row.terms.owner()) {
+            if self.is_waiter_of(row, making.of) {
                 making.page.queued.push(self.show_waiter(at, nth, making.at));
                 making.room -= 1;
             }
             place.waiter = row.number;
         }
+        making.pay(visited);
         place.waiter = u64::MAX;
         true
     }
 
-    fn is_shown(&self, row: &GrantRow, of: &PictureOf) -> bool {
+    fn is_grant_of(&self, row: &GrantRow, of: &PictureOf) -> bool {
         let (_, _, _, terms, _) = self.lease_of(row);
         of.has_name(&self.locks[row.lock].name) && of.has_owner(terms.owner())
+    }
+
+    fn is_waiter_of(&self, row: &WaiterRow, of: &PictureOf) -> bool {
+        of.has_name(&self.locks[row.lock].name) && of.has_owner(row.terms.owner())
     }
 
     /// The sessions of this id, of whatever identity.

@@ -273,6 +273,14 @@ impl GrantRow {
         &mut self.links
     }
 
+    /// The place of its session, if it hangs on one.
+    pub(super) fn session(&self) -> Option<u32> {
+        match self.lease {
+            Lease::Session { session, .. } => Some(session),
+            Lease::Private { .. } => None,
+        }
+    }
+
     pub(super) fn session_links(&self) -> Links {
         match self.lease {
             Lease::Session { links, .. } => links,

@@ -155,3 +155,60 @@ fn a_place_says_what_was_told_of_a_name() {
         after = Some(next);
     }
 }
+
+/// The rows that match come after many that do not, and pages are short.
+#[test]
+fn a_picture_of_a_session_has_the_rows_that_match_late() {
+    let mut d = Driver::new();
+    d.hold(ask(1, "b/0"));
+    for id in 10..30 {
+        d.hold(ask(id, &format!("a/{id}")).session("s"));
+        d.queue(ask(100 + id, "b/0").session("s").owner("ann"));
+    }
+    for id in 30..35 {
+        d.hold(ask(id, &format!("b/{id}")).session("s"));
+    }
+    d.queue(ask(200, "a/10"));
+    d.queue(ask(201, "a/10").session("s"));
+    let of = |prefix: &str| PictureOf {
+        session: "s".into(),
+        prefix: prefix.into(),
+        ..PictureOf::default()
+    };
+    let (told, _) = picture(&mut d, &of("b/"));
+    assert_eq!((told.held.len(), told.queued.len()), (5, 20));
+    let (told, _) = picture(&mut d, &of("a/"));
+    assert_eq!((told.held.len(), told.queued.len()), (20, 1));
+    let of_name = PictureOf { name: Some("b/34".into()), ..of("") };
+    assert_eq!(picture(&mut d, &of_name).0.held, [("b/34".to_owned(), 26)]);
+}
+
+/// Many hold one name, and those that were told last have gone. The search for the next ones is
+/// paid for, and a page that cannot pay for all of it goes on with it later.
+#[test]
+fn a_page_pays_for_the_rows_that_it_passes() {
+    let mut d = Driver::new();
+    for id in 1..=100 {
+        d.hold(ask(id, "a").shared().session("s"));
+    }
+    for of in [
+        PictureOf { name: Some("a".into()), ..PictureOf::default() },
+        PictureOf { session: "s".into(), ..PictureOf::default() },
+    ] {
+        let first = d.table.picture_page(&of, None, 50, d.at, &mut 1_000).unwrap();
+        let last = first.held.last().expect("a full page").token;
+        d.break_hold("a", last.0);
+        let (mut after, mut told, mut pages) = (first.next, first.held.len(), 0);
+        let held = |told: usize, page: &PicturePage| told + page.held.len();
+        while let Some(place) = after {
+            let mut rows = ROWS;
+            let page = d.table.picture_page(&of, Some(&place), 50, d.at, &mut rows).unwrap();
+            assert!(page.held.len() <= ROWS, "{} rows", page.held.len());
+            assert!(pages > 0 || page.held.is_empty(), "it was not paid for");
+            (told, pages, after) = (held(told, &page), pages + 1, page.next);
+        }
+        assert_eq!(told, if of.session.is_empty() { 100 } else { 99 });
+        let least = 100 / ROWS;
+        assert!((least..least + 5).contains(&pages), "{pages} pages");
+    }
+}

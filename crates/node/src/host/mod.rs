@@ -247,6 +247,11 @@ impl Host {
         self.seats().by_shard.get(&shard).copied()
     }
 
+    /// The number of shards that are hosted here.
+    pub(crate) fn shards(&self) -> usize {
+        self.seats().by_shard.len()
+    }
+
     /// The shards of a thread, by place.
     pub(crate) fn shards_of(&self, thread: usize) -> Vec<ShardId> {
         let seats = self.seats();

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// Bytes of events that wait for the reader of one shard, about. Above it they are dropped.
-const NEWS_BYTES_MAX: usize = 16 << 20;
+/// The cost of any news, in bytes.
+const NEWS_BYTES: usize = 256;
 
 /// What is new about one replica.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ impl News {
 
     fn bytes(&self) -> usize {
         let entries = self.watched.iter().flat_map(|watched| &watched.entries);
-        entries.flat_map(|entry| &entry.events).map(Event::bytes).sum()
+        NEWS_BYTES + entries.flat_map(|entry| &entry.events).map(Event::bytes).sum::<usize>()
     }
 }
 
@@ -40,6 +40,7 @@ impl News {
 pub(crate) struct NewsPort {
     sender: UnboundedSender<(usize, News)>,
     waiting_bytes: Arc<AtomicUsize>,
+    bytes_max: usize,
 }
 
 /// The receiving end.
@@ -49,23 +50,25 @@ pub(crate) struct NewsReader {
     waiting_bytes: Arc<AtomicUsize>,
 }
 
-/// The two ends of a channel for the news of one shard.
-pub(crate) fn news() -> (NewsPort, NewsReader) {
-    let (sender, receiver) = unbounded_channel(); // bounded by NEWS_BYTES_MAX, and by the reads asked for
+/// The two ends of a channel for the news of one shard. Once `bytes_max` bytes of events wait for
+/// the reader, about, more are dropped.
+pub(crate) fn news(bytes_max: usize) -> (NewsPort, NewsReader) {
+    let (sender, receiver) = unbounded_channel(); // bounded by `bytes_max`, and by the reads asked for
     let waiting_bytes = Arc::new(AtomicUsize::new(0));
-    let port = NewsPort { sender, waiting_bytes: waiting_bytes.clone() };
+    let port = NewsPort { sender, waiting_bytes: waiting_bytes.clone(), bytes_max };
     (port, NewsReader { receiver, waiting_bytes })
 }
 
 impl NewsPort {
     pub(crate) fn send(&self, mut news: News) {
         let mut bytes = news.bytes();
-        if self.waiting_bytes.load(Ordering::Relaxed) + bytes > NEWS_BYTES_MAX
+        if self.waiting_bytes.load(Ordering::Relaxed) + bytes > self.bytes_max
             && let Some(watched) = &mut news.watched
+            && !watched.entries.is_empty()
         {
             watched.entries.clear();
             watched.begins_after = Some(watched.applied_index);
-            bytes = 0;
+            bytes = NEWS_BYTES;
         }
         self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
         // A reader that has ended needs no news.
@@ -88,6 +91,8 @@ mod tests {
     use locks::{Mode, Waiter};
     use shard::EntryEvents;
 
+    const BYTES: usize = 1 << 20;
+
     fn watched(index: u64, metadata: usize) -> News {
         let waiter = Waiter {
             name: "a".into(),
@@ -108,14 +113,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_falls_behind_is_told_that_it_has_lost_events() {
-        let (port, mut reader) = news();
-        port.send(watched(1, NEWS_BYTES_MAX / 2));
-        port.send(watched(2, NEWS_BYTES_MAX / 2));
+        let (port, mut reader) = news(BYTES);
+        port.send(watched(1, BYTES / 2));
+        port.send(watched(2, BYTES / 2));
         let first = reader.next().await.and_then(|news| news.watched).unwrap();
         assert_eq!((first.begins_after, first.entries.len()), (None, 1));
         let second = reader.next().await.and_then(|news| news.watched).unwrap();
         assert_eq!((second.begins_after, second.entries.len()), (Some(2), 0));
-        port.send(watched(3, NEWS_BYTES_MAX / 2));
+        port.send(watched(3, BYTES / 2));
         let third = reader.next().await.and_then(|news| news.watched).unwrap();
         assert_eq!((third.begins_after, third.entries.len()), (None, 1));
         drop(port);

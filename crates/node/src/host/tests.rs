@@ -356,7 +356,7 @@ fn shards_are_spread_over_threads_and_found_again() {
 #[tokio::test]
 async fn news_go_to_the_reader_of_the_shard_until_the_replica_ends() {
     let f = Fixture::new(10);
-    let (port, mut reader) = news();
+    let (port, mut reader) = news(1 << 20);
     assert!(f.host.watch(ShardId(0), Some(port)));
     let told = f.steps.recv().unwrap();
     assert!(matches!(told[..], [Input::Watch { on: true }]), "{told:?}");
@@ -373,7 +373,7 @@ async fn news_go_to_the_reader_of_the_shard_until_the_replica_ends() {
     let second = reader.next().await.unwrap();
     assert_eq!((second.watched, second.answers), (Some(happened), vec![(5, Reply::Busy)]));
 
-    let (port, mut other) = news();
+    let (port, mut other) = news(1 << 20);
     assert!(!f.host.watch(ShardId(9), Some(port)), "it is not hosted here");
     assert!(other.next().await.is_none());
     assert!(f.host.retire(ShardId(0)));

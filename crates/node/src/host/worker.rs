@@ -458,14 +458,9 @@ impl Worker {
 
 /// Takes what is for the watch of a replica out of its outputs.
 fn take_news(outputs: &mut Outputs) -> News {
-    let mut answers = Vec::new();
-    outputs.replies.retain(|(ticket, reply)| {
-        let (key, index) = untangle(*ticket);
-        if key == WATCH_STREAM {
-            answers.push((index, reply.clone()));
-        }
-        key != WATCH_STREAM
-    });
+    let is_for_watch = |(ticket, _): &mut (Ticket, Reply)| untangle(*ticket).0 == WATCH_STREAM;
+    let taken = outputs.replies.extract_if(.., is_for_watch);
+    let answers = taken.map(|(ticket, reply)| (untangle(ticket).1, reply)).collect();
     let has_leader = outputs.leadership.map(|leadership| leadership.leader.is_some());
     News { watched: outputs.watched.take(), answers, has_leader }
 }

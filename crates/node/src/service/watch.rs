@@ -17,7 +17,7 @@ pub(super) struct WatchCall {
     watching: Arc<Hub>,
     call: Arc<Handle>,
     keeps: BTreeSet<ShardId>,
-    /// All shards that have heard of the call.
+    /// All shards that have heard of the call. They are or were hosted here.
     shards: BTreeSet<ShardId>,
 }
 
@@ -28,15 +28,22 @@ impl WatchCall {
 
     /// Runs until the gateway ends the call or does not read it any more, or the node stops.
     pub(super) async fn run(mut self, mut inbound: Streaming<WatchRequest>, lifecycle: &Lifecycle) {
+        let call = self.call.clone();
+        let drains = lifecycle.reached(Phase::Draining);
+        tokio::pin!(drains);
         loop {
-            tokio::select! {
+            let request = tokio::select! {
                 request = inbound.message() => match request {
-                    Ok(Some(request)) => self.take(request).await,
+                    Ok(Some(request)) => request,
                     Ok(None) | Err(_) => return,
                 },
-                () = self.call.outbound.closed() => return,
+                () = call.outbound.closed() => return,
                 // The tasks of the shards say the last words.
-                () = lifecycle.reached(Phase::Draining) => return self.shards.clear(),
+                () = &mut drains => return self.shards.clear(),
+            };
+            tokio::select! {
+                () = self.take(request) => {}
+                () = &mut drains => return self.shards.clear(),
             }
         }
     }
@@ -46,13 +53,10 @@ impl WatchCall {
             self.start(watch).await;
         }
         for id in request.stop {
-            let shard = self.call.open().remove(&id);
-            if let Some(shard) = shard {
-                self.watching.stop(shard, self.call.id, id);
-            }
+            self.stop(id).await;
         }
         if let Some(keep) = request.keep {
-            self.keep(keep.shards.into_iter().map(ShardId).collect());
+            self.keep(keep.shards.into_iter().map(ShardId).collect()).await;
         }
     }
 
@@ -61,24 +65,47 @@ impl WatchCall {
         let Some(shard) = watch.route.as_ref().map(|route| ShardId(route.shard)) else {
             return self.refuse(id, Error::invalid("a watch needs a route")).await;
         };
-        if self.call.open().len() >= WATCHES_MAX {
+        let (is_open, open) = {
+            let opened = self.call.opened();
+            (opened.contains_key(&id), opened.len())
+        };
+        if is_open {
+            // No frame tells which of the two it is of, so neither goes on.
+            self.stop(id).await;
+            let message = format!("this call has a watch {id} already: choose another id");
+            return self.refuse(id, Error::invalid(message)).await;
+        }
+        if open >= WATCHES_MAX {
             let message = format!("this call has {WATCHES_MAX} watches already: stop some");
             return self.refuse(id, Error::busy(message, 1_000)).await;
         }
-        self.call.open().insert(id, shard);
+        match self.watching.admit(shard) {
+            Ok(permit) => self.call.open(id, shard, permit),
+            Err(error) => return self.refuse(id, error).await,
+        }
         self.shards.insert(shard);
-        self.watching.start(shard, &self.call, watch);
+        self.watching.start(shard, &self.call, watch).await;
     }
 
-    fn keep(&mut self, keeps: BTreeSet<ShardId>) {
-        for shard in keeps.difference(&self.keeps) {
-            self.watching.keep(*shard, self.call.id);
+    async fn stop(&self, id: u64) {
+        let opened = self.call.opened().remove(&id);
+        if let Some(opened) = opened {
+            self.watching.stop(opened.shard, &self.call, id).await;
         }
-        for shard in self.keeps.difference(&keeps) {
-            self.watching.let_go(*shard, self.call.id);
-        }
+    }
+
+    /// The list of shards to keep. Each list is told completely, because a task may have ended or a
+    /// shard may have come since the one before.
+    async fn keep(&mut self, mut keeps: BTreeSet<ShardId>) {
+        keeps.retain(|shard| self.watching.is_hosted(*shard));
         self.shards.extend(&keeps);
-        self.keeps = keeps;
+        let former = std::mem::replace(&mut self.keeps, keeps);
+        for shard in &self.keeps {
+            self.watching.keep(*shard, &self.call).await;
+        }
+        for shard in former.difference(&self.keeps) {
+            self.watching.let_go(*shard, &self.call).await;
+        }
     }
 
     /// Waits for the gateway if it does not read. Meanwhile nothing more is taken of it.

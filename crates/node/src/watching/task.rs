@@ -1,49 +1,56 @@
 //! The task of one watched shard.
 
-use super::call::{Call, CallId, Handle};
+use super::call::{Call, CallId, ENDS_AT_ONCE, Handle, send_ended};
 use super::filter::filter;
-use super::orders::{Desks, Order};
+use super::orders::{Desks, Given, Order};
 use crate::context::Context;
 use crate::host::{News, NewsReader, WATCH_STREAM, ticket};
 use crate::lifecycle::{PanicGuard, Phase};
 use crate::limits::{
-    RESULT_FRAME_BYTES, WATCH_KEEP, WATCH_LIMITS, WATCH_LOOK_EVERY, WATCH_PAGE_ROWS,
-    WATCH_PAGES_AT_ONCE, WATCH_ROOM,
+    RESULT_FRAME_BYTES, WATCH_ASK_EVERY, WATCH_BEHIND_MAX, WATCH_FRAMES, WATCH_KEEP,
+    WATCH_LOOK_EVERY, WATCH_PAGE_ROWS, WATCH_PAGES_AT_ONCE, WATCH_PLACES_EVERY, WATCH_ROOM,
 };
 use ::shard::{Answer, Input, Query, Reply, Watched};
 use routing::{ShardId, Slot};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use watch::{Ask, Filter, Part, Place, Recent, WatcherId};
+use watch::{Ask, Filter, Limits, Part, Place, Recent, WatcherId};
 use wire::internal::v1::{StartWatch, WatchFrame, WatchPlace, WatchResponse};
 use wire::v1::{Error, ErrorCode, WatchState};
 
-/// A read under way, by whose answer a watch goes on.
-enum Reading {
-    /// A watch is to begin after a place, once the replica has applied what was committed before.
-    Begin {
-        call: CallId,
-        id: u64,
-        filter: Filter,
-        after: Place,
-    },
-    Page {
-        call: CallId,
-        watcher: WatcherId,
-        attempt: u64,
-    },
+/// A watch that is to begin after a place, once the replica has applied what was committed before.
+struct Begin {
+    call: CallId,
+    id: u64,
+    filter: Filter,
+    after: Place,
+}
+
+/// A page under way. Its place among them is free once it is answered, even if its watcher ends
+/// before.
+struct Page {
+    watcher: WatcherId,
+    attempt: u64,
+}
+
+/// A question to the leader under way: whether this replica is behind.
+struct Asked {
+    reading: u32,
+    at: Instant,
+    begins: Vec<Begin>,
 }
 
 pub(super) struct ShardTask {
     desks: Arc<Desks>,
     context: Arc<Context>,
     shard: ShardId,
-    orders: UnboundedReceiver<Order>,
+    orders: UnboundedReceiver<Given>,
     news: NewsReader,
     recent: Recent,
     /// Whether the replica has said where its events begin. A picture that was asked for before that
@@ -52,10 +59,19 @@ pub(super) struct ShardTask {
     calls: BTreeMap<CallId, Call>,
     /// The call of each watcher, and the id that the call gave it.
     watchers: BTreeMap<WatcherId, (CallId, u64)>,
-    /// By the index of their ticket.
-    readings: BTreeMap<u32, Reading>,
-    next_reading: u32,
     next_watcher: u64,
+    /// By the index of their ticket.
+    pages: BTreeMap<u32, Page>,
+    /// The call that was given the last page.
+    last_reader: CallId,
+    /// The shard has too many reads, or no leader. No read is asked for until the next look.
+    is_busy: bool,
+    /// Watches that begin with the next question.
+    begins: Vec<Begin>,
+    asked: Option<Asked>,
+    /// The moment of the last question by whose answer the replica was not behind.
+    confirmed_at: Instant,
+    places_told_at: Instant,
     /// Calls that wait for room.
     rooms: JoinSet<CallId>,
     keeps: BTreeSet<CallId>,
@@ -73,27 +89,34 @@ impl ShardTask {
         desks: Arc<Desks>,
         context: Arc<Context>,
         shard: ShardId,
+        limits: Limits,
         election_timeout: Duration,
-        orders: UnboundedReceiver<Order>,
+        orders: UnboundedReceiver<Given>,
         news: NewsReader,
     ) -> ShardTask {
         context.metrics.watch_rings.inc();
+        let now = Instant::now();
         ShardTask {
             desks,
             context,
             shard,
             orders,
             news,
-            recent: Recent::new(WATCH_LIMITS),
+            recent: Recent::new(limits),
             has_begun: false,
             calls: BTreeMap::new(),
             watchers: BTreeMap::new(),
-            readings: BTreeMap::new(),
-            next_reading: 0,
             next_watcher: 0,
+            pages: BTreeMap::new(),
+            last_reader: CallId(0),
+            is_busy: false,
+            begins: Vec::new(),
+            asked: None,
+            confirmed_at: now,
+            places_told_at: now,
             rooms: JoinSet::new(),
             keeps: BTreeSet::new(),
-            idle_since: Instant::now(),
+            idle_since: now,
             leaderless_since: None,
             election_timeout,
             counted_resyncs: 0,
@@ -110,28 +133,41 @@ impl ShardTask {
         tokio::pin!(drains);
         let mut look = tokio::time::interval(WATCH_LOOK_EVERY);
         let error = loop {
+            let is_ready = self.calls.values().any(Call::is_ready);
             tokio::select! {
-                () = &mut drains => break shutting_down(),
+                () = &mut drains => break Some(shutting_down()),
                 news = self.news.next() => match news {
                     Some(news) => self.take_news(news),
-                    None => break self.elsewhere("has no replica here"),
+                    None => break Some(self.elsewhere("has no replica here")),
                 },
-                Some(order) = self.orders.recv(), if self.has_begun => self.take_order(order),
+                Some(given) = self.orders.recv(), if self.has_begun => self.take_order(given.order),
                 Some(Ok(call)) = self.rooms.join_next() => {
                     if let Some(call) = self.calls.get_mut(&call) {
                         call.is_blocked = false;
                     }
-                    self.pump(call);
+                }
+                // One response at a time for each call, so that none waits for all of another's.
+                () = std::future::ready(()), if is_ready => {
+                    self.pump_all();
+                    tokio::task::yield_now().await;
                 }
                 _ = look.tick() => {
                     self.look_around();
-                    if self.idle_since.elapsed() >= WATCH_KEEP && self.orders.is_empty() {
-                        break self.elsewhere("was not watched here for long");
+                    if self.idle_since.elapsed() >= WATCH_KEEP && self.leave() {
+                        break None;
                     }
                 }
             }
+            self.read_pages();
+            self.ask_leader();
         };
-        self.end(error);
+        if let Some(error) = error {
+            self.end(&error);
+        }
+        self.count_resyncs();
+        for call in std::mem::take(&mut self.calls).into_values() {
+            tokio::spawn(send_ended(call));
+        }
     }
 
     fn take_news(&mut self, news: News) {
@@ -160,39 +196,52 @@ impl ShardTask {
             self.wake(woken);
         }
         self.recent.applied(applied_index);
-        self.pump_all();
     }
 
     fn take_answer(&mut self, index: u32, reply: Reply) {
-        let Some(reading) = self.readings.remove(&index) else { return };
-        let answer = match reply {
-            Reply::Read { answer, .. } => Ok(answer),
-            Reply::Busy => Err(Error::busy(
-                format!("shard {} has too many reads queued: watch again later", self.shard),
-                200,
-            )),
-            _ => Err(self.elsewhere("has no leader or no quorum right now")),
-        };
-        match (reading, answer) {
-            (Reading::Begin { call, id, filter, after }, Ok(_)) => {
-                self.begin(call, id, filter, Some(after));
+        if let Some(asked) = self.asked.take_if(|asked| asked.reading == index) {
+            return self.take_position(asked, &reply);
+        }
+        let Some(Page { watcher, attempt }) = self.pages.remove(&index) else { return };
+        match reply {
+            Reply::Read { answer: Answer::Picture(page), .. } => {
+                self.recent.page(watcher, attempt, page);
+                self.wake([watcher]);
             }
-            (Reading::Begin { call, id, .. }, Err(error)) => self.refuse(call, id, error),
-            (Reading::Page { call, watcher, attempt }, answer) => {
-                if let Some(call) = self.calls.get_mut(&call) {
-                    call.reading.remove(&watcher);
+            Reply::Read { .. } => {}
+            Reply::Busy => {
+                self.is_busy = true;
+                self.recent.no_page(watcher, attempt);
+                self.push_wants(watcher);
+            }
+            _ => {
+                let error = self.no_quorum();
+                self.end_watcher(watcher, error);
+            }
+        }
+    }
+
+    fn take_position(&mut self, asked: Asked, reply: &Reply) {
+        let Asked { at, begins, .. } = asked;
+        match reply {
+            Reply::Read { .. } => {
+                self.confirmed_at = at;
+                for Begin { call, id, filter, after } in begins {
+                    self.begin(call, id, filter, Some(after));
                 }
-                match answer {
-                    Ok(Answer::Picture(page)) => {
-                        self.recent.page(watcher, attempt, page);
-                        self.wake([watcher]);
-                    }
-                    Ok(_) => {}
-                    Err(error) => self.end_watcher(watcher, error),
+            }
+            Reply::Busy => {
+                self.is_busy = true;
+                self.begins.extend(begins);
+            }
+            _ => {
+                self.is_busy = true; // the next question waits as well
+                let error = self.no_quorum();
+                for Begin { call, id, .. } in begins {
+                    self.refuse(call, id, error.clone());
                 }
             }
         }
-        self.pump_all();
     }
 
     fn take_order(&mut self, order: Order) {
@@ -200,17 +249,8 @@ impl ShardTask {
             Order::Start { call, watch } => {
                 let id = self.enter(call);
                 self.start(id, *watch);
-                self.pump(id);
             }
-            Order::Stop { call, id } => {
-                let found = self.calls.get_mut(&call).and_then(|call| call.watches.remove(&id));
-                if let Some(watcher) = found {
-                    self.forget(watcher);
-                }
-                self.readings.retain(|_, reading| {
-                    !matches!(reading, Reading::Begin { call: of, id: begun, .. } if (*of, *begun) == (call, id))
-                });
-            }
+            Order::Stop { call, id } => self.stop(call, id),
             Order::Keep { call } => {
                 self.keeps.insert(call);
             }
@@ -221,6 +261,22 @@ impl ShardTask {
                 self.keeps.remove(&call);
                 self.drop_call(call);
             }
+        }
+    }
+
+    fn stop(&mut self, call: CallId, id: u64) {
+        let Some(of) = self.calls.get_mut(&call) else { return };
+        of.drop_ended(id);
+        match of.watches.remove(&id) {
+            Some(watcher) => self.forget(watcher),
+            None => self.drop_begins(|begin| (begin.call, begin.id) == (call, id)),
+        }
+    }
+
+    fn drop_begins(&mut self, is_dropped: impl Fn(&Begin) -> bool) {
+        let asked = self.asked.as_mut().map(|asked| &mut asked.begins);
+        for begins in asked.into_iter().chain([&mut self.begins]) {
+            begins.retain(|begin| !is_dropped(begin));
         }
     }
 
@@ -240,7 +296,7 @@ impl ShardTask {
             None => self.begin(call, id, filter, None),
             Some(WatchPlace { index, ordinals }) => {
                 let after = Place { index, ordinals };
-                self.read(Reading::Begin { call, id, filter, after }, Query::Position, true);
+                self.begins.push(Begin { call, id, filter, after });
             }
         }
     }
@@ -267,11 +323,16 @@ impl ShardTask {
         if let Some(former) = of.watches.insert(id, watcher) {
             self.forget(former); // the id was used again
         }
+        if self.watchers.is_empty() {
+            self.confirmed_at = Instant::now(); // by the read with which the watch begins
+        }
         self.watchers.insert(watcher, (call, id));
         self.context.metrics.watches.inc();
         self.recent.start(watcher, filter, after);
-        self.wake([watcher]);
-        self.pump(call);
+        if self.recent.is_due(watcher) {
+            self.wake([watcher]);
+        }
+        self.push_wants(watcher);
     }
 
     fn wake(&mut self, woken: impl IntoIterator<Item = WatcherId>) {
@@ -283,62 +344,58 @@ impl ShardTask {
         }
     }
 
+    /// Puts a watcher in the line for pages, if it needs one.
+    fn push_wants(&mut self, watcher: WatcherId) {
+        let call = self.watchers.get(&watcher).and_then(|(call, _)| self.calls.get_mut(call));
+        if let Some(call) = call.filter(|_| self.recent.needs_page(watcher)) {
+            call.push_wants(watcher);
+        }
+    }
+
+    /// Sends each call one response, if something is due to it and its gateway takes it.
     fn pump_all(&mut self) {
-        let ready = self.calls.iter().filter(|(_, call)| call.has_work() && !call.is_blocked);
+        let ready = self.calls.iter().filter(|(_, call)| call.is_ready());
         for call in ready.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.pump(call);
         }
     }
 
-    /// Sends a call what is due to it, as far as its gateway takes it.
     fn pump(&mut self, id: CallId) {
-        while let Some(call) = self.calls.get_mut(&id)
-            && call.has_work()
-            && !call.is_blocked
-        {
-            match call.handle.outbound.clone().try_reserve_owned() {
-                Ok(permit) => {
-                    let response = self.next_response(id);
-                    if self.context.lifecycle.failed() {
-                        return;
-                    }
-                    if !response.frames.is_empty() {
-                        permit.send(Ok(response));
-                    }
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        match call.handle.outbound.clone().try_reserve_owned() {
+            Ok(permit) => {
+                let response = self.next_response(id);
+                if !response.frames.is_empty() && !self.context.lifecycle.failed() {
+                    permit.send(Ok(response));
                 }
-                Err(TrySendError::Full(outbound)) => {
-                    call.is_blocked = true;
-                    // The place is given back at once: only the wait for it counts.
-                    self.rooms.spawn(async move {
-                        let _ = outbound.reserve().await;
-                        id
-                    });
-                }
-                Err(TrySendError::Closed(_)) => return self.drop_call(id),
             }
+            Err(TrySendError::Full(outbound)) => {
+                call.is_blocked = true;
+                // The place is given back at once: only the wait for it counts.
+                self.rooms.spawn(async move {
+                    let _ = outbound.reserve().await;
+                    id
+                });
+            }
+            Err(TrySendError::Closed(_)) => self.drop_call(id),
         }
-        self.read_pages(id);
     }
 
     /// Takes frames for a call, each watcher in turn, up to the size of a response.
     fn next_response(&mut self, id: CallId) -> WatchResponse {
         let (mut frames, mut bytes) = (Vec::new(), 0);
         let Some(call) = self.calls.get_mut(&id) else { return WatchResponse::default() };
-        frames.extend(call.take_ended(WATCH_ROOM.events));
-        for _ in 0..call.due() {
+        frames.extend(call.take_ended(ENDS_AT_ONCE));
+        for _ in 0..call.due().min(WATCH_FRAMES) {
             let Some(watcher) = self.calls.get_mut(&id).and_then(Call::pop_due) else { break };
             if let Some(frame) = self.next_frame(watcher) {
                 bytes += wire::encoded_bytes(&frame) + 8;
                 frames.push(frame);
             }
-            if let Some(call) = self.calls.get_mut(&id) {
-                if self.recent.is_due(watcher) {
-                    call.push_due(watcher);
-                }
-                if self.recent.needs_page(watcher) {
-                    call.push_wants(watcher);
-                }
+            if self.recent.is_due(watcher) {
+                self.wake([watcher]);
             }
+            self.push_wants(watcher);
             if bytes >= RESULT_FRAME_BYTES {
                 break;
             }
@@ -360,6 +417,9 @@ impl ShardTask {
                 WatchFrame { state: Some(state), place: at.map(place), ..frame }
             }
             Part::Events { events, place: at } => {
+                if events.is_empty() && (at.is_none() || self.recent.is_due(watcher)) {
+                    return None; // the search for its events goes on
+                }
                 self.context.metrics.watch_events.inc_by(events.len() as u64);
                 let told = events.iter().map(|told| {
                     let at = (told.index, told.ordinal);
@@ -370,31 +430,47 @@ impl ShardTask {
         })
     }
 
-    /// Reads the pages that the watchers of a call need, a few at a time, while the call takes what
-    /// it is sent.
-    fn read_pages(&mut self, id: CallId) {
-        while let Some(call) = self.calls.get_mut(&id)
-            && !call.is_blocked
-            && call.reading.len() < WATCH_PAGES_AT_ONCE
-            && let Some(watcher) = call.pop_wants()
-        {
-            let Some(Ask { attempt, of, after }) = self.recent.wants_page(watcher) else {
-                continue;
-            };
-            call.reading.insert(watcher);
-            // The first page shows that this replica is not behind.
-            let is_first = after.is_none();
-            let query = Query::Picture { of, after, limit: WATCH_PAGE_ROWS };
-            self.read(Reading::Page { call: id, watcher, attempt }, query, is_first);
+    /// Reads the pages that watchers need, a few at a time, for the calls in turn that take what
+    /// they are sent.
+    fn read_pages(&mut self) {
+        while !self.is_busy && self.pages.len() < WATCH_PAGES_AT_ONCE {
+            let can_read = |(_, call): &(&CallId, &Call)| call.wants_pages() && !call.is_blocked;
+            let after = (Bound::Excluded(self.last_reader), Bound::Unbounded);
+            let mut turns = self.calls.range(after).chain(&self.calls).filter(can_read);
+            let Some(id) = turns.next().map(|(id, _)| *id) else { return };
+            self.last_reader = id;
+            self.read_page(id);
         }
     }
 
-    fn read(&mut self, reading: Reading, query: Query, linearizable: bool) {
-        let index = self.next_reading;
-        self.next_reading = self.next_reading.wrapping_add(1);
-        self.readings.insert(index, reading);
+    fn read_page(&mut self, call: CallId) {
+        let Some(watcher) = self.calls.get_mut(&call).and_then(Call::pop_wants) else { return };
+        let Some(Ask { attempt, of, after }) = self.recent.wants_page(watcher) else { return };
+        // The first page shows that this replica is not behind.
+        let is_first = after.is_none();
+        let query = Query::Picture { of, after, limit: WATCH_PAGE_ROWS };
+        let reading = self.read(query, is_first);
+        self.pages.insert(reading, Page { watcher, attempt });
+    }
+
+    /// Asks whether this replica is behind: for watches that begin after a place, and now and then
+    /// while there are watchers. One question is under way at a time.
+    fn ask_leader(&mut self) {
+        let is_due = !self.watchers.is_empty() && self.confirmed_at.elapsed() >= WATCH_ASK_EVERY;
+        if self.asked.is_some() || self.is_busy || self.begins.is_empty() && !is_due {
+            return;
+        }
+        let begins = std::mem::take(&mut self.begins);
+        let reading = self.read(Query::Position, true);
+        self.asked = Some(Asked { reading, at: Instant::now(), begins });
+    }
+
+    /// Asks for a read. Returns its index.
+    fn read(&self, query: Query, linearizable: bool) -> u32 {
+        let index = self.desks.next_reading();
         let ticket = ticket(WATCH_STREAM, index);
         self.context.host.input(self.shard, Input::Read { ticket, query, linearizable });
+        index
     }
 
     fn refuse(&mut self, call: CallId, id: u64, error: Error) {
@@ -417,7 +493,7 @@ impl ShardTask {
         if let Some((call, _)) = self.watchers.remove(&watcher) {
             self.context.metrics.watches.dec();
             if let Some(call) = self.calls.get_mut(&call) {
-                call.reading.remove(&watcher);
+                call.forget(watcher);
             }
         }
         self.recent.stop(watcher);
@@ -426,45 +502,59 @@ impl ShardTask {
     fn drop_call(&mut self, id: CallId) {
         let Some(call) = self.calls.remove(&id) else { return };
         call.watches.into_values().for_each(|watcher| self.forget(watcher));
-        self.readings.retain(|_, reading| {
-            let (Reading::Begin { call, .. } | Reading::Page { call, .. }) = reading;
-            *call != id
-        });
+        self.drop_begins(|begin| begin.call == id);
     }
 
     /// Ends all watches if the replica may be behind, and notes whether the task is needed.
     fn look_around(&mut self) {
+        self.is_busy = false;
         let is_alone =
             self.leaderless_since.is_some_and(|since| since.elapsed() >= self.election_timeout);
         if is_alone {
             self.end_all(&self.elsewhere("has known no leader here for a while"));
         } else if self.context.disk.state().hangs {
             self.end_all(&self.elsewhere("is on a node whose disk hangs"));
+        } else if self.confirmed_at.elapsed() >= WATCH_BEHIND_MAX {
+            self.end_watchers(&self.elsewhere("may be behind here"));
         }
-        if !self.watchers.is_empty() || !self.readings.is_empty() || !self.keeps.is_empty() {
+        if self.places_told_at.elapsed() >= WATCH_PLACES_EVERY {
+            self.places_told_at = Instant::now();
+            let woken = self.recent.tell_places();
+            self.wake(woken);
+        }
+        let begins = !self.begins.is_empty() || self.asked.is_some();
+        if !self.watchers.is_empty() || !self.keeps.is_empty() || begins {
             self.idle_since = Instant::now();
         }
     }
 
+    /// Ends all watches, and those that are to begin.
     fn end_all(&mut self, error: &Error) {
-        let begins = std::mem::take(&mut self.readings);
-        for reading in begins.into_values() {
-            if let Reading::Begin { call, id, .. } = reading {
-                self.refuse(call, id, error.clone());
-            }
+        let asked = self.asked.as_mut().map(|asked| std::mem::take(&mut asked.begins));
+        let begins = std::mem::take(&mut self.begins);
+        for Begin { call, id, .. } in asked.into_iter().flatten().chain(begins) {
+            self.refuse(call, id, error.clone());
         }
+        self.end_watchers(error);
+    }
+
+    fn end_watchers(&mut self, error: &Error) {
         for watcher in self.watchers.keys().copied().collect::<Vec<_>>() {
             self.end_watcher(watcher, error.clone());
         }
-        self.pump_all();
+    }
+
+    /// Takes no orders any more, unless one waits. Returns whether that is so.
+    fn leave(&self) -> bool {
+        let (host, shard) = (&self.context.host, self.shard);
+        self.desks.leave(shard, &self.orders, || _ = host.watch(shard, None))
     }
 
     /// The last words of this task.
-    fn end(mut self, error: Error) {
-        self.context.host.watch(self.shard, None);
+    fn end(&mut self, error: &Error) {
         // Orders that came meanwhile are refused with the others.
-        loop {
-            while let Ok(order) = self.orders.try_recv() {
+        while !self.leave() {
+            while let Ok(Given { order, .. }) = self.orders.try_recv() {
                 match order {
                     Order::Start { call, watch } => {
                         let call = self.enter(call);
@@ -473,18 +563,18 @@ impl ShardTask {
                     other => self.take_order(other),
                 }
             }
-            if self.desks.leave(self.shard, &self.orders) {
-                break;
-            }
         }
-        self.end_all(&error);
-        self.count_resyncs();
+        self.end_all(error);
     }
 
     fn count_resyncs(&mut self) {
         let resyncs = self.recent.resyncs();
         self.context.metrics.watch_resyncs.inc_by(resyncs - self.counted_resyncs);
         self.counted_resyncs = resyncs;
+    }
+
+    fn no_quorum(&self) -> Error {
+        self.elsewhere("has no leader or no quorum right now")
     }
 
     fn elsewhere(&self, why: &str) -> Error {

@@ -34,11 +34,19 @@ impl Fixture {
     }
 
     /// The next message to the shard thread.
+    ///
+    /// The questions whether the replica is behind come by time, so they are left out.
     fn next(&mut self) -> HostMessage {
-        if self.messages.is_empty() {
+        while self.messages.is_empty() {
             let mut batch = Vec::new();
             let received = self.inbox.receiver.take_all(&mut batch, Some(HANGS));
             assert_eq!(received, Received::Some);
+            batch.retain(|message| {
+                !matches!(
+                    message,
+                    HostMessage::Input(_, Input::Read { query: Query::Position, .. })
+                )
+            });
             self.messages.extend(batch);
         }
         self.messages.pop_front().expect("one came")
@@ -78,9 +86,9 @@ impl Gateway {
         Gateway { call: Handle::new(CallId(id), outbound), responses, frames: VecDeque::new() }
     }
 
-    fn start(&self, hub: &Hub, id: u64) {
-        self.call.open().insert(id, SHARD);
-        hub.start(SHARD, &self.call, StartWatch { id, ..StartWatch::default() });
+    async fn start(&self, hub: &Hub, id: u64) {
+        self.call.open(id, SHARD, hub.admit(SHARD).expect("it is hosted"));
+        hub.start(SHARD, &self.call, StartWatch { id, ..StartWatch::default() }).await;
     }
 
     async fn next(&mut self) -> WatchFrame {
@@ -130,13 +138,13 @@ fn entry(port: &NewsPort, index: u64) {
 async fn a_gateway_that_the_ring_has_passed_gets_a_new_picture() {
     let mut f = Fixture::new(HANGS);
     let (mut slow, mut quick) = (Gateway::new(1), Gateway::new(2));
-    slow.start(&f.hub, 7);
+    slow.start(&f.hub, 7).await;
     let port = f.port();
     let (first, linearizable) = f.read();
     assert!(linearizable, "it shows that the replica is not behind");
     empty_page(&port, first);
     assert_eq!(slow.state().await, (false, true));
-    quick.start(&f.hub, 8);
+    quick.start(&f.hub, 8).await;
     let (second, _) = f.read();
     empty_page(&port, second);
     assert_eq!(quick.state().await, (false, true));
@@ -176,8 +184,11 @@ async fn few_pages_are_read_at_a_time_for_one_gateway() {
     let mut f = Fixture::new(HANGS);
     let mut gateway = Gateway::new(1);
     let watches = 3 * WATCH_PAGES_AT_ONCE as u64;
-    (0..watches).for_each(|id| gateway.start(&f.hub, id));
+    gateway.start(&f.hub, 0).await;
     let port = f.port();
+    for id in 1..watches {
+        gateway.start(&f.hub, id).await;
+    }
     let mut reads: VecDeque<u32> = (0..WATCH_PAGES_AT_ONCE).map(|_| f.read().0).collect();
     for told in 1..=watches {
         assert!(f.messages.is_empty(), "more are read at once");
@@ -189,21 +200,55 @@ async fn few_pages_are_read_at_a_time_for_one_gateway() {
     }
 }
 
+/// The shard has too many reads. The page is asked for again, and the pages of all calls together
+/// are few.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_shard_is_asked_again_and_all_calls_share_its_pages() {
+    let mut f = Fixture::new(HANGS);
+    let (mut first, mut second) = (Gateway::new(1), Gateway::new(2));
+    first.start(&f.hub, 0).await;
+    let port = f.port();
+    let (page, _) = f.read();
+    port.send(News { answers: vec![(page, Reply::Busy)], ..News::default() });
+    let (again, linearizable) = f.read();
+    assert!(linearizable && again != page);
+    empty_page(&port, again);
+    assert_eq!(first.state().await, (false, true));
+
+    let watches = 2 * WATCH_PAGES_AT_ONCE as u64;
+    for id in 1..=watches {
+        first.start(&f.hub, id).await;
+    }
+    let mut reads: VecDeque<u32> = (0..WATCH_PAGES_AT_ONCE).map(|_| f.read().0).collect();
+    second.start(&f.hub, 1).await;
+    // The second call is told its picture before all of the first one's are read.
+    for _ in 0..2 * WATCH_PAGES_AT_ONCE {
+        assert!(f.messages.is_empty(), "more are read at once");
+        empty_page(&port, reads.pop_front().expect("a page is under way"));
+        tokio::select! {
+            state = first.state() => assert_eq!(state, (false, true)),
+            state = second.state() => return assert_eq!(state, (false, true)),
+        }
+        reads.push_back(f.read().0);
+    }
+    panic!("the second call waits for all of the first");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_ends_with_the_replica_and_where_no_leader_is_known() {
     let mut f = Fixture::new(Duration::ZERO);
     let mut gateway = Gateway::new(1);
-    gateway.start(&f.hub, 7);
+    gateway.start(&f.hub, 7).await;
     let port = f.port();
     empty_page(&port, f.read().0);
     gateway.state().await;
     port.send(News { has_leader: Some(false), ..News::default() });
     let ended = gateway.next().await;
     assert_eq!((ended.id, ended.ended.map(|error| error.code())), (7, Some(ErrorCode::NoLeader)));
-    assert!(gateway.call.open().is_empty());
+    assert!(gateway.call.opened().is_empty());
 
     port.send(News { has_leader: Some(true), ..News::default() });
-    gateway.start(&f.hub, 8);
+    gateway.start(&f.hub, 8).await;
     empty_page(&port, f.read().0);
     gateway.state().await;
     drop(port);
@@ -211,7 +256,7 @@ async fn a_watch_ends_with_the_replica_and_where_no_leader_is_known() {
     assert_eq!((ended.id, ended.ended.map(|error| error.code())), (8, Some(ErrorCode::NoLeader)));
     assert!(matches!(f.next(), HostMessage::Watch(0, None)));
     // A later watch gets a task of its own.
-    gateway.start(&f.hub, 9);
+    gateway.start(&f.hub, 9).await;
     let port = f.port();
     empty_page(&port, f.read().0);
     assert_eq!(gateway.state().await, (false, true));

@@ -304,6 +304,121 @@ async fn what_cannot_be_watched_is_ended_with_a_reason() {
     cluster.stop_all().await;
 }
 
+/// More watches than pages are read at a time. Those that come first stop before they have begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_watches_of_a_call_begin_although_others_stop() {
+    let cluster = Cluster::start(3, 1, calm()).await;
+    let held = granted(cluster.ask_leader(acquire("orders", 1)).await);
+    let mut watching = Watching::open(&cluster, NodeId(1)).await;
+    let start = |id| StartWatch {
+        id,
+        route: Some(cluster.shard_route(0)),
+        filter: Some(WatchFilter::default()),
+        after: None,
+    };
+    let stop: Vec<u64> = (0..300).collect();
+    let start = (0..400).map(start).collect();
+    watching.send(WatchRequest { start, stop, ..WatchRequest::default() }).await;
+    let mut told: BTreeMap<u64, Told> = BTreeMap::new();
+    let stays = |told: &BTreeMap<u64, Told>| {
+        let complete = |(id, told): &(&u64, &Told)| **id >= 300 && told.is_complete;
+        told.iter().filter(complete).count()
+    };
+    while stays(&told) < 100 {
+        let frame = watching.next().await.expect("it goes on");
+        told.entry(frame.id).or_default().take(frame);
+    }
+    assert!(
+        told.values().all(|told| !told.is_complete || told.held.contains_key(&held.fencing_token))
+    );
+    cluster.stop_all().await;
+}
+
+/// An id that is used twice names no watch any more. The call goes on with others.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_is_used_once_while_its_watch_is_open() {
+    let cluster = Cluster::start(3, 1, calm()).await;
+    turn(&cluster, "orders", 0).await;
+    let mut watching = Watching::open(&cluster, NodeId(1)).await;
+    for _ in 0..2 {
+        watching.start(&cluster, 1, 0, WatchFilter::default(), None).await;
+    }
+    assert_eq!(watching.end().await, (1, ErrorCode::InvalidArgument));
+    watching.start(&cluster, 2, 0, WatchFilter::default(), None).await;
+    let mut told = Told::default();
+    while !told.is_complete {
+        let frame = watching.next().await.expect("it goes on");
+        if frame.id == 2 {
+            told.take(frame);
+        }
+    }
+    cluster.stop_all().await;
+}
+
+/// A gateway asks for more than a node tells it at once, and reads nothing. It is told the end of each
+/// watch all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ends_of_watches_wait_for_a_gateway() {
+    let mut cluster = Cluster::start(3, 1, calm()).await;
+    turn(&cluster, "orders", 0).await;
+    let mut watching = Watching::open(&cluster, NodeId(1)).await;
+    let kinds = vec![99; 1];
+    let start = |id| StartWatch {
+        id,
+        route: Some(cluster.shard_route(0)),
+        filter: Some(WatchFilter { kinds: kinds.clone(), ..WatchFilter::default() }),
+        after: None,
+    };
+    for part in 0..20 {
+        let start = (part * 1_000..(part + 1) * 1_000).map(start).collect();
+        watching.send(WatchRequest { start, ..WatchRequest::default() }).await;
+    }
+    let mut ended: Vec<u64> = Vec::new();
+    while ended.len() < 20_000 {
+        let (id, code) = watching.end().await;
+        assert_eq!(code, ErrorCode::InvalidArgument);
+        ended.push(id);
+    }
+    ended.sort_unstable();
+    assert!(ended.into_iter().eq(0..20_000));
+    cluster.stop(NodeId(1)).await;
+    cluster.stop_all().await;
+}
+
+/// A node stops while its gateway has not read much for a while. Each watch is told its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_tells_the_end_of_each_watch() {
+    let mut cluster = Cluster::start(3, 1, calm()).await;
+    turn(&cluster, "orders", 0).await;
+    let first = NodeId(1);
+    let mut watching = Watching::open(&cluster, first).await;
+    const WATCHES: usize = 6_000;
+    let filter = WatchFilter { name: "users".into(), ..WatchFilter::default() };
+    let start = |id| StartWatch {
+        id,
+        route: Some(cluster.route("users")),
+        filter: Some(filter.clone()),
+        after: None,
+    };
+    let start = (0..WATCHES as u64).map(start).collect();
+    watching.send(WatchRequest { start, ..WatchRequest::default() }).await;
+    let mut complete = 0;
+    while complete < WATCHES {
+        let frame = watching.next().await.expect("it goes on");
+        complete += usize::from(frame.state.is_some_and(|state| state.last));
+    }
+    let ends = async {
+        let mut ended = std::collections::BTreeSet::new();
+        while ended.len() < WATCHES {
+            let (id, code) = watching.end().await;
+            assert_eq!(code, ErrorCode::ShuttingDown);
+            assert!(ended.insert(id), "watch {id} ended twice");
+        }
+    };
+    tokio::join!(cluster.stop(first), ends);
+    cluster.stop_all().await;
+}
+
 /// Without a leader a replica may be behind. The watch ends, so that it can go on elsewhere. A node
 /// that shuts down says so.
 #[tokio::test(flavor = "multi_thread")]

@@ -105,15 +105,35 @@ fn a_watcher_of_a_quiet_lock_is_not_passed_and_hears_of_its_place() {
 #[test]
 fn a_page_of_an_earlier_picture_is_dropped() {
     let (mut recent, mut shard) = (recent(10), Shard::default());
+    (0..4).for_each(|_| _ = push(&mut recent, &mut shard, &acquire(0)));
     recent.start(ME, Filter::default(), None);
-    let old = recent.wants_page(ME).expect("a page");
+    let first = recent.wants_page(ME).expect("a page");
     assert_eq!(recent.wants_page(ME), None, "it is asked for once");
+    recent.page(ME, first.attempt, shard.page(&first));
+    assert!(matches!(recent.deliver(ME, ROOM), Some(Part::State { last: false, .. })));
+    let old = recent.wants_page(ME).expect("the next page");
     recent.begin(5);
     let new = recent.wants_page(ME).expect("a page");
+    assert_eq!(new.after, None);
     let page = shard.page(&old);
     recent.page(ME, old.attempt, page.clone());
-    assert!(!recent.is_due(ME));
+    recent.no_page(ME, old.attempt);
+    assert!(!recent.is_due(ME) && !recent.needs_page(ME));
     recent.page(ME, new.attempt, page);
+    let Some(Part::State { first: true, resync: true, .. }) = recent.deliver(ME, ROOM) else {
+        panic!("a new picture");
+    };
+}
+
+/// A watch that starts with its ring has asked for its first page already when the ring begins.
+#[test]
+fn a_first_page_is_asked_for_once_although_the_ring_begins_after_that() {
+    let (mut recent, mut shard) = (recent(10), Shard::default());
+    recent.start(ME, Filter::default(), None);
+    let ask = recent.wants_page(ME).expect("a page");
+    recent.begin(5);
+    assert_eq!(recent.wants_page(ME), None);
+    recent.page(ME, ask.attempt, shard.page(&ask));
     let Some(Part::State { resync, place, .. }) = recent.deliver(ME, ROOM) else { panic!() };
     assert!(!resync, "nothing was told before");
     assert_eq!(place, Some(Place { index: 6, ordinals: 0 }));
@@ -157,4 +177,45 @@ fn a_ring_is_bounded_in_bytes() {
         push(&mut recent, &mut shard, &acquire(0));
         assert!(recent.bytes() <= 2_000);
     }
+}
+
+/// What happens elsewhere is searched in pieces. Each delivery has a place, so that the watch can go
+/// on from there.
+#[test]
+fn one_delivery_looks_at_a_bounded_number_of_events() {
+    let mut recent = Recent::new(Limits { events: 10_000, bytes: 1 << 24 });
+    recent.begin(0);
+    let mut shard = Shard::default();
+    for _ in 0..5_000 {
+        push(&mut recent, &mut shard, &acquire(0));
+    }
+    push(&mut recent, &mut shard, &acquire(2));
+    // Events of one name are found at once.
+    recent.start(OTHER, of_name("b"), Some(Place { index: 1, ordinals: 0 }));
+    assert_eq!(delivered(&mut recent, OTHER), 1);
+    let filter = Filter { prefix: "b".into(), ..Filter::default() };
+    recent.start(ME, filter, Some(Place { index: 1, ordinals: 0 }));
+    let mut last = Place::default();
+    let mut empty = 0;
+    while let Some(Part::Events { events, place: Some(place) }) = recent.deliver(ME, ROOM) {
+        assert!(place > last);
+        (last, empty) = (place, empty + usize::from(events.is_empty()));
+        assert!(events.iter().all(|told| told.event.name() == "b"));
+    }
+    assert_eq!((last, empty), (Place { index: 5_002, ordinals: 0 }, 4));
+    assert!(!recent.is_due(ME));
+}
+
+/// Entries without events move the place too.
+#[test]
+fn a_watcher_hears_of_its_place_when_that_has_moved() {
+    let (mut recent, mut shard) = (recent(100), Shard::default());
+    start(&mut recent, &mut shard, ME, of_name("b"));
+    assert_eq!(recent.tell_places(), []);
+    recent.applied(50);
+    assert_eq!(recent.tell_places(), [ME]);
+    assert_eq!(recent.tell_places(), [], "it is due already");
+    let place = Some(Place { index: 51, ordinals: 0 });
+    assert_eq!(recent.deliver(ME, ROOM), Some(Part::Events { events: Vec::new(), place }));
+    assert_eq!(recent.tell_places(), []);
 }

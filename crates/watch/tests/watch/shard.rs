@@ -156,8 +156,9 @@ pub struct Watcher {
     pub events: Vec<(u64, u32)>,
     /// The place of the complete state.
     pub since: Option<Place>,
-    /// Where a view does not follow from the events: some kinds, or an owner, are left out.
+    /// The view does not follow from the events, because some kinds are left out.
     pub is_partial: bool,
+    pub filter: Filter,
 }
 
 impl Watcher {
@@ -196,14 +197,17 @@ impl Watcher {
         if self.is_partial {
             return;
         }
-        let (view, complete) = (&mut self.view, self.is_complete);
+        let (view, complete, filter) = (&mut self.view, self.is_complete, &self.filter);
         match event {
             Event::Granted { grant, waiter } => {
-                if let Some(waiter) = waiter {
+                if let Some(waiter) = waiter.as_ref().filter(|waiter| filter.counts(&waiter.owner))
+                {
                     let was = view.queued.remove(&waiter.number);
                     assert!(was.is_some() || !complete, "an unknown waiter: {event:?}");
                 }
-                view.add(std::slice::from_ref(grant), &[]);
+                if filter.counts(&grant.owner) {
+                    view.add(std::slice::from_ref(grant), &[]);
+                }
             }
             Event::Queued(waiter) => view.add(&[], std::slice::from_ref(waiter)),
             Event::Ended { tenure, .. } => {

@@ -17,6 +17,10 @@ enum Step {
     Move,
     /// The replica that it watches starts anew.
     Restart,
+    /// Quiet watchers hear of their places.
+    Places,
+    /// The page that it wants cannot be had now.
+    NoPage,
 }
 
 fn any_op() -> impl Strategy<Value = Op> {
@@ -39,6 +43,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Page),
         1 => Just(Step::Move),
         1 => Just(Step::Restart),
+        1 => Just(Step::Places),
+        1 => Just(Step::NoPage),
     ]
 }
 
@@ -79,8 +85,8 @@ impl Run {
             recent.begin(0);
             recent
         });
-        let is_partial = filter.kinds != Kinds::default() || !filter.owner.is_empty();
-        let me = Watcher { is_partial, ..Watcher::default() };
+        let is_partial = filter.kinds != Kinds::default();
+        let me = Watcher { is_partial, filter: filter.clone(), ..Watcher::default() };
         let shard = Shard::default();
         let mut run = Run { shard, replicas, at: 0, asked: None, filter, me };
         run.start();
@@ -150,6 +156,12 @@ impl Run {
                 self.replicas[self.at].stop(ME);
                 self.at = 1 - self.at;
                 self.start();
+            }
+            Step::Places => _ = self.replicas[self.at].tell_places(),
+            Step::NoPage => {
+                if let Some(ask) = self.replicas[self.at].wants_page(ME) {
+                    self.replicas[self.at].no_page(ME, ask.attempt);
+                }
             }
             Step::Restart => {
                 self.replicas[self.at].begin(self.shard.index);

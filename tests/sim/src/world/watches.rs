@@ -3,7 +3,7 @@
 //! Nothing here draws a random number or sends a message, so a run does not depend on it.
 
 use crate::checker::{Invariant, Violation};
-use locks::{Event, LockTable, PicturePage, PicturePlace, Stamp, TOKEN_MAX, Token};
+use locks::{Event, LockTable, PicturePage, PicturePlace, Stamp};
 use routing::ShardId;
 use shard::Watched;
 use std::collections::BTreeMap;
@@ -272,8 +272,7 @@ fn page(ask: &Ask, table: &LockTable, names: &[String], at: Stamp) -> PicturePag
     let told = ask.after.as_ref().and_then(|place| place.name.as_deref()).unwrap_or_default();
     let mut untold = names.iter().filter(|name| name.as_str() > told);
     let Some(name) = untold.next() else { return PicturePage::default() };
-    let place =
-        || PicturePlace { name: Some(name.clone()), token: Token(TOKEN_MAX), waiter: u64::MAX };
+    let place = || PicturePlace::after(name);
     PicturePage {
         held: table.holders(name, at),
         queued: table.waiters_of(name, usize::MAX, at),
