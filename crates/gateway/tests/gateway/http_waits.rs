@@ -166,7 +166,18 @@ async fn a_request_above_its_rate_is_refused_before_its_body_comes() {
 /// Regression: a client that read nothing could have as many large answers in memory as it liked.
 #[tokio::test]
 async fn large_answers_that_are_not_read_are_bounded_on_a_connection() {
-    let fakes = Fakes::start(1, 3, &[], |_, operation| match &operation.op {
+    are_bounded(300, 64 << 10).await;
+}
+
+/// Regression: HTTP/2 took an answer as a whole from a client with room for one byte, and its place
+/// was free.
+#[tokio::test]
+async fn answers_to_a_client_with_room_for_one_byte_are_bounded_too() {
+    are_bounded(10, 1).await;
+}
+
+async fn are_bounded(rows: u64, window: u32) {
+    let fakes = Fakes::start(1, 3, &[], move |_, operation| match &operation.op {
         Some(NodeOp::List(_)) => {
             let (metadata, resource_name) = ("m".repeat(1_000), "n".to_owned());
             let grant = |fencing_token| Grant {
@@ -175,7 +186,7 @@ async fn large_answers_that_are_not_read_are_bounded_on_a_connection() {
                 fencing_token,
                 ..Grant::default()
             };
-            let grants = (1..=300).map(grant).collect();
+            let grants = (1..=rows).map(grant).collect();
             Reaction::Answer(NodeAnswer::List(ShardPage { grants, ..ShardPage::default() }))
         }
         _ => answer_all(0, operation),
@@ -183,7 +194,7 @@ async fn large_answers_that_are_not_read_are_bounded_on_a_connection() {
     .await;
     let url = format!("http://{}", fakes.gateway.address());
     let endpoint = Channel::from_shared(url).unwrap();
-    let endpoint = endpoint.initial_stream_window_size(64 << 10);
+    let endpoint = endpoint.initial_stream_window_size(window);
     let mut channel = endpoint.initial_connection_window_size(64 << 10).connect().await.unwrap();
     let mut ask = async |path: &str| {
         let request = http::Request::get(path).body(tonic::body::Body::empty()).unwrap();
