@@ -66,10 +66,32 @@ async fn a_shutdown_ends_the_waits_that_no_client_can_come_back_to() {
     assert_eq!(cancelled, [(ids[0].clone(), false)], "the other client goes on elsewhere");
 }
 
+/// Regression: a wait without a key stayed in its queue if its gateway ended just after its client
+/// had gone.
+#[tokio::test]
+async fn a_shutdown_ends_the_wait_of_a_client_that_has_just_gone() {
+    let fakes = Fakes::start(1, 3, &[], queue).await;
+    let mut http = Http::to(&fakes).await;
+    http.send(&request("POST", "/v1/acquire", "", WAIT)).await;
+    fakes.until(1, |_, op| is_wait(op)).await;
+    drop(http);
+    let seen = timeout(LONG, fakes.shut_down()).await.expect("it ends");
+    let seen = seen.lock().unwrap();
+    let is_cancel = |op: &Option<NodeOp>| matches!(op, Some(NodeOp::CancelWait(_)));
+    assert_eq!(seen.iter().filter(|(_, operation)| is_cancel(&operation.op)).count(), 1);
+}
+
 /// A gateway whose node grants a wait out of the queue, unclaimed, and answers renewals with
 /// `renewed`.
 async fn granting(renewed: impl Fn() -> Reaction + Send + Sync + 'static) -> Fakes {
-    Fakes::start(1, 3, &[], move |node, operation| match &operation.op {
+    Fakes::start(1, 3, &[], granted(renewed)).await
+}
+
+/// The node of [`granting`].
+fn granted(
+    renewed: impl Fn() -> Reaction + Send + Sync + 'static,
+) -> impl Fn(u64, &NodeOperation) -> Reaction + Send + Sync + 'static {
+    move |node, operation| match &operation.op {
         Some(NodeOp::Acquire(acquire)) => Reaction::Answer(NodeAnswer::Grant(Grant {
             resource_name: acquire.name.clone(),
             fencing_token: 9,
@@ -80,8 +102,22 @@ async fn granting(renewed: impl Fn() -> Reaction + Send + Sync + 'static) -> Fak
         })),
         Some(NodeOp::Renew(_)) => renewed(),
         _ => answer_all(node, operation),
-    })
-    .await
+    }
+}
+
+/// Regression: the refusal of the renewal named the next holder to who may not read.
+#[tokio::test]
+async fn a_claim_that_fails_tells_nothing_of_the_next_holder() {
+    let files = Files::of(
+        "roles:\n  holder: { hold: [\"\"] }\nbindings:\n  - { identities: [holder], roles: [holder] }\n",
+    );
+    let held = || Error { holder: "bob".into(), ..Error::not_owner("bob has it with 77", 77) };
+    let fakes = files.start(granted(move || error(held()))).await;
+    let header = format!("authorization: Bearer {}\r\n", token("holder"));
+    let answered = Http::to(&fakes).await.ask_with("POST", "/v1/acquire", &header, WAIT).await;
+    assert_eq!(answered.problem(), (412, "NOT_OWNER"));
+    let told = answered.body.to_string();
+    assert!(!told.contains("bob") && !told.contains("77"), "{told}");
 }
 
 fn is_renewal(op: &NodeOp) -> bool {
