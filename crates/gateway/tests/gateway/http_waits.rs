@@ -75,6 +75,12 @@ async fn a_shutdown_ends_the_wait_of_a_client_that_has_just_gone() {
     http.send(&request("POST", "/v1/acquire", "", WAIT)).await;
     fakes.until(1, |_, op| is_wait(op)).await;
     drop(http);
+    let is_gone = async {
+        while !fakes.get("/metrics").await.contains("operations_in_flight 0") {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LONG, is_gone).await.expect("the gateway sees it");
     let seen = timeout(LONG, fakes.shut_down()).await.expect("it ends");
     let seen = seen.lock().unwrap();
     let is_cancel = |op: &Option<NodeOp>| matches!(op, Some(NodeOp::CancelWait(_)));
