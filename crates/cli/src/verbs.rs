@@ -167,7 +167,8 @@ pub async fn acquire(args: &args::Acquire) -> Result<(), Failure> {
             return Err(Failure::new(Exit::Signal(signal as u8), "INTERRUPTED", message, next));
         }
     };
-    voice::flush(end::WORDS_WITHIN); // the line of the progress is cleared before the grant is printed
+    // The line of the progress is cleared before the grant is printed.
+    voice::flush(end::WORDS_WITHIN);
     if acquired.is_err() {
         // An earlier try may be on its way. Its cancel runs in the background, which ends with this
         // process.
