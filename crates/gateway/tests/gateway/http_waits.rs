@@ -115,7 +115,8 @@ fn granted(
 #[tokio::test]
 async fn a_claim_that_fails_tells_nothing_of_the_next_holder() {
     let files = Files::of(
-        "roles:\n  holder: { hold: [\"\"] }\nbindings:\n  - { identities: [holder], roles: [holder] }\n",
+        "roles:\n  holder: { hold: [\"\"] }\nbindings:\n  - { identities: [holder], roles: \
+         [holder] }\n",
     );
     let held = || Error { holder: "bob".into(), ..Error::not_owner("bob has it with 77", 77) };
     let fakes = files.start(granted(move || error(held()))).await;
