@@ -24,10 +24,21 @@ fn commit() -> Option<String> {
     if top.canonicalize().ok()? != root {
         return None;
     }
-    // A file that is not there would count as changed with each build.
-    let watched = ["logs/HEAD", "HEAD"].map(|file| git(&root, &["rev-parse", "--git-path", file]));
-    let watched = watched.into_iter().flatten().map(|file| root.join(file));
-    if let Some(file) = watched.into_iter().find(|file| file.is_file()) {
+    // Without a log of HEAD, the commit changes with the branch: in a file of its own, or packed.
+    let branch = git(&root, &["symbolic-ref", "-q", "HEAD"]);
+    let file = |name: &str| {
+        // A file that is not there would count as changed with each build.
+        let file = root.join(git(&root, &["rev-parse", "--git-path", name])?);
+        file.is_file().then_some(file)
+    };
+    let watched = match file("logs/HEAD") {
+        Some(log) => vec![log],
+        None => {
+            let names = ["HEAD", "packed-refs"].into_iter().chain(branch.as_deref());
+            names.filter_map(file).collect()
+        }
+    };
+    for file in watched {
         println!("cargo::rerun-if-changed={}", file.display());
     }
     git(&root, &["rev-parse", "--short=12", "HEAD"])

@@ -1,6 +1,7 @@
 //! The progress of a wait: its place in the queue, and who holds the lock.
 //!
 //! * It is one line on standard error, written anew at most once a second, and only for a terminal.
+//!   In a long queue it is written less often, because each line costs a read of the queue.
 //! * A caller that may not read the name waits without it. Any other failure leaves the line out
 //!   for a second.
 
@@ -8,12 +9,17 @@ use crate::duration::show_ms;
 use crate::output::wall_ms;
 use crate::shown::shown;
 use client::{Checked, Client, Consistency, ErrorCode};
+use std::cell::Cell;
 use std::io::IsTerminal;
 use std::time::Duration;
 use wire::limits::ROWS_MAX;
 
 /// Time between two lines, and before the first one.
 const EVERY: Duration = Duration::from_secs(1);
+/// Longest time between two lines.
+const EVERY_MAX: Duration = Duration::from_secs(10);
+/// Waiters for which the time between two lines is longer by [`EVERY`].
+const EVERY_WAITERS: u32 = 50;
 /// Starts the line of a terminal anew.
 const ANEW: &str = "\r\x1b[K";
 
@@ -28,13 +34,15 @@ pub async fn shown_while<T>(
     if !std::io::stderr().is_terminal() {
         return wait.await;
     }
-    let told = std::cell::Cell::new(false);
+    let told = Told { any: Cell::new(false), say: &say };
     let show = async {
+        let mut every = EVERY;
         loop {
-            tokio::time::sleep(EVERY).await;
-            match client.check_queue(name, Consistency::Stale, ROWS_MAX).await {
+            tokio::time::sleep(every).await;
+            match client.check_queue(name, Consistency::Stale, 1, ROWS_MAX).await {
                 Ok(checked) => {
-                    told.set(true);
+                    every = pause(checked.waiters);
+                    told.any.set(true);
                     say(format!("{ANEW}{}", line(&checked, owner, wall_ms())));
                 }
                 Err(error) if error.code == ErrorCode::PermissionDenied => break,
@@ -43,14 +51,30 @@ pub async fn shown_while<T>(
         }
         std::future::pending().await
     };
-    let ended = tokio::select! {
+    tokio::select! {
         ended = wait => ended,
         () = show => unreachable!("it never ends"),
-    };
-    if told.get() {
-        say(ANEW.to_owned());
     }
-    ended
+}
+
+/// Clears the line when the wait has ended, or is given up.
+struct Told<'a, S: Fn(String)> {
+    /// Whether there is a line.
+    any: Cell<bool>,
+    say: &'a S,
+}
+
+impl<S: Fn(String)> Drop for Told<'_, S> {
+    fn drop(&mut self) {
+        if self.any.get() {
+            (self.say)(ANEW.to_owned());
+        }
+    }
+}
+
+/// The time until the next line.
+fn pause(waiters: u32) -> Duration {
+    (EVERY * (1 + waiters / EVERY_WAITERS)).min(EVERY_MAX)
 }
 
 /// The line about a queue: `3rd of 5; held by ann for 12.0s`.
@@ -104,6 +128,23 @@ mod tests {
         let numbers = [1, 2, 3, 4, 11, 12, 13, 21, 101, 111];
         let told = ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "101st", "111th"];
         assert_eq!(numbers.map(ordinal), told);
+    }
+
+    #[test]
+    fn a_long_queue_is_read_less_often() {
+        let pauses = [0, 49, 50, 100, 449, 450, u32::MAX].map(|waiters| pause(waiters).as_secs());
+        assert_eq!(pauses, [1, 1, 2, 3, 9, 10, 10]);
+    }
+
+    #[test]
+    fn the_line_is_cleared_when_the_wait_is_given_up() {
+        let said = std::cell::RefCell::new(Vec::new());
+        let say = |text: String| said.borrow_mut().push(text);
+        let told = |any| drop(Told { any: Cell::new(any), say: &say });
+        told(false);
+        assert!(said.borrow().is_empty());
+        told(true);
+        assert_eq!(*said.borrow(), [ANEW]);
     }
 
     #[test]

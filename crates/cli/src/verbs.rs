@@ -7,10 +7,9 @@ use crate::lock::at_start::AtStart;
 use crate::lock::signals::{Heard, Signals};
 use crate::output::*;
 use crate::shown::{counted, date_time, shown};
-use crate::{pages, profiles, queue};
+use crate::{end, pages, profiles, queue, voice};
 use client::{AcquireOptions, Cancelled, Client, ClientOptions, RequestId};
 use std::ffi::OsString;
-use std::io::Write;
 use std::time::Duration;
 use tokio::time::Instant;
 use wire::json;
@@ -149,10 +148,9 @@ pub async fn acquire(args: &args::Acquire) -> Result<(), Failure> {
     if let Some(session) = &args.session {
         options = options.session(session);
     }
-    let say = |text: String| {
-        let _ = std::io::stderr().write_all(text.as_bytes());
-    };
-    let acquiring = queue::shown_while(&client, &args.name, &owner, say, client.acquire(options));
+    // A terminal that is stopped must not hold up the acquire.
+    let acquiring = client.acquire(options);
+    let acquiring = queue::shown_while(&client, &args.name, &owner, voice::say, acquiring);
     let acquired = tokio::select! {
         acquired = acquiring => acquired,
         signal = interrupts.next() => {
@@ -169,6 +167,8 @@ pub async fn acquire(args: &args::Acquire) -> Result<(), Failure> {
             return Err(Failure::new(Exit::Signal(signal as u8), "INTERRUPTED", message, next));
         }
     };
+    // The line of the progress is cleared before the grant is printed.
+    voice::flush(end::WORDS_WITHIN);
     if acquired.is_err() {
         // An earlier try may be on its way. Its cancel runs in the background, which ends with this
         // process.
@@ -217,7 +217,7 @@ pub async fn check(args: &args::Check) -> Result<(), Failure> {
         args::Consistency::Stale => Consistency::Stale,
     };
     let client = connect(&args.remote.gateways)?;
-    let mut answer = client.check_queue(&args.name, consistency, args.waiters).await?;
+    let mut answer = client.check_queue(&args.name, consistency, 0, args.waiters).await?;
     if args.all {
         pages::all_holders(&client, &args.name, consistency, &mut answer).await?;
     }

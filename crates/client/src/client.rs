@@ -212,16 +212,19 @@ impl Client {
     }
 
     /// Like [`check`](Self::check), with the first waiters of the queue in the order of their turns:
-    /// at most `waiters`, which is at most 1,000.
+    /// at most `waiters`, which is at most 1,000. `limit` bounds the holders: 0 means 1,000, which is
+    /// also the most.
     pub async fn check_queue(
         &self,
         name: &str,
         consistency: Consistency,
+        limit: u32,
         waiters: u32,
     ) -> Result<Checked, Error> {
         let request = v1::CheckRequest {
             name: name.into(),
             consistency: consistency.into(),
+            limit,
             waiters_limit: waiters,
             ..v1::CheckRequest::default()
         };

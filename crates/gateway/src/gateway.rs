@@ -282,12 +282,24 @@ impl GatewayHandle {
         self.end.send_replace(true);
         // The task for probes answers until the others have ended, and never ends by itself.
         let probed = usize::from(self.metrics_address.is_some());
-        let ended =
-            async { while self.tasks.len() > probed && self.tasks.join_next().await.is_some() {} };
+        let ended = async {
+            // The cleanups go on until nothing more comes to them.
+            let others = probed + 1;
+            while self.tasks.len() > others && self.tasks.join_next().await.is_some() {}
+            self.router.leaving.close();
+            while self.tasks.len() > probed && self.tasks.join_next().await.is_some() {}
+        };
         if tokio::time::timeout(DRAIN_MAX + CLOSE_MAX, ended).await.is_err() {
             tracing::debug!("connections were still open at the end of the shutdown");
         }
         self.tasks.shutdown().await;
+        let left = self.router.leaving.count();
+        if left > 0 {
+            tracing::warn!(
+                count = left,
+                "acquires of clients that are gone could not be ended: their own time ends them"
+            );
+        }
         // A connection that was cut may keep the router for a moment, so the log is not left to the
         // end of its last handle.
         self.router.audit.end();

@@ -10,7 +10,6 @@
 use crate::admission::{ScanPlace, UnderWay};
 use crate::calls::Calls;
 use crate::core::{Cleanup, is_scan, is_unknown};
-use crate::leave;
 use crate::leaving::{Left, Unanswered};
 use crate::limits::PROVE_AGAIN_EVERY;
 use crate::record::Recorded;
@@ -208,23 +207,20 @@ impl InFlight {
                 _ = look_again.tick(), if has_identity => self.prove_again()?,
             }
         }
-        Err(self.end().await)
+        Err(self.end())
     }
 
     /// Ends what is in flight because the gateway ends. A wait that no client can come back to ends
     /// for good, because it would be granted to nobody. Another one keeps its place, and its client
     /// goes on through another gateway.
-    async fn end(&mut self) -> Box<Error> {
-        let mut left = Vec::new();
+    fn end(&mut self) -> Box<Error> {
+        let InFlight { router, calls, .. } = self;
         // Nothing is tried again, so no later try follows the cancel.
-        self.calls.give_up(|note| {
-            left.extend(note.wait.take());
+        calls.give_up(|note| {
+            leave_for_good(router, note.wait.take());
             true
         });
         self.waits = 0;
-        for Left { cleanup, .. } in left.into_iter().filter(|left| left.cleanup.is_ours()) {
-            leave::end_now(&self.router, cleanup.for_good()).await;
-        }
         Box::new(Error::new(ErrorCode::ShuttingDown, ENDING))
     }
 
@@ -265,13 +261,24 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.router.metrics.in_flight.sub(self.calls.len() as i64);
-        if self.waits == 0 || *self.ending.borrow() {
+        if self.waits == 0 {
+            return;
+        }
+        if *self.ending.borrow() {
+            self.end();
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let mut calls = std::mem::replace(&mut self.calls, Calls::new(self.router.clone()));
         calls.abandon(|note| note.wait.is_some());
         runtime.spawn(keep(self.router.clone(), self.ending.clone(), calls));
+    }
+}
+
+/// Has a wait leave its queue while the gateway ends, if no client can come back to it.
+fn leave_for_good(router: &Router, wait: Option<Left>) {
+    if let Some(left) = wait.filter(|left| left.cleanup.is_ours()) {
+        router.leaving.push(left);
     }
 }
 
@@ -302,7 +309,10 @@ async fn keep(router: Arc<Router>, mut ending: watch::Receiver<bool>, mut calls:
                 }
             }
             () = &mut grace => break,
-            _ = ending.wait_for(|ending| *ending) => return,
+            _ = ending.wait_for(|ending| *ending) => {
+                calls.into_notes().for_each(|note| leave_for_good(&router, note.wait));
+                return;
+            }
         }
     }
     let left = calls.into_notes().filter_map(|note| note.wait);

@@ -7,7 +7,7 @@
 
 use crate::core::{Cleanup, Next as After};
 use crate::leaving::{LeftBehind, Next};
-use crate::limits::{DRAIN_MAX, LEAVE_PAUSE, LEAVE_TIMEOUT_MS, LEAVES_AT_ONCE};
+use crate::limits::{LEAVE_PAUSE, LEAVE_TIMEOUT_MS, LEAVES_AT_ONCE};
 use crate::router::Router;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -38,7 +38,8 @@ impl Lane {
 }
 
 /// Runs cleanups until the gateway ends. At that point its own clients go on elsewhere with their
-/// places, so nothing of theirs is cleaned up.
+/// places, so nothing of theirs is cleaned up. Only acquires that no client can come back to are
+/// ended, until [`Leaving::close`](crate::leaving::Leaving::close) and the last of them.
 ///
 /// Each shard has its own lane. Tries on a shard without a leader take long, and in a common lane
 /// they would hold up the cleanups of all other shards.
@@ -50,16 +51,25 @@ pub(crate) async fn work(
     let mut running = FuturesUnordered::new();
     let mut lanes: BTreeMap<ShardId, Lane> = BTreeMap::new();
     let mut later: BTreeMap<(Instant, u64), Next> = BTreeMap::new();
-    let mut number = 0;
+    let (mut number, mut is_ending) = (0, false);
     loop {
         let due = later.first_key_value().map(|((due, _), _)| *due);
+        let is_idle = running.is_empty() && later.is_empty();
         let next = tokio::select! {
-            _ = ending.wait_for(|ending| *ending) => return,
+            biased;
+            _ = ending.wait_for(|ending| *ending), if !is_ending => {
+                is_ending = true;
+                let stays = |next: &Next| stays(&router, next);
+                lanes.values_mut().for_each(|lane| lane.waiting.retain(stays));
+                later.retain(|_, next| stays(next));
+                continue;
+            }
             Some((shard, again)) = running.next() => {
                 let lane = lanes.entry(shard).or_default();
                 lane.running -= 1;
                 running.extend(lane.begin().map(|next| on(shard, router.clone(), next)));
                 match again {
+                    Some(next) if is_ending && !stays(&router, &next) => {}
                     Some((one, tries)) => {
                         number += 1;
                         later.insert((Instant::now() + pause(tries), number), (one, tries));
@@ -68,17 +78,30 @@ pub(crate) async fn work(
                 }
                 continue;
             }
-            Some(next) = left.recv() => next,
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 let Some((_, next)) = later.pop_first() else { continue };
                 next
             }
+            Some(next) = left.recv() => next,
+            () = router.leaving.closed(), if is_ending && is_idle => return,
         };
+        if is_ending && !stays(&router, &next) {
+            continue;
+        }
         let shard = router.directory.route(next.0.cleanup.name()).shard;
         let lane = lanes.entry(shard).or_default();
         lane.waiting.push_back(next);
         running.extend(lane.begin().map(|next| on(shard, router.clone(), next)));
     }
+}
+
+/// Whether a cleanup is made while the gateway ends. One that is not counts as ended.
+fn stays(router: &Router, (left, _): &Next) -> bool {
+    let stays = left.cleanup.is_ours();
+    if !stays {
+        router.leaving.done();
+    }
+    stays
 }
 
 async fn on(shard: ShardId, router: Arc<Router>, next: Next) -> (ShardId, Option<Next>) {
@@ -100,21 +123,13 @@ async fn leave(router: Arc<Router>, (mut left, tries): Next) -> Option<Next> {
         return None;
     }
     let name = left.cleanup.name();
-    tracing::debug!(name, ?answer, "an acquire whose client is gone has not ended yet");
-    Some((left, tries + 1))
-}
-
-/// Ends a wait while the gateway ends: tries again until it is answered, for at most [`DRAIN_MAX`].
-pub(crate) async fn end_now(router: &Router, mut cleanup: Cleanup) {
-    let ended = async {
-        while try_once(router, &mut cleanup).await.0 != After::Done {
-            tokio::time::sleep(LEAVE_PAUSE.0).await;
-        }
+    // A grant would show the session and the token of a client.
+    let code = match &answer {
+        Answer::Error(error) => Some(error.code()),
+        _ => None,
     };
-    if tokio::time::timeout(DRAIN_MAX, ended).await.is_err() {
-        let name = cleanup.name();
-        tracing::debug!(name, "a wait could not be ended within the drain: its own time ends it");
-    }
+    tracing::debug!(name, ?code, "an acquire whose client is gone has not ended yet");
+    Some((left, tries + 1))
 }
 
 /// Makes one try, with all that follows at once, and returns its last answer.

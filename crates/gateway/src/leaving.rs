@@ -6,7 +6,7 @@ use crate::limits::{LEAVES_AT_ONCE, LEAVES_MAX};
 use link::mux::Answer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use wire::limits::REQUEST_ID_BYTES;
 use wire::v1::AcquireRequest;
 
@@ -31,12 +31,13 @@ pub(crate) type LeftBehind = mpsc::UnboundedReceiver<Next>;
 pub(crate) struct Leaving {
     queue: mpsc::UnboundedSender<Next>,
     count: Arc<AtomicUsize>,
+    closed: Arc<Notify>,
 }
 
 impl Leaving {
     pub(crate) fn new() -> (Leaving, LeftBehind) {
         let (queue, left) = mpsc::unbounded_channel(); // at most LEAVES_MAX
-        (Leaving { queue, count: Arc::default() }, left)
+        (Leaving { queue, count: Arc::default(), closed: Arc::default() }, left)
     }
 
     /// Queues an acquire for cleanup. Above [`LEAVES_MAX`] it is dropped, and ends by its own time.
@@ -55,6 +56,21 @@ impl Leaving {
             left.place = None;
         }
         let _ = self.queue.send((left, 0)); // the gateway ends
+    }
+
+    /// Says that nothing more comes, so that the cleanups end when the last one has ended.
+    pub(crate) fn close(&self) {
+        self.closed.notify_one();
+    }
+
+    /// Waits for [`close`](Self::close).
+    pub(crate) async fn closed(&self) {
+        self.closed.notified().await;
+    }
+
+    /// The cleanups that have not ended.
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
     }
 
     /// One cleanup has ended.

@@ -137,6 +137,8 @@ impl Single {
     /// lease, which this gateway makes the full one before it answers.
     async fn wait(&self, visitor: Visitor, mut operation: Operation) -> Result<Answer, Box<Error>> {
         let caller = visitor.caller.clone();
+        let name = operation.op.as_ref().and_then(Op::name);
+        let redacted = name.is_some_and(|name| self.router.is_redacted(&visitor, name));
         let mut claims = None;
         if let Some(Op::Acquire(acquire)) = &mut operation.op
             && acquire.request_id.is_empty()
@@ -157,7 +159,11 @@ impl Single {
             (Some(cleanup), Answer::Acquire(AcquireResponse { grant: Some(grant) }))
                 if grant.claim_within_ms != 0 =>
             {
-                Ok(self.claim(caller, cleanup, grant).await)
+                let mut answer = self.claim(caller, cleanup, grant).await;
+                if redacted {
+                    redact(&mut answer);
+                }
+                Ok(answer)
             }
             (_, answer) => Ok(answer),
         }

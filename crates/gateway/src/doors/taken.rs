@@ -2,6 +2,8 @@
 //!
 //! * They go to the transport in small pieces, as the client takes them. So what a client does not
 //!   read stays here, with the places that its call holds.
+//! * A piece at the transport keeps the places, too. HTTP/2 takes a whole piece however little its
+//!   client has room for.
 //! * A client that takes nothing for a while loses its connection. HTTP/2 has no such bound itself:
 //!   a client that answers probes may leave its answers unread for ever.
 
@@ -67,6 +69,18 @@ struct InPieces {
     taking: Arc<Taking>,
 }
 
+/// A piece that keeps the places of its answer until the transport has written it.
+struct Piece {
+    data: Bytes,
+    _taking: Arc<Taking>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
 impl HttpBody for InPieces {
     type Data = Bytes;
     type Error = Status;
@@ -85,8 +99,9 @@ impl HttpBody for InPieces {
             }
         }
         self.taking.pieces.fetch_add(1, Relaxed);
-        let piece = PIECE_BYTES.min(self.rest.len());
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
+        let length = PIECE_BYTES.min(self.rest.len());
+        let piece = Piece { data: self.rest.split_to(length), _taking: self.taking.clone() };
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(piece)))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -127,16 +142,20 @@ mod tests {
         let bytes = 2 * PIECE_BYTES + 1;
         let kept = kept_until_taken(answer(bytes), places(&place), Cut::default());
         let mut body = kept.into_body();
-        let mut pieces = Vec::new();
+        let (mut pieces, mut at_transport) = (Vec::new(), None);
         while !body.is_end_stream() {
             assert_eq!(Arc::strong_count(&place), 2);
             let left = bytes - pieces.iter().sum::<usize>();
             assert_eq!(body.size_hint().exact(), Some(left as u64));
             let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
-            pieces.push(frame.unwrap().unwrap().into_data().unwrap().len());
+            let piece = frame.unwrap().unwrap().into_data().unwrap();
+            pieces.push(piece.len());
+            at_transport = Some(piece);
         }
         assert_eq!(pieces, [PIECE_BYTES, PIECE_BYTES, 1]);
         drop(body);
+        assert_eq!(Arc::strong_count(&place), 2, "the last piece is not written yet");
+        drop(at_transport);
         assert_eq!(Arc::strong_count(&place), 1);
     }
 

@@ -66,10 +66,38 @@ async fn a_shutdown_ends_the_waits_that_no_client_can_come_back_to() {
     assert_eq!(cancelled, [(ids[0].clone(), false)], "the other client goes on elsewhere");
 }
 
+/// Regression: a wait without a key stayed in its queue if its gateway ended just after its client
+/// had gone.
+#[tokio::test]
+async fn a_shutdown_ends_the_wait_of_a_client_that_has_just_gone() {
+    let fakes = Fakes::start(1, 3, &[], queue).await;
+    let mut http = Http::to(&fakes).await;
+    http.send(&request("POST", "/v1/acquire", "", WAIT)).await;
+    fakes.until(1, |_, op| is_wait(op)).await;
+    drop(http);
+    let is_gone = async {
+        while !fakes.get("/metrics").await.contains("operations_in_flight 0") {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LONG, is_gone).await.expect("the gateway sees it");
+    let seen = timeout(LONG, fakes.shut_down()).await.expect("it ends");
+    let seen = seen.lock().unwrap();
+    let is_cancel = |op: &Option<NodeOp>| matches!(op, Some(NodeOp::CancelWait(_)));
+    assert_eq!(seen.iter().filter(|(_, operation)| is_cancel(&operation.op)).count(), 1);
+}
+
 /// A gateway whose node grants a wait out of the queue, unclaimed, and answers renewals with
 /// `renewed`.
 async fn granting(renewed: impl Fn() -> Reaction + Send + Sync + 'static) -> Fakes {
-    Fakes::start(1, 3, &[], move |node, operation| match &operation.op {
+    Fakes::start(1, 3, &[], granted(renewed)).await
+}
+
+/// The node of [`granting`].
+fn granted(
+    renewed: impl Fn() -> Reaction + Send + Sync + 'static,
+) -> impl Fn(u64, &NodeOperation) -> Reaction + Send + Sync + 'static {
+    move |node, operation| match &operation.op {
         Some(NodeOp::Acquire(acquire)) => Reaction::Answer(NodeAnswer::Grant(Grant {
             resource_name: acquire.name.clone(),
             fencing_token: 9,
@@ -80,8 +108,23 @@ async fn granting(renewed: impl Fn() -> Reaction + Send + Sync + 'static) -> Fak
         })),
         Some(NodeOp::Renew(_)) => renewed(),
         _ => answer_all(node, operation),
-    })
-    .await
+    }
+}
+
+/// Regression: the refusal of the renewal named the next holder to who may not read.
+#[tokio::test]
+async fn a_claim_that_fails_tells_nothing_of_the_next_holder() {
+    let files = Files::of(
+        "roles:\n  holder: { hold: [\"\"] }\nbindings:\n  - { identities: [holder], roles: \
+         [holder] }\n",
+    );
+    let held = || Error { holder: "bob".into(), ..Error::not_owner("bob has it with 77", 77) };
+    let fakes = files.start(granted(move || error(held()))).await;
+    let header = format!("authorization: Bearer {}\r\n", token("holder"));
+    let answered = Http::to(&fakes).await.ask_with("POST", "/v1/acquire", &header, WAIT).await;
+    assert_eq!(answered.problem(), (412, "NOT_OWNER"));
+    let told = answered.body.to_string();
+    assert!(!told.contains("bob") && !told.contains("77"), "{told}");
 }
 
 fn is_renewal(op: &NodeOp) -> bool {
@@ -166,7 +209,18 @@ async fn a_request_above_its_rate_is_refused_before_its_body_comes() {
 /// Regression: a client that read nothing could have as many large answers in memory as it liked.
 #[tokio::test]
 async fn large_answers_that_are_not_read_are_bounded_on_a_connection() {
-    let fakes = Fakes::start(1, 3, &[], |_, operation| match &operation.op {
+    are_bounded(300, 64 << 10).await;
+}
+
+/// Regression: HTTP/2 took an answer as a whole from a client with room for one byte, and its place
+/// was free.
+#[tokio::test]
+async fn answers_to_a_client_with_room_for_one_byte_are_bounded_too() {
+    are_bounded(10, 1).await;
+}
+
+async fn are_bounded(rows: u64, window: u32) {
+    let fakes = Fakes::start(1, 3, &[], move |_, operation| match &operation.op {
         Some(NodeOp::List(_)) => {
             let (metadata, resource_name) = ("m".repeat(1_000), "n".to_owned());
             let grant = |fencing_token| Grant {
@@ -175,7 +229,7 @@ async fn large_answers_that_are_not_read_are_bounded_on_a_connection() {
                 fencing_token,
                 ..Grant::default()
             };
-            let grants = (1..=300).map(grant).collect();
+            let grants = (1..=rows).map(grant).collect();
             Reaction::Answer(NodeAnswer::List(ShardPage { grants, ..ShardPage::default() }))
         }
         _ => answer_all(0, operation),
@@ -183,7 +237,7 @@ async fn large_answers_that_are_not_read_are_bounded_on_a_connection() {
     .await;
     let url = format!("http://{}", fakes.gateway.address());
     let endpoint = Channel::from_shared(url).unwrap();
-    let endpoint = endpoint.initial_stream_window_size(64 << 10);
+    let endpoint = endpoint.initial_stream_window_size(window);
     let mut channel = endpoint.initial_connection_window_size(64 << 10).connect().await.unwrap();
     let mut ask = async |path: &str| {
         let request = http::Request::get(path).body(tonic::body::Body::empty()).unwrap();

@@ -99,7 +99,8 @@ async fn a_lock_is_unlocked_by_its_id_alone() {
     let id = "8d5d5b6c-7a3a-4f0e-9a55-8f4d9d0c6a11";
     let only_id = format!(r#"{{"ID":"{id}","Operation":"","Info":"","Who":"","Path":""}}"#);
     let in_address = format!("{PATH}?ID={id}");
-    for (path, body) in [(PATH, &*only_id), (&in_address, "")] {
+    let in_other_words = format!("{PATH}?ID={}", id.to_uppercase().replace('-', ""));
+    for (path, body) in [(PATH, &*only_id), (&in_address, ""), (&in_other_words, "")] {
         assert_eq!(ask(&mut http, "LOCK", PATH, MINE).await.status, 200);
         let nothing = ask(&mut http, "UNLOCK", PATH, "").await;
         assert_eq!(nothing.problem(), (400, "INVALID_ARGUMENT"), "without an ID");

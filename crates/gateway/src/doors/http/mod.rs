@@ -321,12 +321,13 @@ impl Door {
         }
     }
 
-    /// Serves an operation of the protocol.
+    /// Serves an operation of the protocol. A wait can take a day, so no body is kept for it.
     ///
     /// # Errors
     /// Its error.
     async fn ask(&self, asked: Asked, op: Op) -> Result<Answer, Problem> {
-        match self.single.operation(asked.visitor, Operation::of(op), COUNTED).await? {
+        let visitor = asked.into_visitor();
+        match self.single.operation(visitor, Operation::of(op), COUNTED).await? {
             Answer::Error(error) => Err(error.into()),
             answer => Ok(answer),
         }
@@ -334,6 +335,11 @@ impl Door {
 }
 
 impl Asked {
+    /// Lets go of all that came with the request, and keeps only who sent it.
+    fn into_visitor(self) -> Visitor {
+        self.visitor
+    }
+
     fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         match Json::from_bytes(&self.body) {
             Ok(Json(request)) => Ok(request),

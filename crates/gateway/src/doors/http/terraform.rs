@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, UNIX_EPOCH};
 use wire::OperationKind;
 use wire::json as answers;
-use wire::limits::{METADATA_BYTES_MAX, OWNER_BYTES_MAX, ROWS_MAX};
+use wire::limits::{METADATA_BYTES_MAX, OWNER_BYTES_MAX};
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 use wire::v1::{AcquireRequest, CheckRequest, Error, ErrorCode, Grant, Operation, ReleaseRequest};
@@ -73,11 +73,8 @@ impl Door {
     pub(super) async fn lock(&self, asked: Asked) -> Result<Response, Problem> {
         let query = asked.query::<requests::Terraform>()?;
         let info = LockInfo::of(&asked)?.ok_or_else(no_document)?;
-        if info.text.len() > METADATA_BYTES_MAX {
-            return Err(Refused::LockInfoTooLarge.into());
-        }
-        let visitor = asked.visitor;
-        let name = asked.of_path;
+        let name = asked.of_path.clone();
+        let visitor = asked.into_visitor();
         let acquire = AcquireRequest {
             name: name.clone(),
             // With identities, the owner is bound to the identity.
@@ -106,6 +103,10 @@ impl Door {
     /// The answer to a lock that another holds. A client that may not read the name, or comes when
     /// the holder has just gone, gets the refusal alone.
     async fn locked(&self, visitor: Visitor, name: &str, held: Error) -> Result<Response, Problem> {
+        // A check that is not permitted would be recorded as a denied one.
+        if self.single.router.is_redacted(&visitor, name) {
+            return Err(held.into());
+        }
         let check = CheckRequest { name: name.to_owned(), limit: 1, ..CheckRequest::default() };
         let checked = self.single.operation(visitor, Operation::of(Op::Check(check)), 0).await;
         let Ok(Answer::Check(checked)) = checked else { return Err(held.into()) };
@@ -121,14 +122,15 @@ impl Door {
     pub(super) async fn unlock(&self, asked: Asked) -> Result<Response, Problem> {
         let query = asked.query::<requests::Terraform>()?;
         let id = match (LockInfo::of(&asked)?, query.id) {
-            (Some(info), Some(id)) if info.id != id => {
+            (Some(info), Some(id)) if !is_same(&info.id, &id) => {
                 return Err(invalid("the body has another ID than the query: leave one out"));
             }
             (Some(info), _) => info.id,
             (None, Some(id)) => id,
             (None, None) => return Err(no_document()),
         };
-        let (visitor, name) = (asked.visitor, asked.of_path);
+        let name = asked.of_path.clone();
+        let visitor = asked.into_visitor();
         let token = self.token_of(&visitor, &name, &id).await?;
         let release = ReleaseRequest { name: name.clone(), fencing_token: token, session_life: 0 };
         let operation = Operation::of(Op::Release(release));
@@ -140,30 +142,22 @@ impl Door {
     }
 
     /// The token of the holder whose document has this ID. Whoever may release the lock, and knows
-    /// the ID, learns nothing by that.
+    /// the ID, learns nothing by that. These locks are exclusive, so only one holder is looked at.
     async fn token_of(&self, visitor: &Visitor, name: &str, id: &str) -> Result<u64, Problem> {
         let router = &self.single.router;
         router.permit_kind(visitor, OperationKind::Release, name)?;
         let _place = router.admission.call()?;
-        let mut after_token = 0;
-        loop {
-            let limit = ROWS_MAX;
-            let name = name.to_owned();
-            let check = CheckRequest { name, after_token, limit, ..CheckRequest::default() };
-            let operation = Operation::of(Op::Check(check));
-            let page = match router.serve(visitor.caller.clone(), operation).await {
-                Answer::Check(page) => page,
-                Answer::Error(error) => return Err(error.into()),
-                _ => return Err(mismatched_answer().into()),
-            };
-            let has_id = |grant: &&Grant| id_of(&grant.metadata).as_deref() == Some(id);
-            if let Some(grant) = page.holders.iter().find(has_id) {
-                return Ok(grant.fencing_token);
-            }
-            match page.holders.last() {
-                Some(last) if page.more => after_token = last.fencing_token,
-                _ => return Err(not_held().into()),
-            }
+        let check = CheckRequest { name: name.to_owned(), limit: 1, ..CheckRequest::default() };
+        let operation = Operation::of(Op::Check(check));
+        let checked = match router.serve(visitor.caller.clone(), operation).await {
+            Answer::Check(checked) => checked,
+            Answer::Error(error) => return Err(error.into()),
+            _ => return Err(mismatched_answer().into()),
+        };
+        let has_id = |grant: &&Grant| id_of(&grant.metadata).is_some_and(|of| is_same(&of, id));
+        match checked.holders.iter().find(has_id) {
+            Some(holder) => Ok(holder.fencing_token),
+            None => Err(not_held().into()),
         }
     }
 }
@@ -173,6 +167,9 @@ impl LockInfo {
     fn of(asked: &Asked) -> Result<Option<LockInfo>, Problem> {
         if asked.body.is_empty() {
             return Ok(None);
+        }
+        if asked.body.len() > METADATA_BYTES_MAX {
+            return Err(Refused::LockInfoTooLarge.into());
         }
         let value = asked.json::<Value>()?;
         let field = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -192,6 +189,12 @@ impl LockInfo {
 fn id_of(metadata: &str) -> Option<String> {
     let value: Value = serde_json::from_str(metadata).ok()?;
     Some(value.get("ID")?.as_str()?.to_owned())
+}
+
+/// Whether two IDs are the same, as the acquire compares them: without case and dashes.
+fn is_same(one: &str, other: &str) -> bool {
+    let bytes = |id: &str| requests::request_id(id.as_bytes()).ok();
+    one == other || bytes(one).is_some_and(|one| bytes(other) == Some(one))
 }
 
 /// A document about a holder that did not come from Terraform.
