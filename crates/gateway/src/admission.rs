@@ -589,7 +589,8 @@ mod tests {
         let alice = Identity::unrestricted("alice".parse().unwrap(), quota);
         let caller = Caller::Client(Arc::new(alice));
         let by = || Visitor { caller: caller.clone(), ..connected() };
-        let (one, other) = (by(), by());
+        let traced = Caller::Traced(Box::new((caller.clone(), [9; 25])));
+        let (one, other) = (by(), Visitor { caller: traced, ..connected() });
         let places = (gateway.wait(&one, false).unwrap(), gateway.wait(&other, true).unwrap());
         let refused = gateway.wait(&other, false).unwrap_err();
         assert_eq!((refused.code(), refused.retry_after_ms), (ErrorCode::Busy, 1_000));

@@ -85,7 +85,8 @@ fn missing_replicas(board: &Board, me: NodeId) -> Vec<Missing> {
     let leaderless = board.shards_where(|status| status.leader.is_none());
     let reseeding = board.shards_where(|status| is_reseeding(status, me));
     let behind = board.shards_where(|status| {
-        arriving.contains(&status.shard) || behind_entries(status) > BEHIND_ENTRIES_MAX
+        let entries = behind_entries(status);
+        entries > BEHIND_ENTRIES_MAX || entries > 0 && arriving.contains(&status.shard)
     });
     [
         ("LEADER", "has no leader with a quorum that this node knows of", leaderless),

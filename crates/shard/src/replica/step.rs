@@ -16,6 +16,8 @@ use raft::SnapshotStatus;
 
 /// Ticks after the start at which the preferred leader asks for votes, if no replica leads.
 const FIRST_CAMPAIGN_TICKS: u64 = 3;
+/// Ticks between two looks of a leader for the oldest grant.
+const LOOKS_EVERY_TICKS: u64 = 10;
 
 impl Replica {
     /// Takes `inputs` in order and returns everything that follows from them.
@@ -149,7 +151,9 @@ impl Replica {
             self.raw.tick();
         }
         self.change_membership();
-        self.oldest.look(&self.table);
+        if self.leader_state.is_some() && self.stats.ticks.is_multiple_of(LOOKS_EVERY_TICKS) {
+            self.oldest.look(&self.table);
+        }
         self.seed_election_timeout();
         if self.stats.ticks == FIRST_CAMPAIGN_TICKS
             && self.config.preferred_leader == self.config.node
