@@ -178,6 +178,8 @@ mod tests {
         assert_eq!(codes(&missing_replicas(&board, ME)), []);
         let arriving = (board.arrives(ShardId(0)), board.arrives(ShardId(0)));
         drop(arriving.0);
+        assert_eq!(codes(&missing_replicas(&board, ME)), [], "it lacks nothing");
+        board.publish(Status { told_committed_index: 1, ..well(0) });
         assert_eq!(codes(&missing_replicas(&board, ME)), [("BEHIND", vec![0])]);
         drop(arriving.1);
         assert_eq!(codes(&missing_replicas(&board, ME)), []);

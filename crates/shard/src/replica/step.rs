@@ -9,6 +9,7 @@
 
 use super::Replica;
 use crate::api::*;
+use crate::parts::oldest::Oldest;
 use crate::parts::proposals::Caller;
 use crate::planted_bugs;
 use locks::Stamp;
@@ -16,8 +17,6 @@ use raft::SnapshotStatus;
 
 /// Ticks after the start at which the preferred leader asks for votes, if no replica leads.
 const FIRST_CAMPAIGN_TICKS: u64 = 3;
-/// Ticks between two looks of a leader for the oldest grant.
-const LOOKS_EVERY_TICKS: u64 = 10;
 
 impl Replica {
     /// Takes `inputs` in order and returns everything that follows from them.
@@ -151,8 +150,9 @@ impl Replica {
             self.raw.tick();
         }
         self.change_membership();
-        if self.leader_state.is_some() && self.stats.ticks.is_multiple_of(LOOKS_EVERY_TICKS) {
-            self.oldest.look(&self.table);
+        match self.leader_state {
+            Some(_) => self.oldest.look(&self.table),
+            None => self.oldest = Oldest::default(),
         }
         self.seed_election_timeout();
         if self.stats.ticks == FIRST_CAMPAIGN_TICKS
