@@ -583,14 +583,12 @@ mod tests {
 
     #[test]
     fn an_identity_has_its_quota_over_all_its_connections() {
-        let gateway = Admission::default();
-        let two = NonZeroU32::new(2);
+        let (gateway, two) = (Admission::default(), NonZeroU32::new(2));
         let quota = access::Quota { waits: two, streams: two, ..Default::default() };
-        let alice = Identity::unrestricted("alice".parse().unwrap(), quota);
-        let caller = Caller::Client(Arc::new(alice));
-        let by = || Visitor { caller: caller.clone(), ..connected() };
-        let traced = Caller::Traced(Box::new((caller.clone(), [9; 25])));
-        let (one, other) = (by(), Visitor { caller: traced, ..connected() });
+        let by = clients_within("alice", quota);
+        let (one, Visitor { caller, .. }) = (by(), by());
+        let caller = Caller::Traced(Box::new((caller, [9; 25])));
+        let other = Visitor { caller, ..connected() };
         let places = (gateway.wait(&one, false).unwrap(), gateway.wait(&other, true).unwrap());
         let refused = gateway.wait(&other, false).unwrap_err();
         assert_eq!((refused.code(), refused.retry_after_ms), (ErrorCode::Busy, 1_000));

@@ -72,7 +72,7 @@ mod tests {
     }
 
     fn signed(caller: &Caller) -> Operation {
-        let op = Some(Op::Acquire(AcquireRequest::default().into()));
+        let op = Some(Op::Acquire(AcquireRequest::default()));
         let mut operation = Operation { op, ..Operation::default() };
         caller.sign(&mut operation);
         operation

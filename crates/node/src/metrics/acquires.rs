@@ -168,7 +168,8 @@ mod tests {
         times.answered(&error(ErrorCode::WaitCancelled), took);
         times.answered(&error(ErrorCode::NoLeader), took);
         holds.ended(&[(EndKind::Released, 1_500), (EndKind::Broken, 250)]);
-        (times.flush(), holds.flush());
+        times.flush();
+        holds.flush();
         let mut text = Vec::new();
         TextEncoder::new().encode(&r.done().gather(), &mut text).unwrap();
         let text = String::from_utf8(text).unwrap();
