@@ -587,8 +587,7 @@ mod tests {
         let quota = access::Quota { waits: two, streams: two, ..Default::default() };
         let by = clients_within("alice", quota);
         let (one, Visitor { caller, .. }) = (by(), by());
-        let caller = Caller::Traced(Box::new((caller, [9; 25])));
-        let other = Visitor { caller, ..connected() };
+        let other = Visitor { caller: Caller::Traced(Box::new((caller, [9; 25]))), ..connected() };
         let places = (gateway.wait(&one, false).unwrap(), gateway.wait(&other, true).unwrap());
         let refused = gateway.wait(&other, false).unwrap_err();
         assert_eq!((refused.code(), refused.retry_after_ms), (ErrorCode::Busy, 1_000));
