@@ -16,16 +16,18 @@ use bounds::{Bounded, Bounds};
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{IsTerminal, Write};
 use std::sync::OnceLock;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
-/// The filters that SIGUSR1 goes through, one with each signal.
-const MORE: [&str; 2] = ["info,palisade=debug", "info,palisade=trace"];
+/// What SIGUSR1 adds to the filter of the start: first the one, then the other.
+const MORE: [&str; 2] = ["palisade=debug", "palisade=trace"];
 
 /// The filter of the start, and the way to change the one in use.
 static FILTER: OnceLock<(String, reload::Handle<EnvFilter, Registry>)> = OnceLock::new();
+/// The bound on the lines of a server.
+static BOUNDS: OnceLock<Bounds> = OnceLock::new();
 
 /// Starts logging. `PALISADE_LOG` has the syntax of `RUST_LOG`; the default is `info` for servers
 /// and `warn` for all other commands. In `dev` all nodes live and die together, so their messages
@@ -44,6 +46,10 @@ pub fn start(command: &Command) {
             std::panic::set_hook(Box::new(say_panic));
             let bounds = Bounds::default();
             bounds.start_sums();
+            let _ = BOUNDS.set(bounds.clone());
+            if format == LogFormat::Json {
+                voice::speak_json();
+            }
             start_as(format, default, voice::say, Some(bounds));
         }
         // An unreadable standard error is no reason to stop.
@@ -61,28 +67,53 @@ fn format_of(command: &Command) -> Option<LogFormat> {
     }
 }
 
+/// Says what the bound left out since it was last summed up. For the end of a server.
+pub fn say_last_sums() {
+    if let Some(bounds) = BOUNDS.get() {
+        bounds.say_all_sums();
+    }
+}
+
+/// The signals that change how much is logged. From now on they do not end the process.
+#[derive(Debug)]
+pub struct Signals {
+    more: Signal,
+    back: Signal,
+}
+
+impl Signals {
+    /// Listens for SIGUSR1 and SIGUSR2, within a runtime.
+    ///
+    /// # Errors
+    /// If the system does not take the handlers.
+    pub fn listen() -> std::io::Result<Signals> {
+        let more = signal(SignalKind::user_defined1())?;
+        Ok(Signals { more, back: signal(SignalKind::user_defined2())? })
+    }
+}
+
+/// The filter after so many SIGUSR1: that of the start, and more of this program.
+fn filter_at(start: &str, at: usize) -> String {
+    match at.checked_sub(1) {
+        None => start.to_owned(),
+        Some(nth) => format!("{start},{}", MORE[nth]),
+    }
+}
+
 /// Changes how much is logged at each SIGUSR1 and SIGUSR2, for ever.
 ///
 /// SIGUSR1 logs more: first `debug`, then `trace`. SIGUSR2 goes back to the filter of the start.
-pub async fn follow_signals() {
-    let listen = |kind| signal(kind).expect("listen for a signal");
-    let mut more = listen(SignalKind::user_defined1());
-    let mut back = listen(SignalKind::user_defined2());
+pub async fn follow_signals(signals: Signals) {
+    let Signals { mut more, mut back } = signals;
     let mut at = 0;
     loop {
-        let text = tokio::select! {
-            _ = more.recv() => {
-                at = (at + 1).min(MORE.len());
-                Some(MORE[at - 1])
-            }
-            _ = back.recv() => {
-                at = 0;
-                None
-            }
-        };
+        tokio::select! {
+            _ = more.recv() => at = (at + 1).min(MORE.len()),
+            _ = back.recv() => at = 0,
+        }
         let Some((start, handle)) = FILTER.get() else { continue };
-        let text = text.unwrap_or(start);
-        match handle.reload(EnvFilter::new(text)) {
+        let text = filter_at(start, at);
+        match handle.reload(EnvFilter::new(&text)) {
             Ok(()) => tracing::info!(filter = text, "told by a signal: the log has another filter"),
             Err(error) => tracing::warn!(%error, "the filter of the log cannot be changed"),
         }
@@ -193,6 +224,14 @@ impl Write for Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_is_added_to_the_filter_of_the_start() {
+        let start = "warn,tonic=error";
+        assert_eq!(filter_at(start, 0), start);
+        assert_eq!(filter_at(start, 1), "warn,tonic=error,palisade=debug");
+        assert_eq!(filter_at(start, MORE.len()), "warn,tonic=error,palisade=trace");
+    }
 
     #[test]
     fn an_event_stays_on_its_line_whatever_names_are_in_it() {

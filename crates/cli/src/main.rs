@@ -78,7 +78,14 @@ fn main() -> ExitCode {
         }
     };
     if serves {
-        runtime.spawn(logging::follow_signals());
+        // Before anything else runs, because a signal without a handler ends the process.
+        let _within = runtime.enter();
+        match logging::Signals::listen() {
+            Ok(signals) => drop(runtime.spawn(logging::follow_signals(signals))),
+            Err(error) => {
+                tracing::warn!(%error, "SIGUSR1 and SIGUSR2 will not change how much is logged");
+            }
+        }
     }
     let mut temporary = None;
     let outcome = runtime.block_on(run(&cli.command, &mut temporary));
@@ -93,6 +100,9 @@ fn main() -> ExitCode {
     // Only now, because a store that is still open would write into the directory meanwhile.
     if let Some(dir) = temporary {
         dev::remove(dir);
+    }
+    if serves {
+        logging::say_last_sums();
     }
     let code = match outcome {
         Ok(()) => 0,

@@ -166,8 +166,11 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
     };
     start_traces(&args.traces, "gateway", args.name.clone())?;
     let mut gateway = Gateway::start(options).await.map_err(gateway_failure)?;
+    if let Some(shards) = args.health_shards {
+        gateway.healthy_with(shards as usize);
+    }
     let reload = gateway.reloader();
-    let outcome = tokio::select! {
+    let mut outcome = tokio::select! {
         () = told_to_stop() => Ok(()),
         () = on_hangup(reload) => Ok(()), // never
         ended = gateway.wait() => ended.map_err(gateway_failure),
@@ -175,7 +178,10 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
     if outcome.is_ok() && !args.drain.is_zero() {
         gateway.drain();
         // A second signal ends the wait.
-        let _ = tokio::time::timeout(args.drain, told_to_stop()).await;
+        outcome = tokio::select! {
+            _ = tokio::time::timeout(args.drain, told_to_stop()) => Ok(()),
+            ended = gateway.wait() => ended.map_err(gateway_failure),
+        };
     }
     gateway.shutdown().await;
     stop_traces().await;

@@ -4,13 +4,17 @@
 //! separate thread writes to it and ignores errors. A message that does not fit into the queue is
 //! dropped, and counted in the next message that fits. Serving, or ending a job, is worth more than
 //! a message.
+//!
+//! Once [`speak_json`] was called, each message is a line of JSON, whoever wrote it.
 
-use crate::shown::counted;
+use crate::shown::{counted, keep_in_json};
 use std::io::{self, Write};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 /// Limit of messages that wait for a slow reader.
 const QUEUE: usize = 1_024;
@@ -22,6 +26,8 @@ enum Line {
     Flush(SyncSender<()>),
 }
 
+/// Whether each message is a line of JSON.
+static JSON: AtomicBool = AtomicBool::new(false);
 /// Messages dropped since the last one that fitted.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 /// The queue of the writing thread. The inner `None` means that no thread could be started, so no
@@ -45,6 +51,42 @@ fn lines() -> Option<&'static SyncSender<Line>> {
     LINES.get_or_init(start).as_ref()
 }
 
+/// Makes each further message a line of JSON.
+pub fn speak_json() {
+    JSON.store(true, Ordering::Relaxed);
+}
+
+/// A text in the form of the log: as it is, or as one line of JSON.
+fn formed(text: String) -> String {
+    match JSON.load(Ordering::Relaxed) {
+        true => as_json(text),
+        false => text,
+    }
+}
+
+/// One line of JSON for a text for people. The level is the text's own `warning: `, or else ERROR.
+/// A line of the log is JSON already.
+fn as_json(text: String) -> String {
+    if text.starts_with("{\"timestamp\":") {
+        return text;
+    }
+    let said = text.trim();
+    let (level, message) = match said.strip_prefix("warning: ") {
+        Some(warning) => ("WARN", warning),
+        None => ("ERROR", said.strip_prefix("error: ").unwrap_or(said)),
+    };
+    let mut timestamp = String::new();
+    // A clock that cannot be shown leaves the line without a time.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+    let string = |text: &str| serde_json::Value::from(text).to_string();
+    let line = format!(
+        "{{\"timestamp\":{},\"level\":\"{level}\",\"message\":{}}}",
+        string(&timestamp),
+        string(message)
+    );
+    keep_in_json(&line) + "\n"
+}
+
 /// Queues a message if there is room, and returns at once.
 pub fn say(text: String) {
     if let Some(lines) = lines() {
@@ -54,6 +96,7 @@ pub fn say(text: String) {
 
 fn say_to(lines: &SyncSender<Line>, dropped: &AtomicU64, text: String) {
     let missing = dropped.swap(0, Ordering::Relaxed);
+    let text = formed(text);
     if lines.try_send(Line::Say(after(missing, text))).is_err() {
         dropped.fetch_add(missing + 1, Ordering::Relaxed);
     }
@@ -62,10 +105,11 @@ fn say_to(lines: &SyncSender<Line>, dropped: &AtomicU64, text: String) {
 fn after(missing: u64, text: String) -> String {
     match missing {
         0 => text,
-        _ => format!(
-            "warning: {} dropped here: standard error took no more\n{text}",
-            counted(missing, "message")
-        ),
+        _ => {
+            let messages = counted(missing, "message");
+            formed(format!("warning: {messages} dropped here: standard error took no more\n"))
+                + &text
+        }
     }
 }
 
@@ -73,7 +117,7 @@ fn after(missing: u64, text: String) -> String {
 pub fn last_words(text: String, within: Duration) {
     let until = Instant::now() + within;
     if let Some(lines) = lines() {
-        send(lines, Line::Say(after(DROPPED.swap(0, Ordering::Relaxed), text)), until);
+        send(lines, Line::Say(after(DROPPED.swap(0, Ordering::Relaxed), formed(text))), until);
     }
     flush(until.saturating_duration_since(Instant::now()));
 }
@@ -104,6 +148,22 @@ fn send(lines: &SyncSender<Line>, mut line: Line, until: Instant) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_for_people_becomes_one_line_of_json() {
+        let told = |text: &str| {
+            let line = as_json(text.to_owned());
+            assert_eq!(line.matches('\n').count(), 1, "{line}");
+            let json: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+            assert!(json["timestamp"].as_str().unwrap().ends_with('Z'), "{line}");
+            (json["level"].clone(), json["message"].clone())
+        };
+        assert_eq!(told("warning: a \"b\"\n"), ("WARN".into(), "a \"b\"".into()));
+        assert_eq!(told("error: a\n  next: b\n"), ("ERROR".into(), "a\n  next: b".into()));
+        assert_eq!(told("\nthread 'x' panicked\n"), ("ERROR".into(), "thread 'x' panicked".into()));
+        let line = "{\"timestamp\":\"t\",\"level\":\"INFO\"}\n";
+        assert_eq!(as_json(line.into()), line);
+    }
 
     #[test]
     fn what_does_not_fit_is_counted_in_the_next_message_that_does() {

@@ -578,13 +578,11 @@ mod tests {
 
     #[test]
     fn an_identity_has_its_quota_over_all_its_connections() {
-        let gateway = Admission::default();
-        let two = NonZeroU32::new(2);
+        let (gateway, two) = (Admission::default(), NonZeroU32::new(2));
         let quota = access::Quota { waits: two, streams: two, ..Default::default() };
-        let alice = Identity::unrestricted("alice".parse().unwrap(), quota);
-        let caller = Caller::Client(Arc::new(alice));
-        let by = || Visitor { caller: caller.clone(), ..connected() };
-        let (one, other) = (by(), by());
+        let by = clients_within("alice", quota);
+        let (one, Visitor { caller, .. }) = (by(), by());
+        let other = Visitor { caller: Caller::Traced(Box::new((caller, [9; 25]))), ..connected() };
         let places = (gateway.wait(&one, false).unwrap(), gateway.wait(&other, true).unwrap());
         let refused = gateway.wait(&other, false).unwrap_err();
         assert_eq!((refused.code(), refused.retry_after_ms), (ErrorCode::Busy, 1_000));

@@ -267,6 +267,12 @@ impl GatewayHandle {
         }
     }
 
+    /// Sets how many shards must have a leader that can be reached, for `grpc.health.v1` to answer
+    /// `SERVING`. Without a call all must have one; more than there are count as all.
+    pub fn healthy_with(&self, shards: usize) {
+        self.router.set_health_shards(shards);
+    }
+
     /// Makes all probes answer that this gateway is not ready, and serves on. A balancer that sees
     /// that sends no new clients, so that a later [`shutdown`](Self::shutdown) meets few.
     pub fn drain(&self) {

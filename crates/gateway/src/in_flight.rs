@@ -12,6 +12,7 @@ use crate::calls::Calls;
 use crate::core::{Cleanup, is_scan, is_unknown};
 use crate::leaving::{Left, Unanswered};
 use crate::limits::PROVE_AGAIN_EVERY;
+use crate::metrics::AcquireTimes;
 use crate::record::Recorded;
 use crate::redact::redact;
 use crate::router::Router;
@@ -64,6 +65,8 @@ pub(crate) struct InFlight {
     calls: Calls<Note>,
     waits: usize,
     scans: usize,
+    /// Times of acquires since the last flush.
+    times: AcquireTimes,
 }
 
 impl InFlight {
@@ -75,7 +78,13 @@ impl InFlight {
         unary: bool,
     ) -> InFlight {
         let calls = Calls::new(router.clone());
-        InFlight { router, ending, visitor, unary, calls, waits: 0, scans: 0 }
+        let times = router.metrics.of_stream();
+        InFlight { router, ending, visitor, unary, calls, waits: 0, scans: 0, times }
+    }
+
+    /// Adds the times of answered acquires to the metrics. To be called for each frame of answers.
+    pub(crate) fn flush_times(&mut self) {
+        self.times.flush();
     }
 
     /// The client of the operations.
@@ -246,7 +255,8 @@ impl InFlight {
         if let Some(unanswered) = unanswered {
             unanswered.answered(&answer);
         }
-        self.router.metrics.answered(kind, &answer, received.elapsed());
+        let (metrics, took) = (&self.router.metrics, received.elapsed());
+        metrics.answered_in_stream(&mut self.times, kind, &answer, took);
         self.router.metrics.in_flight.dec();
         if let Some(recorded) = recorded {
             recorded.answered(&answer);

@@ -11,7 +11,7 @@ use routing::{ClusterConfig, NodeId, ShardId, ShardMap, Topology};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use wire::internal::v1::ClusterResponse;
 
@@ -31,6 +31,8 @@ struct Inner {
     configured: BTreeMap<u64, String>,
     /// The node that last said that it leads a shard, and when.
     led: BTreeMap<ShardId, (u64, Instant)>,
+    /// By node: when its stream was last seen up.
+    connected: BTreeMap<NodeId, Instant>,
     /// Nodes that cannot be reached or used, and why.
     lost: BTreeMap<u64, String>,
 }
@@ -75,8 +77,9 @@ impl Known {
         let configured =
             cluster.nodes.iter().map(|node| (node.id.0, node.address.clone())).collect();
         let (topology, led, lost) = (Topology::of(cluster), BTreeMap::new(), BTreeMap::new());
+        let connected = BTreeMap::new();
         let newer = cluster.nodes.iter().map(|node| (node.id.0, Notify::new())).collect();
-        Known { inner: Mutex::new(Inner { topology, configured, led, lost }), newer }
+        Known { inner: Mutex::new(Inner { topology, configured, led, connected, lost }), newer }
     }
 
     /// Takes in the report of a node that was reached. Returns the shards that another node led
@@ -145,7 +148,8 @@ impl Known {
     }
 
     /// Whether locks can be served: every shard has a leader that was heard of lately, and whose
-    /// stream is up by `is_connected`.
+    /// stream is up by `is_connected`, or was at a look within `down_for_max`. So a stream that
+    /// reconnects need not count.
     ///
     /// # Errors
     /// [`NotServing`], with the shards without a leader.
@@ -153,11 +157,21 @@ impl Known {
         &self,
         shards: &[ShardId],
         is_connected: impl Fn(NodeId) -> bool,
+        down_for_max: Duration,
     ) -> Result<(), NotServing> {
-        let inner = self.lock();
-        let is_led = |shard: &ShardId| {
-            let led = inner.led.get(shard);
-            led.is_some_and(|(node, at)| at.elapsed() < LED_WITHIN && is_connected(NodeId(*node)))
+        let mut inner = self.lock();
+        let Inner { led, connected, .. } = &mut *inner;
+        let now = Instant::now();
+        let mut is_up = |node: NodeId| {
+            if is_connected(node) {
+                connected.insert(node, now);
+                return true;
+            }
+            connected.get(&node).is_some_and(|at| now.duration_since(*at) < down_for_max)
+        };
+        let mut is_led = |shard: &ShardId| {
+            let led = led.get(shard);
+            led.is_some_and(|(node, at)| at.elapsed() < LED_WITHIN && is_up(NodeId(*node)))
         };
         let without: Vec<ShardId> = shards.iter().copied().filter(|shard| !is_led(shard)).collect();
         if without.is_empty() {
@@ -221,7 +235,7 @@ mod tests {
     fn it_serves_while_each_shard_has_a_leader_that_is_connected() {
         let cluster = ClusterConfig::dev(2, 3, 20_000).unwrap();
         let (known, map) = (Known::new(&cluster), [ShardId(0), ShardId(1)]);
-        let serving = |known: &Known| known.serving(&map, |_| true);
+        let serving = |known: &Known| known.serving(&map, |_| true, Duration::ZERO);
         assert!(serving(&known).unwrap_err().to_string().starts_with("no shard has a leader"));
         assert_eq!(known.said(1, &response(&[], &[0])), [ShardId(0)]);
         assert_eq!(known.said(1, &response(&[], &[0])), [], "no news");
@@ -231,7 +245,15 @@ mod tests {
         assert!(why.lost[&2].contains("node 2 at a:1"), "{why:?}");
         known.said(2, &response(&[], &[1]));
         assert_eq!(serving(&known), Ok(()));
-        let why = known.serving(&map, |node| node != NodeId(2)).unwrap_err();
+        let cut_off = |node| node != NodeId(2);
+        let why = known.serving(&map, cut_off, Duration::ZERO).unwrap_err();
         assert_eq!(why.without, [ShardId(1)], "no stream to its leader");
+        let hour = Duration::from_secs(3_600);
+        assert_eq!(known.serving(&map, cut_off, hour), Ok(()), "it was up at the last look");
+        let anew = Known::new(&cluster);
+        anew.said(1, &response(&[], &[0]));
+        anew.said(2, &response(&[], &[1]));
+        let why = anew.serving(&map, cut_off, hour).unwrap_err();
+        assert_eq!(why.without, [ShardId(1)], "its stream was never up");
     }
 }

@@ -7,11 +7,13 @@
 use net::accept::Accepted;
 use net::tls::{Inside, Server};
 use prometheus::core::Collector;
+use prometheus::local::LocalHistogram;
 use prometheus::{
     Encoder, Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use routing::{NodeId, ShardId};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use wire::v1::ErrorCode;
 use wire::v1::operation_result::Result as Answer;
@@ -19,6 +21,27 @@ use wire::{OperationKind, Outcome};
 
 /// One child for each kind, and one for operations without a kind.
 const KINDS: usize = OperationKind::ALL.len() + 1;
+
+/// The place of the time of the service among the times of acquires.
+const SERVICE: usize = 3;
+
+/// The times of one acquire, by place among the histograms.
+type Times = [Option<(usize, Duration)>; 2];
+
+/// Times of acquires of one stream that are not in the shared histograms yet. A drop adds them, too.
+///
+/// They are collected without atomics. The mutex makes them shareable between threads, as a task
+/// must be. It is never locked.
+#[derive(Debug)]
+pub(crate) struct AcquireTimes(Mutex<[LocalHistogram; 4]>);
+
+impl AcquireTimes {
+    /// Adds what was collected to the shared histograms.
+    pub(crate) fn flush(&mut self) {
+        let histograms = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        histograms.iter().for_each(LocalHistogram::flush);
+    }
+}
 
 /// The registry of one gateway and its metrics.
 #[derive(Debug)]
@@ -29,9 +52,8 @@ pub(crate) struct Metrics {
     retries: Vec<IntCounter>,
     attempts: IntCounter,
     contended: IntCounter,
-    /// By end: granted, timed out, cancelled.
-    acquire_waits: [Histogram; 3],
-    acquire_service: Histogram,
+    /// Waits by end: granted, timed out, cancelled. Then the time of the service.
+    acquire_times: [Histogram; 4],
     has_leader: Vec<(ShardId, IntGauge)>,
     ready: IntGauge,
     connected: Vec<(NodeId, IntGauge)>,
@@ -99,6 +121,13 @@ impl Metrics {
             .buckets(prometheus::exponential_buckets(0.001, 2.0, 22)?), // 1 ms to 35 min
             &["end"],
         )?)?;
+        let service = r.keep(Histogram::with_opts(
+            HistogramOpts::new(
+                name("acquire_service_seconds"),
+                "From the receipt of an acquire to its answer, without the time in the lock's queue.",
+            )
+            .buckets(prometheus::exponential_buckets(0.000_25, 2.0, 18)?), // 250 us to 33 s
+        )?)?;
         let expires = r.keep(IntGaugeVec::new(
             Opts::new(
                 name("tls_certificate_expires_seconds"),
@@ -135,15 +164,12 @@ impl Metrics {
                 "acquires_contended_total",
                 "Of these, those that found another holder, whatever came of it.",
             )?,
-            acquire_waits: ["granted", "timed_out", "cancelled"]
-                .map(|end| waits.with_label_values(&[end])),
-            acquire_service: r.keep(Histogram::with_opts(
-                HistogramOpts::new(
-                    name("acquire_service_seconds"),
-                    "From the receipt of an acquire to its answer, without the time in the lock's queue.",
-                )
-                .buckets(prometheus::exponential_buckets(0.000_25, 2.0, 18)?), // 250 us to 33 s
-            )?)?,
+            acquire_times: [
+                waits.with_label_values(&["granted"]),
+                waits.with_label_values(&["timed_out"]),
+                waits.with_label_values(&["cancelled"]),
+                service,
+            ],
             has_leader: shards
                 .into_iter()
                 .map(|shard| (shard, has_leader.with_label_values(&[shard.to_string()])))
@@ -220,21 +246,50 @@ impl Metrics {
         Counted(&self.in_flight)
     }
 
-    /// Counts the answer of an operation, from a stream or a unary call.
+    /// Counts the answer of a unary call.
     pub(crate) fn answered(&self, kind: Option<OperationKind>, answer: &Answer, took: Duration) {
+        for (nth, time) in self.count_answer(kind, answer, took).into_iter().flatten() {
+            self.acquire_times[nth].observe(time.as_secs_f64());
+        }
+    }
+
+    /// Counts the answer of an operation of a stream, whose acquires have their `times` there.
+    pub(crate) fn answered_in_stream(
+        &self,
+        times: &mut AcquireTimes,
+        kind: Option<OperationKind>,
+        answer: &Answer,
+        took: Duration,
+    ) {
+        let histograms = times.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (nth, time) in self.count_answer(kind, answer, took).into_iter().flatten() {
+            histograms[nth].observe(time.as_secs_f64());
+        }
+    }
+
+    /// The times of acquires that one stream collects.
+    pub(crate) fn of_stream(&self) -> AcquireTimes {
+        AcquireTimes(Mutex::new(self.acquire_times.each_ref().map(Histogram::local)))
+    }
+
+    /// Counts an answer. Returns its times by place in `acquire_times`.
+    fn count_answer(&self, kind: Option<OperationKind>, answer: &Answer, took: Duration) -> Times {
         let code = match answer {
             Answer::Error(error) => Some(error.code()),
             _ => None,
         };
-        if kind == Some(OperationKind::Acquire) {
-            self.acquired(answer.grant().map(|grant| grant.waited_ms), code, took);
-        }
         self.count(kind.map_or(KINDS - 1, |kind| kind as usize), code, took);
+        match kind {
+            Some(OperationKind::Acquire) => {
+                self.acquired(answer.grant().map(|grant| grant.waited_ms), code, took)
+            }
+            _ => [None; 2],
+        }
     }
 
     /// Counts an acquire: granted after so many milliseconds in the queue, or refused. Of one whose
     /// wait ended without a grant, all of its time counts as waiting.
-    fn acquired(&self, waited_ms: Option<u64>, code: Option<ErrorCode>, took: Duration) {
+    fn acquired(&self, waited_ms: Option<u64>, code: Option<ErrorCode>, took: Duration) -> Times {
         let contended = match waited_ms {
             Some(waited_ms) => waited_ms > 0,
             None => matches!(
@@ -248,22 +303,16 @@ impl Metrics {
         if contended {
             self.contended.inc();
         }
-        let served = match (waited_ms, code) {
+        match (waited_ms, code) {
             (Some(waited_ms), _) => {
                 let waited = Duration::from_millis(waited_ms);
-                self.acquire_waits[0].observe(waited.as_secs_f64());
-                took.saturating_sub(waited)
+                [Some((0, waited)), Some((SERVICE, took.saturating_sub(waited)))]
             }
-            (None, Some(ErrorCode::WaitTimeout)) => {
-                return self.acquire_waits[1].observe(took.as_secs_f64());
-            }
-            (None, Some(ErrorCode::WaitCancelled)) => {
-                return self.acquire_waits[2].observe(took.as_secs_f64());
-            }
-            (None, Some(ErrorCode::Held)) => took,
-            _ => return,
-        };
-        self.acquire_service.observe(served.as_secs_f64());
+            (None, Some(ErrorCode::WaitTimeout)) => [Some((1, took)), None],
+            (None, Some(ErrorCode::WaitCancelled)) => [Some((2, took)), None],
+            (None, Some(ErrorCode::Held)) => [Some((SERVICE, took)), None],
+            _ => [None; 2],
+        }
     }
 
     /// Counts the answer of a unary call that is not an operation of the stream.

@@ -7,7 +7,7 @@ use crate::core::{
 use crate::identities::{self, Identities};
 use crate::known::{Known, NotServing};
 use crate::leaving::Leaving;
-use crate::limits::COME_BACK_MAX;
+use crate::limits::{COME_BACK_MAX, LED_WITHIN};
 use crate::metrics::{Metrics, Present};
 use crate::nodes::{Nodes, Outcome};
 use crate::permissions::Method;
@@ -22,8 +22,8 @@ use link::mux::Answer;
 use net::accept::{Accepted, source_of};
 use net::tls::Server;
 use routing::{ClusterConfig, NodeId, ShardId, Topology};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use wire::OperationKind;
@@ -49,6 +49,10 @@ pub(crate) struct Router {
     pub(crate) audit: Audit,
     /// The gateway was told to serve clients without protection.
     pub(crate) insecure: bool,
+    /// What was last found of the shards: see [`look`](Router::look).
+    looked: Mutex<Option<Result<(), Arc<NotServing>>>>,
+    /// The shards that must be served for `grpc.health.v1` to say so. The excess does not count.
+    health_shards: AtomicUsize,
     /// The gateway is about to end, so probes must send clients elsewhere.
     draining: AtomicBool,
     /// TLS towards clients.
@@ -130,6 +134,8 @@ impl Router {
             identities,
             audit,
             insecure,
+            looked: Mutex::new(None),
+            health_shards: AtomicUsize::new(usize::MAX),
             draining: AtomicBool::new(false),
             started: Instant::now(),
         }
@@ -151,13 +157,47 @@ impl Router {
         Duration::from_millis(self.cluster.settings.waiter_grace_ms).min(COME_BACK_MAX)
     }
 
-    /// Whether locks can be served.
+    /// Whether locks can be served, as of the last look. So a probe takes no lock that operations
+    /// need.
     ///
     /// # Errors
     /// [`NotServing`], with the shards without a leader.
     pub(crate) fn serving(&self) -> Result<(), NotServing> {
+        let looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        looked.unwrap_or_else(|| self.look()).map_err(Arc::unwrap_or_clone)
+    }
+
+    /// Looks whether locks can be served, for all probes until the next look. A stream counts as up
+    /// for a while after it broke.
+    ///
+    /// # Errors
+    /// [`NotServing`], with the shards without a leader.
+    pub(crate) fn look(&self) -> Result<(), Arc<NotServing>> {
+        let found = self.served_if_down_for(LED_WITHIN).map_err(Arc::new);
+        *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.clone());
+        found
+    }
+
+    /// Whether each shard has a leader to which the stream is up now.
+    pub(crate) fn serves_now(&self) -> bool {
+        self.served_if_down_for(Duration::ZERO).is_ok()
+    }
+
+    fn served_if_down_for(&self, down_for_max: Duration) -> Result<(), NotServing> {
         let is_connected = |node| self.nodes.is_connected(node);
-        self.known.serving(&self.directory.shards(), is_connected)
+        self.known.serving(&self.directory.shards(), is_connected, down_for_max)
+    }
+
+    /// Sets how many shards must be served for `grpc.health.v1` to say so.
+    pub(crate) fn set_health_shards(&self, shards: usize) {
+        self.health_shards.store(shards, Ordering::Relaxed);
+    }
+
+    /// Whether `grpc.health.v1` says that this gateway serves, after this look.
+    pub(crate) fn is_healthy(&self, looked: &Result<(), Arc<NotServing>>) -> bool {
+        let all = self.directory.shards().len();
+        let without = looked.as_ref().err().map_or(0, |why| why.without.len());
+        all.saturating_sub(without) >= self.health_shards.load(Ordering::Relaxed).min(all)
     }
 
     /// Makes all probes answer that this gateway is not ready.

@@ -83,7 +83,7 @@ async fn look(router: &Router, node: u64) {
                 }
             }
         }
-        let keenly = connection.is_some() && router.serving().is_err();
+        let keenly = connection.is_some() && !router.serves_now();
         let pause = if keenly { WATCH_KEENLY_EVERY } else { WATCH_EVERY };
         tokio::select! {
             () = tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..1.2))) => {}

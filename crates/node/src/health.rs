@@ -85,7 +85,8 @@ fn missing_replicas(board: &Board, me: NodeId) -> Vec<Missing> {
     let leaderless = board.shards_where(|status| status.leader.is_none());
     let reseeding = board.shards_where(|status| is_reseeding(status, me));
     let behind = board.shards_where(|status| {
-        arriving.contains(&status.shard) || behind_entries(status) > BEHIND_ENTRIES_MAX
+        let entries = behind_entries(status);
+        entries > BEHIND_ENTRIES_MAX || entries > 0 && arriving.contains(&status.shard)
     });
     [
         ("LEADER", "has no leader with a quorum that this node knows of", leaderless),
@@ -177,6 +178,8 @@ mod tests {
         assert_eq!(codes(&missing_replicas(&board, ME)), []);
         let arriving = (board.arrives(ShardId(0)), board.arrives(ShardId(0)));
         drop(arriving.0);
+        assert_eq!(codes(&missing_replicas(&board, ME)), [], "it lacks nothing");
+        board.publish(Status { told_committed_index: 1, ..well(0) });
         assert_eq!(codes(&missing_replicas(&board, ME)), [("BEHIND", vec![0])]);
         drop(arriving.1);
         assert_eq!(codes(&missing_replicas(&board, ME)), []);

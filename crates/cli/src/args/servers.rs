@@ -164,6 +164,11 @@ pub struct Gateway {
     /// or no `access`. Each start warns of it, and `palisade cluster status` shows it
     #[arg(long)]
     pub insecure: bool,
+    /// Answer SERVING to gRPC health checks while this many shards have a leader that can be
+    /// reached. By default all must have one, so one shard without a leader takes every gateway out
+    /// of a balancer
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    pub health_shards: Option<u32>,
     /// At SIGTERM, serve on for this time while /readyz says 503, so that a balancer sends clients
     /// elsewhere. A second signal ends the wait
     #[arg(long, value_parser = duration::parse, default_value = "0s", value_name = "DURATION")]

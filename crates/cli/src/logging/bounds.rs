@@ -2,7 +2,9 @@
 //!
 //! * A kind is a place in the source. Each gets [`LINES_MAX`] lines per [`WINDOW`].
 //! * What is left out is counted, and one line per kind and window says how many there were.
-//! * Lines below `info` have no bound: they are only there if an operator asked for them.
+//! * That line has the message and the fields of the last one that was left out.
+//! * Errors have no bound. Lines below `info` have none either: they are only there if an operator
+//!   asked for them.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -28,7 +30,8 @@ const TARGET: &str = "palisade_log";
 struct Sum {
     level: Level,
     count: u64,
-    message: String,
+    /// The last of them: its message and its fields.
+    last: String,
 }
 
 /// The lines of one kind since its window began.
@@ -47,14 +50,14 @@ struct Counts {
 }
 
 impl Counts {
-    /// Whether there is room for a line of this kind. `message` is asked for the first line that is
-    /// left out.
+    /// Whether there is room for a line of this kind. `text` is asked for each line that is left
+    /// out.
     fn admit(
         &mut self,
         kind: Identifier,
         level: Level,
         now: Instant,
-        message: impl FnOnce() -> String,
+        text: impl FnOnce() -> String,
     ) -> bool {
         let new = || Kind { since: now, lines: 0, left_out: None };
         let counted = self.kinds.entry(kind).or_insert_with(new);
@@ -65,9 +68,18 @@ impl Counts {
             counted.lines += 1;
             return true;
         }
-        let new = || Sum { level, count: 0, message: message() };
-        counted.left_out.get_or_insert_with(new).count += 1;
+        let new = || Sum { level, count: 0, last: String::new() };
+        let sum = counted.left_out.get_or_insert_with(new);
+        sum.count += 1;
+        sum.last = text();
         false
+    }
+
+    /// All sums, also those of windows that are not over.
+    fn all_sums(&mut self) -> Vec<Sum> {
+        let mut sums = std::mem::take(&mut self.owed);
+        sums.extend(self.kinds.values_mut().filter_map(|kind| kind.left_out.take()));
+        sums
     }
 
     /// The sums of all windows that are over. Each is handed out once.
@@ -102,29 +114,39 @@ impl Bounds {
         drop(std::thread::Builder::new().name("log-sums".into()).spawn(sum_up));
     }
 
+    /// Logs all sums, also those of windows that are not over.
+    pub(super) fn say_all_sums(&self) {
+        let sums = self.counts().all_sums();
+        say(sums);
+    }
+
     fn say_sums(&self, now: Instant) {
         let sums = self.counts().sums(now);
-        for Sum { level, count, message } in sums {
-            let line = format!("and {count} more in the last minute: {message}");
-            // A macro has one level, so there is one for each.
-            match level {
-                Level::ERROR => tracing::error!(target: TARGET, "{line}"),
-                Level::WARN => tracing::warn!(target: TARGET, "{line}"),
-                _ => tracing::info!(target: TARGET, "{line}"),
-            }
-        }
+        say(sums);
     }
 
     fn admit(&self, event: &Event<'_>) -> bool {
         let metadata = event.metadata();
         let (kind, level) = (metadata.callsite(), *metadata.level());
-        level > Level::INFO
+        level == Level::ERROR
+            || level > Level::INFO
             || metadata.target() == TARGET
-            || self.counts().admit(kind, level, Instant::now(), || message(event))
+            || self.counts().admit(kind, level, Instant::now(), || text(event))
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn say(sums: Vec<Sum>) {
+    for Sum { level, count, last } in sums {
+        let line = format!("and {count} more in the last minute, the last one: {last}");
+        // A macro has one level, so there is one for each.
+        match level {
+            Level::WARN => tracing::warn!(target: TARGET, "{line}"),
+            _ => tracing::info!(target: TARGET, "{line}"),
+        }
     }
 }
 
@@ -170,19 +192,24 @@ impl<S: Subscriber, L: Layer<S>> Layer<S> for Bounded<L> {
     }
 }
 
-/// The message of an event, without its fields.
-fn message(event: &Event<'_>) -> String {
-    struct Message(String);
-    impl Visit for Message {
+/// The message of an event, and its fields.
+fn text(event: &Event<'_>) -> String {
+    #[derive(Default)]
+    struct Text {
+        message: String,
+        fields: String,
+    }
+    impl Visit for Text {
         fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-            if field.name() == "message" {
-                self.0 = format!("{value:?}");
+            match field.name() {
+                "message" => self.message = format!("{value:?}"),
+                name => self.fields += &format!(" {name}={value:?}"),
             }
         }
     }
-    let mut message = Message(String::new());
-    event.record(&mut message);
-    message.0
+    let mut text = Text::default();
+    event.record(&mut text);
+    text.message + &text.fields
 }
 
 #[cfg(test)]
@@ -223,21 +250,24 @@ mod tests {
             for nth in 0..180 {
                 tracing::warn!(nth, "a peer cannot be reached");
                 tracing::debug!("a detail");
+                tracing::error!("an error");
             }
             tracing::info!("another kind");
             assert_eq!(lines("a peer cannot be reached"), LINES_MAX as usize);
             assert_eq!((lines("another kind"), lines("a detail")), (1, 180));
+            assert_eq!(lines("an error"), 180);
             bounds.say_sums(Instant::now());
             assert_eq!(lines("more in the last minute"), 0, "the minute is not over");
             bounds.say_sums(Instant::now() + WINDOW);
-            assert_eq!(
-                lines(
-                    "WARN palisade_log: and 120 more in the last minute: a peer cannot be reached"
-                ),
-                1
-            );
+            let sum = "WARN palisade_log: and 120 more in the last minute, the last one: a peer \
+                       cannot be reached nth=179";
+            assert_eq!(lines(sum), 1);
             bounds.say_sums(Instant::now() + 2 * WINDOW);
             assert_eq!(lines("more in the last minute"), 1, "said once");
+            (0..LINES_MAX + 2).for_each(|nth| tracing::info!(nth, "at the end"));
+            bounds.say_all_sums();
+            bounds.say_all_sums();
+            assert_eq!(lines("and 2 more in the last minute, the last one: at the end nth=61"), 1);
         });
     }
 
@@ -262,7 +292,7 @@ mod tests {
         }
         assert_eq!(admitted, LINES_MAX);
         assert!(line(WINDOW), "a new window");
-        let sum = Sum { level: Level::INFO, count: 3, message: "m".into() };
+        let sum = Sum { level: Level::INFO, count: 3, last: "m".into() };
         assert_eq!(bounds.counts().sums(began + WINDOW), [sum]);
     }
 }

@@ -47,6 +47,8 @@ answered it. Metrics of nodes with the label `shard` are per replica, and each s
 - `palisade_raft_is_leader`, `palisade_replicas_behind` and `palisade_oldest_hold_seconds` are set
   on the leader alone, so that a sum, or a maximum, over nodes is right.
 - `palisade_grants_ended_total` and `palisade_hold_seconds` count on the leader alone.
+- The `granted` waits of `palisade_acquire_wait_seconds` and `palisade_gateway_acquire_wait_seconds`
+  count each answer. A retry of an acquire that was granted before counts again.
 - `palisade_active_locks`, `palisade_waiters`, `palisade_sessions` and
   `palisade_leader_changes_total` are what each replica knows: take `max by (shard)`, and only then
   the sum. The same holds for terms, indexes, and entries and commands applied.

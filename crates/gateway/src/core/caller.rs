@@ -28,6 +28,17 @@ impl Caller {
         }
     }
 
+    /// The caller with the identity that it has proven now. The trace of its call stays.
+    pub fn proven(self, identity: Arc<Identity>) -> Caller {
+        match self {
+            Caller::Anyone | Caller::Client(_) => Caller::Client(identity),
+            Caller::Traced(mut traced) => {
+                traced.0 = Caller::Client(identity);
+                Caller::Traced(traced)
+            }
+        }
+    }
+
     /// Writes on an operation whose it is, and on an acquire what its identity may have there.
     pub(super) fn sign(&self, operation: &mut Operation) {
         if let Caller::Traced(traced) = self {
@@ -45,5 +56,46 @@ impl Caller {
                 waits: bound(quota.waits_per_shard),
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use access::Quota as Bounds;
+    use std::num::NonZeroU32;
+    use wire::v1::AcquireRequest;
+
+    fn alice() -> Arc<Identity> {
+        let quota = Bounds { locks_per_shard: NonZeroU32::new(7), ..Bounds::default() };
+        Arc::new(Identity::unrestricted("alice".parse().unwrap(), quota))
+    }
+
+    fn signed(caller: &Caller) -> Operation {
+        let op = Some(Op::Acquire(AcquireRequest::default()));
+        let mut operation = Operation { op, ..Operation::default() };
+        caller.sign(&mut operation);
+        operation
+    }
+
+    #[test]
+    fn a_traced_call_is_of_the_same_identity_with_the_same_quota() {
+        let plain = Caller::Client(alice());
+        let traced = Caller::Traced(Box::new((plain.clone(), [9; 25])));
+        assert_eq!(traced.identity().unwrap().principal.as_str(), "alice");
+        let operation = signed(&traced);
+        assert_eq!(operation.trace, [9; 25]);
+        assert_eq!(operation.quota.as_ref().unwrap().locks, 7);
+        assert_eq!(Operation { trace: Vec::new(), ..operation }, signed(&plain));
+    }
+
+    #[test]
+    fn an_identity_that_is_proven_again_leaves_the_trace() {
+        for former in [Caller::Anyone, Caller::Client(alice())] {
+            let again = Caller::Traced(Box::new((former, [9; 25]))).proven(alice());
+            let operation = signed(&again);
+            assert_eq!((operation.principal.as_str(), operation.trace), ("alice", vec![9; 25]));
+        }
+        assert!(signed(&Caller::Anyone.proven(alice())).trace.is_empty());
     }
 }

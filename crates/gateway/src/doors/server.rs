@@ -94,12 +94,13 @@ pub(crate) async fn serve(
 async fn report_health(router: &Router, reporter: HealthReporter) {
     let mut told = None;
     loop {
-        let serving = router.serving();
-        let serves = !router.is_draining() && serving.is_ok();
+        let looked = router.look();
+        let serves = !router.is_draining() && router.is_healthy(&looked);
         if told != Some(serves) {
-            match serving {
+            match looked {
                 _ if router.is_draining() => tracing::info!("not ready any more: draining"),
                 Ok(()) => tracing::info!("ready: every shard has a leader that can be reached"),
+                Err(why) if serves => tracing::info!(but = %why, "ready: enough shards are served"),
                 // At the start no node has answered yet.
                 Err(_) if told.is_none() => {}
                 Err(why) => tracing::warn!(reason = %why, "not ready"),

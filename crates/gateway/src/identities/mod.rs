@@ -19,7 +19,6 @@ mod files;
 mod lately;
 
 use crate::connection::{Proven, Refused};
-use crate::core::Caller;
 use crate::error::GatewayError;
 use crate::metrics::Metrics;
 use crate::permissions::{Need, need};
@@ -109,8 +108,8 @@ impl Identities {
         }
         match self.identify(visitor, now_ms) {
             Ok(proven) => {
-                (visitor.version, visitor.caller) =
-                    (proven.version, Caller::Client(proven.identity));
+                visitor.version = proven.version;
+                visitor.caller = std::mem::take(&mut visitor.caller).proven(proven.identity);
                 Ok(())
             }
             Err(error) if error.code() == ErrorCode::Busy => {

@@ -405,6 +405,18 @@ async fn probes_are_told_whether_every_shard_has_a_leader() {
     assert!(fakes.get("/healthz").await.contains("shard 1 has no leader"));
     fakes.said.lock().unwrap().leaders.insert(1, leader);
     soon("it is back", becomes(true)).await;
+    // An operator may want the shards that are left to be served.
+    fakes.gateway.healthy_with(1);
+    fakes.said.lock().unwrap().leaders.insert(1, 0);
+    let partly = async {
+        let serving = ServingStatus::Serving;
+        while health(&fakes).await != (false, serving, serving) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon("the other shard is served", partly).await;
+    fakes.gateway.healthy_with(2);
+    soon("both are asked for", becomes(false)).await;
     let unknown = HealthClient::new(channel(&fakes).await)
         .check(HealthCheckRequest { service: "x".into() })
         .await;

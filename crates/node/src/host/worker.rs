@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::lifecycle::{Lifecycle, PanicGuard};
 use crate::limits::{SLOW_STEP, STATUS_EVERY_MS};
 use crate::mailbox::Received;
-use crate::metrics::Metrics;
+use crate::metrics::{EndedHolds, Metrics};
 use crate::transport::{Lanes, Outboxes, SnapshotJob, SnapshotQueue};
 use crate::writer::{Done, LogWriter, WriteJob};
 use routing::{NodeId, ShardId};
@@ -116,6 +116,8 @@ pub(crate) struct Worker {
     snapshots: SnapshotQueue,
     lifecycle: Arc<Lifecycle>,
     metrics: Arc<Metrics>,
+    /// Ends of grants since the last statuses.
+    ended: EndedHolds,
     board: Arc<Board>,
     /// Until this is true, no replica ticks or hears a peer.
     takes_part: bool,
@@ -141,6 +143,7 @@ impl Worker {
             outboxes: parts.outboxes,
             snapshots: parts.snapshots,
             lifecycle: parts.lifecycle,
+            ended: parts.metrics.acquires.of_thread(),
             metrics: parts.metrics,
             board: parts.board,
             takes_part: false,
@@ -185,6 +188,7 @@ impl Worker {
             self.flush();
             if now.mono_ms >= self.publish_at_ms {
                 self.publish_at_ms = now.mono_ms + STATUS_EVERY_MS;
+                self.ended.flush();
                 for place in self.places.iter().flatten() {
                     self.board.publish(place.replica.status());
                 }
@@ -391,7 +395,7 @@ impl Worker {
             self.wakes.insert((at_ms, index));
         }
         if !outputs.ended.is_empty() {
-            self.metrics.acquires.ended(&outputs.ended);
+            self.ended.ended(&outputs.ended);
         }
         if let Some(leadership) = outputs.leadership {
             let term = leadership.term;

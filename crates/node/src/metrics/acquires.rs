@@ -1,8 +1,13 @@
 //! How long acquires wait, how long they take apart from that, and how long grants are held.
+//!
+//! Times are collected without atomics, by each stream and each shard thread for itself, and added
+//! to the shared histograms once for many of them.
 
 use super::registrar::Registrar;
 use locks::EndKind;
+use prometheus::local::LocalHistogram;
 use prometheus::{Error, Histogram, IntCounter};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use wire::internal::v1::operation_result::Result as OpResult;
 use wire::v1::ErrorCode;
@@ -51,36 +56,92 @@ impl AcquireMetrics {
         })
     }
 
+    /// The times of acquires that one stream collects.
+    pub(crate) fn of_stream(&self) -> AcquireTimes {
+        let waits = self.waits.each_ref().map(Histogram::local);
+        AcquireTimes(Mutex::new(Times { waits, service: self.service.local() }))
+    }
+
+    /// The holds that one shard thread collects.
+    pub(crate) fn of_thread(&self) -> EndedHolds {
+        EndedHolds {
+            holds: self.holds.each_ref().map(Histogram::local),
+            ended: self.ended.clone(),
+            counts: [0; 3],
+        }
+    }
+}
+
+/// Times of acquires that are not in the shared histograms yet. A drop adds them, too.
+///
+/// The mutex makes it shareable between threads, as a task must be. It is never locked.
+#[derive(Debug)]
+pub(crate) struct AcquireTimes(Mutex<Times>);
+
+#[derive(Debug)]
+struct Times {
+    waits: [LocalHistogram; 3],
+    service: LocalHistogram,
+}
+
+impl AcquireTimes {
+    /// Adds what was collected to the shared histograms.
+    pub(crate) fn flush(&mut self) {
+        let times = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        times.waits.iter().for_each(LocalHistogram::flush);
+        times.service.flush();
+    }
+
     /// Counts an acquire that was answered. Of one whose wait ended without a grant, all of its
     /// time counts as waiting.
-    pub(crate) fn answered(&self, result: &OpResult, took: Duration) {
+    pub(crate) fn answered(&mut self, result: &OpResult, took: Duration) {
+        let times = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
         let waited = match result {
             OpResult::Grant(grant) => {
                 let waited = Duration::from_millis(grant.waited_ms);
-                self.waits[0].observe(waited.as_secs_f64());
+                times.waits[0].observe(waited.as_secs_f64());
                 waited
             }
             OpResult::Error(error) => match error.code() {
-                ErrorCode::WaitTimeout => return self.waits[1].observe(took.as_secs_f64()),
-                ErrorCode::WaitCancelled => return self.waits[2].observe(took.as_secs_f64()),
+                ErrorCode::WaitTimeout => return times.waits[1].observe(took.as_secs_f64()),
+                ErrorCode::WaitCancelled => return times.waits[2].observe(took.as_secs_f64()),
                 ErrorCode::Held => Duration::ZERO,
                 _ => return,
             },
             _ => return,
         };
-        self.service.observe(took.saturating_sub(waited).as_secs_f64());
+        times.service.observe(took.saturating_sub(waited).as_secs_f64());
+    }
+}
+
+/// Grants that ended and are not in the shared metrics yet. A drop adds the holds.
+pub(crate) struct EndedHolds {
+    holds: [LocalHistogram; 3],
+    ended: [IntCounter; 3],
+    counts: [u64; 3],
+}
+
+impl EndedHolds {
+    /// Adds what was collected to the shared metrics.
+    pub(crate) fn flush(&mut self) {
+        self.holds.iter().for_each(LocalHistogram::flush);
+        for (ended, count) in self.ended.iter().zip(&mut self.counts) {
+            if *count > 0 {
+                ended.inc_by(std::mem::take(count));
+            }
+        }
     }
 
     /// Counts the grants that ended in a step, each with the time that it was held, in
     /// milliseconds.
-    pub(crate) fn ended(&self, ended: &[(EndKind, u64)]) {
+    pub(crate) fn ended(&mut self, ended: &[(EndKind, u64)]) {
         for (kind, held_ms) in ended {
             let nth = match kind {
                 EndKind::Released => 0,
                 EndKind::Expired => 1,
                 EndKind::Broken => 2,
             };
-            self.ended[nth].inc();
+            self.counts[nth] += 1;
             self.holds[nth].observe(*held_ms as f64 / 1_000.0);
         }
     }
@@ -96,16 +157,19 @@ mod tests {
     fn waits_are_told_from_the_time_that_the_service_takes() {
         let r = Registrar::default();
         let metrics = AcquireMetrics::new(&r).unwrap();
+        let (mut times, mut holds) = (metrics.of_stream(), metrics.of_thread());
         let took = Duration::from_secs(5);
         let grant = |waited_ms| OpResult::Grant(Grant { waited_ms, ..Grant::default() });
         let error = |code| OpResult::Error(Error::new(code, "no"));
-        metrics.answered(&grant(4_000), took);
-        metrics.answered(&grant(0), Duration::from_secs(2));
-        metrics.answered(&error(ErrorCode::Held), Duration::from_secs(3));
-        metrics.answered(&error(ErrorCode::WaitTimeout), took);
-        metrics.answered(&error(ErrorCode::WaitCancelled), took);
-        metrics.answered(&error(ErrorCode::NoLeader), took);
-        metrics.ended(&[(EndKind::Released, 1_500), (EndKind::Broken, 250)]);
+        times.answered(&grant(4_000), took);
+        times.answered(&grant(0), Duration::from_secs(2));
+        times.answered(&error(ErrorCode::Held), Duration::from_secs(3));
+        times.answered(&error(ErrorCode::WaitTimeout), took);
+        times.answered(&error(ErrorCode::WaitCancelled), took);
+        times.answered(&error(ErrorCode::NoLeader), took);
+        holds.ended(&[(EndKind::Released, 1_500), (EndKind::Broken, 250)]);
+        times.flush();
+        holds.flush();
         let mut text = Vec::new();
         TextEncoder::new().encode(&r.done().gather(), &mut text).unwrap();
         let text = String::from_utf8(text).unwrap();

@@ -10,7 +10,7 @@ mod registrar;
 mod store;
 
 use crate::board::Board;
-use acquires::AcquireMetrics;
+pub(crate) use acquires::{AcquireMetrics, AcquireTimes, EndedHolds};
 use net::accept::Accepted;
 use net::tls::Inside;
 use per_shard::ShardMetrics;

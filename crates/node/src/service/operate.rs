@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::host::{Answer, AnswerPort, StreamKey, Submission, ticket};
 use crate::lifecycle::Phase;
 use crate::limits::{RESULT_FRAME_BYTES, STREAM_OPS_MAX, STREAM_RESULTS_MAX, STREAM_WAITS_MAX};
+use crate::metrics::AcquireTimes;
 use locks::Outcome;
 use routing::ShardMap;
 use service::{Admitted, Follow, Refused, refused, stale_route};
@@ -46,6 +47,8 @@ pub(super) struct OperateStream {
     settled: mpsc::UnboundedReceiver<(u32, OpResult)>,
     ops: OpTable,
     ready: VecDeque<OperationResult>,
+    /// Times of acquires since the last frame of results.
+    times: AcquireTimes,
     lateness: Lateness,
     /// By thread: the operations of the current frame for it.
     batches: Vec<Vec<Submission>>,
@@ -64,6 +67,7 @@ impl OperateStream {
         context.metrics.streams.inc();
         context.host.open_stream(key, &port);
         OperateStream {
+            times: context.metrics.acquires.of_stream(),
             context,
             key,
             inbound,
@@ -98,6 +102,7 @@ impl OperateStream {
                     if lifecycle.failed() {
                         return;
                     }
+                    self.times.flush();
                     room.send(Ok(next_frame(&mut self.ready)));
                 }
                 () = outbound.closed(), if self.ready.is_empty() => return,
@@ -285,7 +290,7 @@ impl OperateStream {
             Some(shard),
         );
         if kind == OperationKind::Acquire {
-            self.context.metrics.acquires.answered(&result, received.elapsed());
+            self.times.answered(&result, received.elapsed());
             if met_contention(&result) {
                 self.context.metrics.contended(shard);
             }

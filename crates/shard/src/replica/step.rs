@@ -9,6 +9,7 @@
 
 use super::Replica;
 use crate::api::*;
+use crate::parts::oldest::Oldest;
 use crate::parts::proposals::Caller;
 use crate::planted_bugs;
 use locks::Stamp;
@@ -149,7 +150,10 @@ impl Replica {
             self.raw.tick();
         }
         self.change_membership();
-        self.oldest.look(&self.table);
+        match self.leader_state {
+            Some(_) => self.oldest.look(&self.table),
+            None => self.oldest = Oldest::default(),
+        }
         self.seed_election_timeout();
         if self.stats.ticks == FIRST_CAMPAIGN_TICKS
             && self.config.preferred_leader == self.config.node

@@ -14,15 +14,16 @@ fn a_status_tells_the_oldest_grant_and_what_a_replica_lacks() {
     let made_ms = c.now().wall_ms;
     c.run_ms(5_000);
     c.acquire(1, "new", 600_000);
-    c.run_ms(500);
+    c.run_ms(2_000);
     let oldest_ms = c.status(1).oldest_grant_ms.expect("one is held");
     assert!(oldest_ms <= made_ms && made_ms - oldest_ms < 1_000, "{oldest_ms} and {made_ms}");
     let release = Command::Release { name: "old", token: Token(old), by: None };
     let ticket = c.submit(1, &release, None);
-    c.run_ms(500);
+    c.run_ms(2_000);
     assert!(c.reply(1, ticket).is_some());
     let next_ms = c.status(1).oldest_grant_ms.expect("one is held");
     assert!(next_ms >= made_ms + 4_000, "the old one is gone: {next_ms}");
+    assert_eq!(c.status(2).oldest_grant_ms, None, "a follower does not look");
     let lacks = |c: &Cluster, id: u64| {
         let status = c.status(id);
         status.told_committed_index - status.applied_index

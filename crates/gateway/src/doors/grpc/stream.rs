@@ -70,7 +70,10 @@ pub(crate) async fn serve(
                 }
             }
             room = outgoing.reserve(), if !ready.queue.is_empty() => match room {
-                Ok(room) => room.send(Ok(ready.pack())),
+                Ok(room) => {
+                    running.flush_times();
+                    room.send(Ok(ready.pack()));
+                }
                 Err(_) => return,
             },
             () = outgoing.closed(), if ready.queue.is_empty() => return,
