@@ -28,7 +28,7 @@ const PREFACE_BYTES: usize = 24;
 pub(super) const TAKES_WITHIN: Duration = Duration::from_secs(30);
 
 /// An accepted connection. It is closed if it does not begin in time, if it speaks TLS where there
-/// is none, or if its other end takes no bytes for [`TAKES_WITHIN`].
+/// is none, or if its other end takes no bytes for `TAKES_WITHIN`.
 pub struct Connection<S> {
     io: Io<TlsStream<TcpStream>>,
     peer: Peer<S>,
