@@ -226,7 +226,8 @@ impl Watch {
         }
         let (first, longest) = PAUSE;
         let pause = match self.failures {
-            0 => Duration::ZERO,
+            // All watches of a gateway that ends come to the others.
+            0 => first.mul_f64(rand::random_range(0.0..4.0)),
             failures => (first * (1 << failures.min(8))).min(longest),
         };
         self.failures += 1;

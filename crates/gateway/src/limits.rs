@@ -67,7 +67,7 @@ pub(crate) const STREAMS_MAX: usize = 16_384;
 pub(crate) const STREAMS_MIN: usize = 16;
 /// Watches of all clients. The excess is refused with BUSY. An identity gets at most a quarter of
 /// the free places, over all its connections.
-pub(crate) const WATCHES_MAX: usize = 8_192;
+pub(crate) const WATCHES_MAX: usize = 16_384;
 /// Watches that an identity gets however full the gateway is, while places are left.
 pub(crate) const WATCHES_MIN: usize = 16;
 /// Watches of one connection. The excess is refused with BUSY.
@@ -85,6 +85,10 @@ pub(crate) const WATCH_STATE_BYTES_MAX: usize = 32 << 20;
 pub(crate) const WATCHES_BYTES_MAX: usize = 256 << 20;
 /// Room of a watch however much others have not taken yet.
 pub(crate) const WATCH_BYTES_MIN: usize = 64 << 10;
+/// Watches in one message to a node. Each has less than a kilobyte, so that they fit a frame.
+pub(crate) const STARTS_AT_ONCE: usize = 500;
+/// Ends of watches in one message to a node.
+pub(crate) const STOPS_AT_ONCE: usize = 16_384;
 /// States of shards that one watch is told at the same time.
 pub(crate) const WATCH_STATES_AT_ONCE: usize = 2;
 /// First and longest pause, in milliseconds, of a watch that no replica of its shard serves.

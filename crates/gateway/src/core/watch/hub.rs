@@ -17,7 +17,7 @@
 
 use crate::core::Directory;
 use crate::core::watch::Position;
-use crate::limits::{WATCH_PAUSE_MS, WATCH_STATES_AT_ONCE};
+use crate::limits::{STARTS_AT_ONCE, STOPS_AT_ONCE, WATCH_PAUSE_MS, WATCH_STATES_AT_ONCE};
 use routing::{MapVersion, ShardId};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -331,7 +331,7 @@ impl Hub {
             }
             let request = std::mem::take(&mut node.request);
             if request != WatchRequest::default() {
-                requests.push((*id, request));
+                requests.extend(in_pieces(request).map(|piece| (*id, piece)));
             }
         }
         requests
@@ -486,4 +486,21 @@ fn after(event: &Event) -> WatchPlace {
 fn forget(shard: u32) -> Part {
     let state = WatchState { shard, first: true, last: true, ..Default::default() };
     Part { shard, state: Some(state), ..Part::default() }
+}
+
+/// A message as several, in the same order, each of which a node can read whatever the filters are.
+pub(super) fn in_pieces(mut request: WatchRequest) -> impl Iterator<Item = WatchRequest> {
+    let mut starts = std::mem::take(&mut request.start).into_iter().peekable();
+    let mut stops = std::mem::take(&mut request.stop).into_iter().peekable();
+    let mut rest = Some(request);
+    std::iter::from_fn(move || {
+        rest.as_ref()?;
+        let start: Vec<_> = starts.by_ref().take(STARTS_AT_ONCE).collect();
+        if starts.peek().is_some() {
+            return Some(WatchRequest { start, ..WatchRequest::default() });
+        }
+        let stop: Vec<_> = stops.by_ref().take(STOPS_AT_ONCE).collect();
+        let keep = if stops.peek().is_none() { rest.take()?.keep } else { None };
+        Some(WatchRequest { start, stop, keep })
+    })
 }

@@ -266,3 +266,41 @@ fn a_shard_that_is_gone_from_the_map_is_forgotten() {
     let started = hub.requests().into_iter().find_map(|(_, mut request)| request.start.pop());
     assert_eq!(started.unwrap().route.unwrap().shard, directory.route("jobs/1").shard.0);
 }
+
+/// Regression: after the loss of a node, all its watches went to the next one in one message, which
+/// was above the bound of a frame.
+#[test]
+fn a_message_to_a_node_is_cut_so_that_the_node_can_read_it() {
+    use super::hub::in_pieces;
+    use prost::Message;
+    use wire::internal::v1::{KeepRecent, Route};
+    let filter = WatchFilter {
+        name: "n".repeat(512),
+        session_id: "s".repeat(64),
+        owner: "o".repeat(256),
+        kinds: vec![1; 16],
+        ..Default::default()
+    };
+    let route = Route { shard: 4_095, slot: 16_383, map_version: u64::MAX };
+    let after = WatchPlace { index: u64::MAX, ordinals: u32::MAX };
+    let start = |id| StartWatch {
+        id: u64::MAX - id,
+        route: Some(route),
+        filter: Some(filter.clone()),
+        after: Some(after),
+    };
+    let keep = Some(KeepRecent { shards: (0..4_096).collect() });
+    let stop: Vec<u64> = (0..100_000).map(|id| u64::MAX - id).collect();
+    let whole = WatchRequest { start: (0..1_201).map(start).collect(), stop, keep };
+    let mut joined = WatchRequest::default();
+    for piece in in_pieces(whole.clone()) {
+        assert!(piece.encoded_len() < wire::limits::FRAME_BYTES_MAX, "{}", piece.encoded_len());
+        assert!(joined.keep.is_none(), "nothing comes after the last");
+        joined.start.extend(piece.start);
+        joined.stop.extend(piece.stop);
+        joined.keep = piece.keep;
+    }
+    assert!(joined == whole);
+    let few = WatchRequest { stop: vec![1], ..Default::default() };
+    assert_eq!(in_pieces(few.clone()).collect::<Vec<_>>(), [few]);
+}
