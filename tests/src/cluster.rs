@@ -172,8 +172,8 @@ impl Cluster {
         self.process_that_ends(id, &launch).await
     }
 
-    /// Starts a node at another address, unless it runs. Only its own cluster file has that address,
-    /// and the files of all other processes have the former one.
+    /// Starts a node at another address, unless it runs. Only its own cluster file has that
+    /// address, and the files of all other processes have the former one.
     pub fn start_node_elsewhere(&mut self, id: u64) {
         let config = Some(self.config_elsewhere(id));
         self.start_member(Member::Node(id), &Launch { config, ..Launch::default() });

@@ -1,4 +1,4 @@
-//! What each identity does at one gateway at present, over all its connections.
+//! The present use of one gateway by each identity, over all its connections.
 
 use crate::policy::Quota;
 use crate::principal::Principal;
@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Most identities that are remembered.
 const ACCOUNTS_MAX: usize = 65_536;
 
-/// What an operation is for, where operations are counted.
+/// The purpose of an operation, where operations are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// To keep what its client has: a renewal, a heartbeat.
+    /// To keep a lock or a session of the client: a renewal, a heartbeat.
     Keep,
-    /// To end what its client has: a release, a cancel, the close of a session.
+    /// To end a lock, a wait or a session of the client: a release, a cancel, a close.
     End,
     /// All else.
     Other,
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(unbounded, Ok(()), "without a quota there is no bound");
     }
 
-    /// Regression: a client above its rate could not renew what it held.
+    /// Regression: a client above its rate could not renew its locks.
     #[test]
     fn each_kind_of_work_takes_nothing_from_the_others() {
         let (account, quota) = (Account::default(), one_per_second());

@@ -1,4 +1,4 @@
-//! What a client's certificate says of the client.
+//! The names in a client's certificate, and the identity that they prove.
 
 use crate::digest::Digest;
 use crate::principal::{Principal, PrincipalError};

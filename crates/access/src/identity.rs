@@ -1,4 +1,4 @@
-//! An identity that was proven, with what it may do.
+//! An identity that was proven, with its rights.
 
 use crate::account::Account;
 use crate::policy::{Quota, Rights};
@@ -10,9 +10,9 @@ use std::sync::Arc;
 pub struct Identity {
     /// Its name.
     pub principal: Principal,
-    /// What it may do.
+    /// The rights of the identity.
     pub rights: Rights,
-    /// What it does at present.
+    /// The present use of the gateway by the identity.
     pub account: Arc<Account>,
     /// Unix time in seconds at which its proof ends, if it ends.
     pub expires_at_s: Option<u64>,

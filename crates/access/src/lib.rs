@@ -8,11 +8,11 @@
 //! JWT          ┘
 //! ```
 //!
-//! - [`Policy`] is read from YAML: roles, bindings, quotas and revocations. What no rule permits is
-//!   denied. [`Policy::explain`] says why.
+//! - [`Policy`] is read from YAML: roles, bindings, quotas and revocations. An operation that no
+//!   rule permits is denied. [`Policy::explain`] says why.
 //! - [`SignIn`] turns a bearer token into a principal.
 //! - [`Identity`] is a principal with its rights, ready for many questions.
-//! - [`Accounts`] count and bound what each principal does.
+//! - [`Accounts`] count and bound the operations of each principal.
 //!
 //! This crate knows nothing of sockets, TLS, gRPC and locks. Files are read elsewhere, and time and
 //! random bytes are arguments.

@@ -1,4 +1,4 @@
-//! The policy: which identity may do what, and how much of it.
+//! The policy: the rights of each identity, and its quota.
 //!
 //! ```yaml
 //! roles:
@@ -13,12 +13,13 @@
 //! revoked: ["mallory", "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"]
 //! ```
 //!
-//! * What no role permits is denied.
-//! * An identity has the roles of all bindings that match it. The first of them with `owner` and the
-//!   first with `quota` count; without any, the quota is `default`, and without that there is none.
+//! * An operation that no role permits is denied.
+//! * An identity has the roles of all bindings that match it. The first of them with `owner` and
+//!   the first with `quota` count; without any, the quota is `default`, and without that there is
+//!   none.
 //! * A key that a quota leaves out is no bound.
 //! * A `*` in `owner` needs a separator after `{identity}`.
-//! * A revoked identity, certificate or token may do nothing, whatever the bindings say.
+//! * A revoked identity, certificate or token may do nothing, even if bindings match it.
 
 use crate::digest::Digest;
 use crate::prefix::{Pattern, Prefix, SEPARATORS};
@@ -64,10 +65,11 @@ struct Binding {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quota {
-    /// Operations per second at one gateway. What keeps something (renew, heartbeat), what ends
-    /// something (release, cancel, close) and all else have this rate each. One that asks many
-    /// shards (a list, a heartbeat, a close, a cluster status) counts as one for each of them, up
-    /// to the burst. A heartbeat needs room for one, and owes the rest.
+    /// Operations per second at one gateway. Three kinds of operations have this rate each: those
+    /// that keep something (renew, heartbeat), those that end something (release, cancel, close),
+    /// and all others. An operation that asks many shards (a list, a heartbeat, a close, a cluster
+    /// status) counts as one for each of them, up to the burst. A heartbeat needs room for one, and
+    /// owes the rest.
     pub operations_per_second: Option<NonZeroU32>,
     /// Operations at once after a pause. Without it, those of one second.
     pub burst: Option<NonZeroU32>,
@@ -85,7 +87,7 @@ pub struct Quota {
     pub watches: Option<NonZeroU32>,
 }
 
-/// What one identity may do.
+/// The rights of one identity.
 #[derive(Clone, Debug, Default)]
 pub struct Rights {
     names: BTreeMap<Verb, Vec<Prefix>>,
@@ -107,11 +109,11 @@ struct Owner {
 pub struct Explained {
     /// The answer.
     pub permitted: bool,
-    /// The binding, role and prefix that permit it, or what is missing.
+    /// The binding, role and prefix that permit it, or the permission that is missing.
     pub why: String,
 }
 
-// ---- the file ------------------------------------------------------------------------------------
+// ---- the file -----------------------------------------------------------------------------------
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -214,7 +216,7 @@ impl Policy {
         }
     }
 
-    /// What this identity may do. A revoked one may do nothing.
+    /// The rights of this identity. A revoked identity has none.
     pub fn rights(&self, principal: &Principal) -> Rights {
         let mut rights = Rights::default();
         if self.revokes(principal) {
@@ -251,8 +253,8 @@ impl Policy {
         self.revoked_digests.contains(digest)
     }
 
-    /// Whether an identity may do something, and why. Without a name, the question is whether it may
-    /// do it to anything.
+    /// Whether an identity may do something, and why. Without a name, the question is whether it
+    /// may do it to anything.
     pub fn explain(&self, principal: &Principal, verb: Verb, name: Option<&str>) -> Explained {
         if let Some(pattern) = self.revoked.iter().find(|p| p.matches_principal(principal)) {
             return Explained::no(format!("{principal} is revoked, by {:?}", pattern.to_string()));
@@ -414,7 +416,7 @@ impl Owner {
     }
 }
 
-// ---- questions -----------------------------------------------------------------------------------
+// ---- questions ----------------------------------------------------------------------------------
 
 impl Rights {
     /// Rights to all names and the cluster, within this quota. For tests and simulators.

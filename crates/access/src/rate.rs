@@ -44,7 +44,7 @@ impl Bucket {
         Ok(())
     }
 
-    /// Takes `count` operations if there is any room, and owes what is more than that. So what
+    /// Takes `count` operations if there is any room, and owes the excess. So an operation that
     /// comes seldom and counts much passes at any burst, and the rate holds over time.
     ///
     /// # Errors
@@ -100,7 +100,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// In no span are there more than the burst and what the rate gives in it, and a refusal
+        /// In no span are there more operations than the burst and the rate give in it. A refusal
         /// names a time after which there is room.
         #[test]
         fn a_bucket_keeps_its_rate(

@@ -1,4 +1,4 @@
-//! A bounded memory of values that go back to what they were at first.
+//! A bounded memory of values that go back to their first state.
 
 use std::collections::BTreeMap;
 

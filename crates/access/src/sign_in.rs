@@ -30,7 +30,7 @@ pub struct SignedIn {
 }
 
 /// The SHA-256 by which a token is revoked: of a token of the file as a whole, of a signed one
-/// (JWT) of what is before its last dot.
+/// (JWT) up to its last dot.
 ///
 /// An ES256 signature can be changed into another valid one without the key, so a digest with the
 /// signature could be evaded.

@@ -101,7 +101,7 @@ impl OpenFile {
     }
 }
 
-/// Only the owner can read the log, because it tells who holds what.
+/// Only the owner can read the log, because it tells which identity holds which lock.
 fn append(path: &str) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
     OpenOptions::new().create(true).append(true).mode(0o600).open(path)

@@ -14,7 +14,7 @@
 //!   pushes out no other line.
 //! - A file is closed at its size or age, and only as many closed files are kept as asked.
 //!
-//! It knows nothing of what an event means. Its callers put no secrets into events.
+//! The crate knows nothing of the meaning of an event. Its callers put no secrets into events.
 
 #![forbid(unsafe_code)]
 

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Lines on their way to the thread. Further ones are dropped and counted.
 const QUEUE_LINES_MAX: usize = 4_096;
-/// Operations among them. The rest is kept for what is refused, broken or changed, so that a flood
-/// of operations pushes none of that out.
+/// Operations among them. The rest is kept for refusals, breaks and changes, so that a flood of
+/// operations pushes none of those out.
 const QUEUE_OPERATIONS_MAX: usize = QUEUE_LINES_MAX / 4 * 3;
 /// Longest time for the last lines when the log ends.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
@@ -114,7 +114,7 @@ impl Audit {
     /// Ends the log, for all handles of it, and waits for the last lines, at most some two seconds.
     /// A process calls it when it has shut down, because a task that did not end may keep a handle.
     ///
-    /// What is recorded afterwards is lost.
+    /// Lines that are recorded afterwards are lost.
     pub fn end(&self) {
         if let Some(log) = &self.log {
             log.finish();
@@ -278,7 +278,7 @@ impl Writer {
         let written = self.sink.write(bytes);
         let shared = &self.shared;
         match &written {
-            // Only now: while a write hangs, the end of the log still counts what is in it.
+            // Only now: while a write hangs, the end of the log still counts the lines in it.
             Ok(()) => drop(shared.dropped.fetch_sub(dropped, Ordering::Relaxed)),
             Err(error) => {
                 if !self.failing {
@@ -382,7 +382,7 @@ mod tests {
         assert_eq!((&lines[1]["event"], &lines[1]["lines"]), (&"dropped".into(), &15.into()));
     }
 
-    /// Regression: a process whose audit log was a full pipe never ended.
+    /// Regression: a process with a full pipe as its audit log never ended.
     #[cfg(unix)]
     #[test]
     fn a_log_that_cannot_be_written_ends_and_tells_how_many_lines_are_lost() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Parses a duration of whole milliseconds.
 ///
 /// # Errors
-/// The first mistake in `text`, and what to write instead.
+/// The first mistake in `text`, and the right form.
 pub fn parse(text: &str) -> Result<Duration, DurationError> {
     let duration = planner::parse_duration(text)?;
     if !duration.subsec_nanos().is_multiple_of(1_000_000) {

@@ -6,12 +6,12 @@ use crate::voice;
 use routing::ClusterConfig;
 use std::net::{SocketAddr, ToSocketAddrs};
 
-/// What protects the port of a server.
+/// The protection that the port of a server lacks.
 #[derive(Clone, Copy, Debug)]
 pub struct Protection {
     /// The server, in messages.
     pub server: &'static str,
-    /// What is missing in the cluster file.
+    /// The missing part of the cluster file.
     missing: &'static str,
 }
 

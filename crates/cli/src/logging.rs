@@ -21,7 +21,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
-/// What SIGUSR1 adds to the filter of the start: first the one, then the other.
+/// The additions of SIGUSR1 to the filter of the start: first the one, then the other.
 const MORE: [&str; 2] = ["palisade=debug", "palisade=trace"];
 
 /// The filter of the start, and the way to change the one in use.
@@ -67,7 +67,7 @@ fn format_of(command: &Command) -> Option<LogFormat> {
     }
 }
 
-/// Says what the bound left out since it was last summed up. For the end of a server.
+/// Logs how many lines the bound left out since the last sums. For the end of a server.
 pub fn say_last_sums() {
     if let Some(bounds) = BOUNDS.get() {
         bounds.say_all_sums();

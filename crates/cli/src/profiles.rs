@@ -1,9 +1,9 @@
 //! Where a cluster is and how this user signs in: the command line, then the environment, then a
 //! profile of `~/.config/palisade/config.yaml`.
 //!
-//! A flag wins over its variable, and that over the profile. The command-line parser joins the first
-//! two, so this module sees a value or none. It reads one file, and opens no certificate and no
-//! token: the SDK reads those when it connects.
+//! A flag wins over its variable, and that over the profile. The command-line parser joins the
+//! first two, so this module sees a value or none. It reads one file, and opens no certificate and
+//! no token: the SDK reads those when it connects.
 //!
 //! ```yaml
 //! default: prod
@@ -27,7 +27,7 @@ use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-/// Where `palisade dev` listens, for those who have set up nothing.
+/// The address where `palisade dev` listens, for users without any setup.
 const LOCAL_ENDPOINT: &str = "127.0.0.1:7400";
 
 /// How to reach a cluster.
@@ -49,7 +49,8 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// What the SDK needs to show who the user is. The files are read when it connects.
+    /// The settings with which the SDK shows the user's identity. The files are read when it
+    /// connects.
     pub fn security(&self) -> Security {
         let tls = self.ca.clone().map(|ca| {
             let own = self.own.clone().map(|(cert, key)| (Pem::File(cert), Pem::File(key)));
@@ -144,7 +145,7 @@ struct Profile {
 /// Joins the command line and the environment with the user's profile.
 ///
 /// # Errors
-/// [`ProfileError`], if the profile cannot be used or what was given does not fit together.
+/// [`ProfileError`], if the profile cannot be used or the given flags do not fit together.
 pub fn reach(given: &Gateways) -> Result<Reach, ProfileError> {
     let path = file_path(&|name| std::env::var_os(name));
     join(given, profile(given, path.as_deref())?)
@@ -271,7 +272,7 @@ profiles:
         }
     }
 
-    /// What is reached with this command line and this file.
+    /// The reach with this command line and this file.
     fn reached(file: Option<&str>, given: &Gateways) -> Result<Reach, ProfileError> {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("config.yaml");

@@ -1,4 +1,4 @@
-//! The progress of a wait: its place in the queue, and who holds the lock.
+//! The progress of a wait: its place in the queue, and the holder of the lock.
 //!
 //! * It is one line on standard error, written anew at most once a second, and only for a terminal.
 //!   In a long queue it is written less often, because each line costs a read of the queue.
@@ -79,7 +79,7 @@ fn pause(waiters: u32) -> Duration {
 
 /// The line about a queue: `3rd of 5; held by ann for 12.0s`.
 fn line(checked: &Checked, owner: &str, now_ms: u64) -> String {
-    // A waiter is known by its owner alone, because nobody is shown its request id.
+    // A waiter is known by its owner alone, because its request id is shown to no client.
     let mut ours = checked.queue.iter().filter(|waiter| waiter.owner_id == owner);
     let place = match (ours.next(), ours.next()) {
         (Some(only), None) => format!("{} of {}", ordinal(only.place), checked.waiters),

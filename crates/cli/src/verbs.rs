@@ -339,7 +339,7 @@ pub async fn history(args: &args::History) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a client says of itself, and the identity that it has proven, if it has one.
+/// The name that a client gives itself, and its proven identity if it has one.
 pub fn by_identity(said: &str, principal: &str) -> String {
     match (said, principal) {
         (said, "") => said.to_owned(),

@@ -5,7 +5,7 @@
 //! dropped, and counted in the next message that fits. Serving, or ending a job, is worth more than
 //! a message.
 //!
-//! Once [`speak_json`] was called, each message is a line of JSON, whoever wrote it.
+//! Once [`speak_json`] was called, each message is a line of JSON, from any part of the program.
 
 use crate::shown::{counted, keep_in_json};
 use std::io::{self, Write};

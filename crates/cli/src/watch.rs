@@ -67,7 +67,7 @@ fn interrupted(signal: i32, position: &str, args: &args::Watch) -> Result<(), Fa
     }
 }
 
-/// What is told, as lines for people.
+/// An answer of a watch, as lines for people.
 fn lines(told: &Told) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(state) = &told.state {
@@ -87,7 +87,7 @@ fn lines(told: &Told) -> Vec<String> {
     lines
 }
 
-/// A line: when, what, which lock, and more about it.
+/// A line: the time, the kind of change or state, the lock, and more about it.
 fn line(at_ms: u64, word: &str, name: &str, about: &[String]) -> String {
     let paint = Paint::stdout();
     let word = padded(word, WORD_WIDTH);

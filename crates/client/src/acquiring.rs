@@ -182,7 +182,8 @@ pub(crate) fn left_until(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now()).max(LEAST_TIME)
 }
 
-/// An acquire whose grant no caller may ever see. On drop it is cancelled, and its grant released.
+/// An acquire with a grant that no caller may ever see. On drop it is cancelled, and its grant
+/// released.
 struct Unseen<'a> {
     client: &'a Client,
     name: String,

@@ -1,7 +1,7 @@
 //! The client: one method per operation, retried where that is safe.
 //!
-//! The methods that take locks are in files above this one: `acquiring`, `guard` and `session`. So is
-//! the work of `letting_go`. This file only owns the state that all of them share.
+//! The methods that take locks are in files above this one: `acquiring`, `guard` and `session`. So
+//! is the work of `letting_go`. This file only owns the state that all of them share.
 
 use crate::guarded::Guarded;
 use crate::hearing::Hearing;
@@ -211,9 +211,9 @@ impl Client {
         }
     }
 
-    /// Like [`check`](Self::check), with the first waiters of the queue in the order of their turns:
-    /// at most `waiters`, which is at most 1,000. `limit` bounds the holders: 0 means 1,000, which is
-    /// also the most.
+    /// Like [`check`](Self::check), with the first waiters of the queue in the order of their
+    /// turns: at most `waiters`, which is at most 1,000. `limit` bounds the holders: 0 means 1,000,
+    /// which is also the most.
     pub async fn check_queue(
         &self,
         name: &str,

@@ -5,8 +5,8 @@
 //! would believe in a lock of 30 s for 30 s more. Linux has a second clock that counts sleep too.
 //! The distance between the two grows by each suspend, and by nothing else.
 //!
-//! It promises nothing where that clock is missing (other systems), nor for a virtual machine whose
-//! host stops both clocks: there the fencing token must hold.
+//! The module promises nothing where that clock is missing (other systems). It promises nothing for
+//! a virtual machine either, if its host stops both clocks: there the fencing token must hold.
 
 use std::fmt;
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use net::token::Token;
 use routing::{Address, AddressError, Scheme};
 use std::sync::Arc;
 
-/// How a client checks which service it talks to, and proves who it is.
+/// How a client checks which service it talks to, and proves its identity.
 ///
 /// ```
 /// use palisade_client::{ClientSide, Pem, Security, Token};

@@ -2,8 +2,8 @@
 //!
 //! * A watch only makes a lock lost. It keeps none, and delays no renewal.
 //! * An event about another token changes nothing.
-//! * If the gateways know no watches, or the client may not watch, a holder hears of an end with its
-//!   next renewal.
+//! * If the gateways know no watches, or the client may not watch, a holder hears of an end with
+//!   its next renewal.
 
 use crate::{Client, WatchOptions};
 use std::ops::ControlFlow;

@@ -14,12 +14,12 @@ use tokio::time::Instant;
 ///
 /// * The guard renews every third of the TTL, and every
 ///   [`ClientOptions::renew_interval_max`](crate::ClientOptions::renew_interval_max) at the latest,
-///   while it lives and the lock is held. So it hears of a break within that time, and at once where
-///   it may watch ([`ClientOptions::watch_held`](crate::ClientOptions::watch_held)).
+///   while it lives and the lock is held. So it hears of a break within that time, and at once
+///   where it may watch ([`ClientOptions::watch_held`](crate::ClientOptions::watch_held)).
 /// * The lock counts as lost before its lease can end, and so before another can get it without a
 ///   break. Validity is counted from the moment each renewal was sent.
 /// * A machine that was suspended meanwhile (a sleeping laptop) loses the lock when it wakes. A
-///   virtual machine whose host stops all its clocks does not notice: use the
+///   virtual machine notices nothing if its host stops all its clocks: use the
 ///   [`token`](Held::token) for this case.
 /// * Dropping the guard releases the lock in the background, with retries until the server answers
 ///   or the TTL is over. [`release`](Held::release) tells whether the release worked.

@@ -1,4 +1,4 @@
-//! The newest guard of each lock of a client. The module knows nothing of what guards do.
+//! The newest guard of each lock of a client. The module knows nothing of the work of guards.
 
 use crate::Grant;
 use crate::lease::LeaseCell;

@@ -1,5 +1,5 @@
-//! What the guards and sessions of a client share while they hear of ends. The module knows nothing
-//! of watches.
+//! The state that the guards and sessions of a client share while they hear of ends. The module
+//! knows nothing of watches.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +11,7 @@ const GUARDS_MAX: usize = 64;
 /// How long no watch is tried after one was refused. Each refusal can be a line of an audit log.
 const REFUSED_FOR: Duration = Duration::from_secs(600);
 
-/// What the guards and sessions of a client share.
+/// The state that the guards and sessions of a client share.
 #[derive(Debug)]
 pub(crate) struct Hearing {
     guards: Arc<Semaphore>,

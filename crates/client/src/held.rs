@@ -1,4 +1,4 @@
-//! What a lock is to its holder, whatever keeps it alive.
+//! A lock as its holder sees it, with a lease of its own or with a session.
 
 use crate::{Error, Grant, LostReason};
 use std::future::Future;

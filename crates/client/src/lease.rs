@@ -90,7 +90,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// A lease whose acknowledged request was sent at `sent`.
+    /// A lease with an acknowledged request that was sent at `sent`.
     pub fn new(sent: Instant, ttl: Duration) -> Lease {
         Lease { ttl, sent, valid_until: valid_until(sent, ttl), lost: None }
     }

@@ -1,9 +1,9 @@
 //! The list of pending releases: locks that no caller holds any more, places in queues, sessions.
 //!
-//! A release, cancel or close that fails, or whose caller is gone, goes on this list. One task per
+//! A release, cancel or close goes on this list if it fails, or if its caller is gone. One task per
 //! client retries each until the server has given a final answer, or until the lease has certainly
-//! run out. Otherwise the heartbeats of a session would keep a lock alive whose release failed, for
-//! as long as the session lives.
+//! run out. Otherwise the heartbeats of a session would keep a lock alive after its release has
+//! failed, for as long as the session lives.
 //!
 //! The list promises nothing past the end of the process or its Tokio runtime: there the TTL ends
 //! the locks. It is bounded. An item that finds it full is left to its TTL too, and a session
@@ -58,7 +58,7 @@ enum Verdict {
 #[derive(Debug, Default)]
 pub(crate) struct LettingGo {
     state: Mutex<State>,
-    /// The runtime for a release whose lock is dropped outside of any runtime.
+    /// The runtime for a release if its lock is dropped outside of any runtime.
     runtime: OnceLock<Handle>,
     more: Notify,
     /// The number of items.

@@ -2,7 +2,7 @@
 //!
 //! Start with [`Client`]. [`Client::lock`] takes one lock that keeps itself, and
 //! [`Client::open_session`] keeps many on one heartbeat. [`Client::acquire`] is for callers that
-//! renew by themselves. Errors say what to do next: see [`Error`].
+//! renew by themselves. Errors name the next step for their caller: see [`Error`].
 //!
 //! **Use the fencing token.** A lock service can tell a holder that it lost its lock, but cannot
 //! stop a holder that is paused in the middle of a write. The resource under the lock should refuse

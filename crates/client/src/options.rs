@@ -36,10 +36,10 @@ pub struct ClientOptions {
     /// after this time if it is shorter. A TTL can be long, but a renewal is how they hear that a
     /// lock was broken. Default: 10 s.
     pub renew_interval_max: Duration,
-    /// Whether guards and sessions watch what they hold, so that they hear at once of a break or
-    /// another end. Without it, or without the permission `watch`, they hear with their next
-    /// renewal. A lock that is held for a moment is not watched, and 64 guards of one client are at
-    /// most. Default: yes.
+    /// Whether guards and sessions watch their locks, so that they hear at once of a break or
+    /// another end. Without a watch, or without the permission `watch`, they hear with their next
+    /// renewal. A lock that is held for a moment is not watched, and at most 64 guards of one
+    /// client have a watch. Default: yes.
     pub watch_held: bool,
     /// The clock that tells how long this machine has been suspended. Default: the machine's own.
     pub suspend_clock: SuspendClock,
@@ -92,7 +92,7 @@ impl ClientOptions {
         self
     }
 
-    /// Chooses whether guards and sessions watch what they hold.
+    /// Chooses whether guards and sessions watch their locks.
     pub fn watch_held(mut self, watch: bool) -> Self {
         self.watch_held = watch;
         self

@@ -14,7 +14,7 @@ use wire::v1::lock_service_client::LockServiceClient;
 use wire::v1::operation::Op;
 use wire::v1::{Error, ErrorCode, Operation};
 
-/// A channel whose calls carry the client's token.
+/// A channel that carries the client's token with its calls.
 pub(crate) type Authorized = InterceptedService<Channel, Authorize>;
 
 /// Puts the client's token on each call, if it has one.

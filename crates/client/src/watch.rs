@@ -38,19 +38,19 @@ impl WatchOptions {
         self
     }
 
-    /// Watches the locks whose names begin with a prefix.
+    /// Watches the locks with names that begin with a prefix.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.filter.prefix = prefix.into();
         self
     }
 
-    /// Watches what a session holds and waits for.
+    /// Watches the locks and waits of a session.
     pub fn session(mut self, id: impl Into<String>) -> Self {
         self.filter.session_id = id.into();
         self
     }
 
-    /// Watches what an owner holds and waits for.
+    /// Watches the locks and waits of an owner.
     pub fn owner(mut self, owner: impl Into<String>) -> Self {
         self.filter.owner = owner.into();
         self
@@ -70,10 +70,10 @@ impl WatchOptions {
     }
 }
 
-/// What a watch tells: a part of the state of one shard, or events, and the position after them.
+/// An answer of a watch: a part of the state of one shard, or events, and the position after them.
 ///
-/// * `state` comes before `events`. Its first part says to forget what was told of its shard before,
-///   and `resync` that events were lost.
+/// * `state` comes before `events`. The first part of a state replaces all that was told of its
+///   shard before, and `resync` says that events were lost.
 /// * The events of one lock are in order.
 pub type Told = WatchResponse;
 
@@ -82,7 +82,8 @@ pub type Told = WatchResponse;
 /// If its gateway fails, it goes on through another, from where it was. If the cluster does not
 /// remember the events since then, it tells the state again, and says `resync`.
 ///
-/// What a watch tells is a moment old. So it never proves that a lock is held: a fencing token does.
+/// The answers of a watch are a moment old. So a watch never proves that a lock is held: a fencing
+/// token does.
 ///
 /// ```no_run
 /// # async fn example(client: palisade_client::Client) -> Result<(), palisade_client::Error> {
@@ -128,8 +129,8 @@ impl Client {
 }
 
 impl Watch {
-    /// What is told next. If the connection fails, it tries to go on, for as long as that takes.
-    /// Dropping the future loses nothing.
+    /// The next answer. If the connection fails, the watch tries to go on, for as long as that
+    /// takes. Dropping the future loses nothing.
     ///
     /// # Errors
     /// [`Error::is_invalid`] for a wrong filter or position. An error of class

@@ -1,9 +1,9 @@
-//! What stands between the doors and the core: whether there is room for an operation.
+//! Between the doors and the core: the decision whether there is room for an operation.
 //!
 //! Room is shared out by connection, and by identity where the cluster has identities. Waits are
-//! long and cheap, and all other operations are short. So waits are counted apart. However many there are, they
-//! take no capacity from a renewal, a release, a cancel or a heartbeat: not on the connection, not
-//! on a stream, and not towards a node.
+//! long and cheap, and all other operations are short. So waits are counted apart. However many
+//! there are, they take no capacity from a renewal, a release, a cancel or a heartbeat: not on the
+//! connection, not on a stream, and not towards a node.
 //!
 //! The fuller the gateway, the fewer waits and streams one connection or identity gets, but always
 //! a few. So some greedy ones leave room for all others. Without identities only connections have
@@ -104,8 +104,8 @@ impl Admission {
     /// Takes a place for a watch.
     ///
     /// # Errors
-    /// BUSY if the gateway or the connection has too many, or the identity its quota, or without one
-    /// its share.
+    /// BUSY if the gateway or the connection has too many, or the identity its quota, or without
+    /// one its share.
     pub(crate) fn watch(&self, visitor: &Visitor) -> Result<WatchSeat, Box<Error>> {
         let full = |of: &str, max: usize| {
             let message = format!(
@@ -265,7 +265,7 @@ fn share(free: usize, least: usize) -> usize {
 enum Bound {
     /// Its quota, which takes the place of a share.
     Quota(u32),
-    /// Its share of what is free.
+    /// Its share of the free room.
     Share(u32),
 }
 
@@ -360,7 +360,8 @@ impl Drop for WaitPlace {
     }
 }
 
-/// The place of one stream. A stream gets an equal part of what its connection may have in flight.
+/// The place of one stream. A stream gets an equal part of the operations that its connection may
+/// have in flight.
 #[derive(Debug)]
 pub(crate) struct StreamPlace {
     connection: Arc<Connection>,
@@ -368,7 +369,7 @@ pub(crate) struct StreamPlace {
     _of_identity: Option<Place>,
 }
 
-/// What a stream has under way.
+/// The work that a stream has under way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UnderWay {
     /// Operations that do not wait.

@@ -52,7 +52,7 @@ impl<T> Calls<T> {
         }
     }
 
-    /// The number of calls whose answers were not taken yet.
+    /// The number of calls with an answer that was not taken yet.
     pub(crate) fn len(&self) -> usize {
         self.running.len() + self.answered.len()
     }

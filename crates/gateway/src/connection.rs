@@ -1,4 +1,4 @@
-//! One connection of a client: the identity that it has proven, and what it has under way.
+//! One connection of a client: its proven identity, and its work under way.
 
 use access::{Digest, Identity};
 use std::sync::atomic::AtomicUsize;
@@ -19,7 +19,7 @@ pub(crate) struct Connection {
     pub(crate) unary_waits: AtomicUsize,
     /// Its open streams.
     pub(crate) streams: AtomicUsize,
-    /// Its requests over HTTP whose bodies are on their way.
+    /// Its requests over HTTP with a body on the way.
     pub(crate) bodies: AtomicUsize,
     /// Its calls that list much, until their answers are taken.
     pub(crate) scans: AtomicUsize,

@@ -27,8 +27,8 @@ pub struct GatewayOptions {
     /// The cluster file, validated. A node that is not at its address in the file is looked for at
     /// the addresses that the other nodes report.
     pub cluster: ClusterConfig,
-    /// TLS between this gateway and the nodes, with the gateway's certificate. Needed if the cluster
-    /// file has it.
+    /// TLS between this gateway and the nodes, with the gateway's certificate. Needed if the
+    /// cluster file has it.
     pub inside: Option<Arc<Inside>>,
     /// TLS between clients and this gateway. Needed if the cluster file has it.
     pub tls: Option<Arc<Server>>,
@@ -141,7 +141,7 @@ async fn follow<T: Send + Sync + 'static>(
     Ok(())
 }
 
-/// Records what came of reading certificates again.
+/// Records the outcome of reading certificates again.
 fn record_certificates(router: &Router, outcome: &Outcome<TlsError>) {
     router.audit.record(match outcome {
         Outcome::Same => return,

@@ -30,7 +30,7 @@ use wire::v1::{AcquireRequest, Error, ErrorCode, Operation, OperationResult};
 pub(crate) const ENDING: &str =
     "this gateway is shutting down: go on through another with the same ids";
 
-/// What is to be known of an operation until its answer.
+/// The facts about an operation that are needed until its answer.
 struct Note {
     /// The id that the client gave it. Clients may choose ids that are not unique.
     id: u64,
@@ -46,8 +46,8 @@ struct Note {
     redacted: bool,
     /// The line of the audit log for the answer.
     recorded: Option<Recorded>,
-    /// The client of a wait has lost its identity or its right to the name since. The wait is on its
-    /// way out of its queue, and this is its answer.
+    /// The client of a wait has lost its identity or its right to the name since. The wait is on
+    /// its way out of its queue, and this is its answer.
     denied: Option<Box<Error>>,
 }
 
@@ -106,9 +106,9 @@ impl InFlight {
         proven
     }
 
-    /// Compares all waits with the rights that the client has now, or ends them all if it has `lost`
-    /// its identity. A wait that ends is cancelled for good, and a grant that it got meanwhile is
-    /// released.
+    /// Compares all waits with the rights that the client has now, or ends them all if it has
+    /// `lost` its identity. A wait that ends is cancelled for good, and a grant that it got
+    /// meanwhile is released.
     fn permit_waits_again(&mut self, lost: Option<&Error>) {
         let InFlight { router, visitor, calls, waits, .. } = self;
         calls.give_up(|note| {
@@ -133,7 +133,7 @@ impl InFlight {
         self.calls.len() == 0
     }
 
-    /// What is in flight, waits aside.
+    /// The operations in flight, waits aside.
     pub(crate) fn under_way(&self) -> UnderWay {
         UnderWay { short: self.calls.len() - self.waits, scans: self.scans }
     }
@@ -141,8 +141,8 @@ impl InFlight {
     /// Begins to serve an operation that is permitted.
     ///
     /// # Errors
-    /// BUSY if the operation is a wait, and its client has its full share of waits, or if it is a scan
-    /// and the gateway serves too many.
+    /// BUSY if the operation is a wait, and its client has its full share of waits, or if it is a
+    /// scan and the gateway serves too many.
     pub(crate) fn push(&mut self, mut operation: Operation) -> Result<(), Box<Error>> {
         let op = operation.op.as_ref();
         let mut note = Note {
@@ -171,7 +171,7 @@ impl InFlight {
                     Unanswered::of(caller, acquire, operation.timeout_ms, leaving, now_ms);
             }
         }
-        // From here on the operation is begun, and what is begun is recorded.
+        // From here on the operation is begun, so it is recorded.
         let op = operation.op.as_ref();
         note.recorded = op.and_then(|op| Recorded::of(&self.router.audit, &self.visitor, op));
         self.waits += usize::from(note.wait.is_some());
@@ -203,7 +203,8 @@ impl InFlight {
     /// proven again and again.
     ///
     /// # Errors
-    /// UNAUTHENTICATED if the client has no identity any more, and SHUTTING_DOWN if the gateway ends.
+    /// UNAUTHENTICATED if the client has no identity any more, and SHUTTING_DOWN if the gateway
+    /// ends.
     pub(crate) async fn only(&mut self) -> Result<Option<OperationResult>, Box<Error>> {
         let has_identity = self.router.identities.is_some();
         let mut ending = self.ending.clone();
@@ -219,9 +220,9 @@ impl InFlight {
         Err(self.end())
     }
 
-    /// Ends what is in flight because the gateway ends. A wait that no client can come back to ends
-    /// for good, because it would be granted to nobody. Another one keeps its place, and its client
-    /// goes on through another gateway.
+    /// Ends the operations in flight because the gateway ends. If no client can come back to a
+    /// wait, the wait ends for good, because no client could take its grant. Any other wait keeps
+    /// its place, and its client goes on through another gateway.
     fn end(&mut self) -> Box<Error> {
         let InFlight { router, calls, .. } = self;
         // Nothing is tried again, so no later try follows the cancel.

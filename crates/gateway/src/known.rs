@@ -1,4 +1,4 @@
-//! What nodes reported of their cluster: its topology, and lately the leader of each shard.
+//! The reports of nodes about their cluster: its topology, and lately the leader of each shard.
 //!
 //! A cluster file may be older than the cluster. A node that moved tells its peers its new address,
 //! so a gateway with the old one learns it from the peers. Each report of an address has a version,
@@ -122,7 +122,7 @@ impl Known {
         }
     }
 
-    /// Takes what is newer in a node's topology, and returns the map if that is newer.
+    /// Takes the newer parts of a node's topology, and returns the map if that is newer.
     pub(crate) fn take(&self, topology: &Topology) -> Option<ShardMap> {
         let mut inner = self.lock();
         let former = inner.topology.map().version();
@@ -147,9 +147,9 @@ impl Known {
         self.lock().configured.get(&node.0).cloned().unwrap_or_default()
     }
 
-    /// Whether locks can be served: every shard has a leader that was heard of lately, and whose
-    /// stream is up by `is_connected`, or was at a look within `down_for_max`. So a stream that
-    /// reconnects need not count.
+    /// Whether locks can be served: every shard has a leader that was heard of lately. The leader's
+    /// stream must be up by `is_connected`, or must have been up at a look within `down_for_max`.
+    /// So a stream that reconnects need not count.
     ///
     /// # Errors
     /// [`NotServing`], with the shards without a leader.

@@ -20,11 +20,11 @@
 //! ```
 //!
 //! - [`core`] decides, without I/O. The simulator runs it as it is.
-//! - `identities` knows which identity a client has and what it may do, by the table in
+//! - `identities` knows the identity of a client and its rights here, by the table in
 //!   `permissions`; `visitor` is one client. Without identities, every client may do everything.
 //! - `admission` bounds how much one client may take up.
 //! - `in_flight` keeps the waits of lost clients, and `leave` ends them.
-//! - `watching` serves watches, and `sight` says what of them a client may see.
+//! - `watching` serves watches, and `sight` says which part of them a client may see.
 //! - `watch` polls the nodes, and `known` holds their reports.
 
 mod admission;

@@ -24,8 +24,8 @@ pub(crate) const HEADER_BYTES_MAX: u32 = 16 << 10;
 pub(crate) const HTTP_BODY_BYTES_MAX: usize = wire::limits::FRAME_BYTES_MAX;
 /// Time for the body of a request over HTTP to come.
 pub(crate) const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Requests over HTTP of all clients whose bodies are on their way. The excess is refused with BUSY.
-/// A body that came with its headers is not counted.
+/// Requests over HTTP of all clients, while their bodies are on the way. The excess is refused with
+/// BUSY. A body that came with its headers is not counted.
 pub(crate) const BODIES_MAX: usize = 1_024;
 /// Those of one connection.
 pub(crate) const CONNECTION_BODIES_MAX: usize = 64;
@@ -44,7 +44,8 @@ pub(crate) const CONNECTION_SCANS_MAX: usize = 32;
 /// Time for a client to take some of a large answer. After it the connection ends, with its next
 /// probe.
 pub(crate) const TAKEN_WITHIN: Duration = Duration::from_secs(30);
-/// Size of a piece of a large answer. The transport has one or two of them, and the rest stays here.
+/// Size of a piece of a large answer. The transport has one or two of them, and the rest stays
+/// here.
 pub(crate) const PIECE_BYTES: usize = 64 << 10;
 /// Holders and waiters of a check, above which its answer counts as large.
 pub(crate) const CHECK_ROWS_SMALL: usize = 64;
@@ -80,8 +81,8 @@ pub(crate) const WATCH_BYTES_MAX: usize = 1 << 20;
 /// Bytes that a client has not taken yet while it is told the state of a shard. A state that does
 /// not fit ends the watch, because it would be begun again and again.
 pub(crate) const WATCH_STATE_BYTES_MAX: usize = 32 << 20;
-/// Bytes that the clients of all watches together have not taken yet. Above the bound each watch has
-/// room for [`WATCH_BYTES_MIN`].
+/// Bytes that the clients of all watches together have not taken yet. Above the bound each watch
+/// has room for [`WATCH_BYTES_MIN`].
 pub(crate) const WATCHES_BYTES_MAX: usize = 256 << 20;
 /// Room of a watch however much others have not taken yet.
 pub(crate) const WATCH_BYTES_MIN: usize = 64 << 10;
@@ -107,11 +108,11 @@ pub(crate) const WATCH_CALL_PAUSE: (Duration, Duration) =
 
 /// How often a stream looks whether its client still has its identity.
 pub(crate) const PROVE_AGAIN_EVERY: Duration = Duration::from_millis(500);
-/// Longest time for which the stream of a client is not read whose renewals or heartbeats are above
-/// its rate. It is short against leases, because what still finds room then stands in the same
-/// stream.
+/// Longest time for which a stream is not read when the renewals or heartbeats of its client are
+/// above the rate. The time is short against leases, because the same stream carries operations
+/// that still find room.
 pub(crate) const HOLD_MAX: Duration = Duration::from_millis(250);
-/// Time for which a stream is not read after a frame whose operations were all above the rate. So
+/// Time for which a stream is not read after a frame with all its operations above the rate. So
 /// such frames are few, and the renewals behind them come hardly later.
 pub(crate) const HOLD_AFTER_NOTHING: Duration = Duration::from_millis(20);
 /// Unary calls of all clients at the same time, waits aside. The excess is refused with BUSY.
@@ -131,9 +132,9 @@ pub(crate) const NODE_KEEPALIVE: (Duration, Duration) =
 /// Time for one try. A node that does not answer in time may be gone, so the operation is tried
 /// elsewhere. The time doubles with each unanswered try.
 pub(crate) const ATTEMPT_TIMEOUT_MS: u64 = 1_500;
-/// First lease of a lock whose acquire waited with a request id of this gateway's choice, in
-/// milliseconds. The gateway makes it the full lease before it answers, so a gateway or client that
-/// is lost in between blocks the name for this long only.
+/// First lease of a lock, in milliseconds, if its acquire waited with a request id of this
+/// gateway's choice. The gateway makes it the full lease before it answers, so a gateway or client
+/// that is lost in between blocks the name for this long only.
 pub(crate) const CLAIM_TTL_MS: u32 = 5_000;
 /// Time for one try of a stale check. It is shorter, because any replica can answer.
 pub(crate) const STALE_ATTEMPT_TIMEOUT_MS: u64 = 300;
@@ -161,14 +162,14 @@ pub(crate) const WATCH_EVERY: Duration = Duration::from_millis(500);
 pub(crate) const WATCH_KEENLY_EVERY: Duration = Duration::from_millis(100);
 /// Shortest time between two log lines about one lost node. Only a new reason is logged again.
 pub(crate) const WATCH_SAYS_EVERY: Duration = Duration::from_secs(10);
-/// A shard whose leader was last heard of longer ago counts as without a leader.
+/// A shard counts as without a leader if its leader was last heard of longer ago.
 pub(crate) const LED_WITHIN: Duration = Duration::from_secs(2);
 /// How often refusals are summed up in the log.
 pub(crate) const REFUSALS_SAID_EVERY: Duration = Duration::from_secs(10);
 /// File descriptors kept for the gateway's own use, in addition to four for each node.
 pub(crate) const DESCRIPTORS_RESERVED: usize = 32;
 
-/// Time for the operation itself, in a unary call whose deadline is no longer than its wait. The
+/// Time for the operation itself, in a unary call with a deadline no longer than its wait. The
 /// deadline still holds.
 pub(crate) const OWN_TIMEOUT_MS: u32 = 500;
 

@@ -2,23 +2,23 @@
 //!
 //! A method that is not in the table is not served. A test walks the descriptors of both protocols
 //! and fails for any method, or operation of a stream, without a row. The routes of HTTP are made
-//! from their rows, and need what the method of gRPC needs that does the same.
+//! from their rows. A route needs the same permission as the method of gRPC with the same effect.
 
 use access::Verb;
 use wire::OperationKind;
 
-/// What a method is, for the question who may call it.
+/// The kind of a method, for the question which clients may call it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {
     /// All clients may call it.
     Open,
     /// Every identity may call it.
     Known,
-    /// One operation. It needs what [`need`] says of its kind.
+    /// One operation. It needs the permission that [`need`] gives for its kind.
     Operation(OperationKind),
     /// A stream of operations, each with its own need. Identities that may do nothing get none.
     Stream,
-    /// A watch. It needs what its filter asks for.
+    /// A watch. It needs the permission for its filter.
     Watch,
     /// Between processes of the cluster. A gateway never serves it.
     Inside,
@@ -67,8 +67,8 @@ pub(crate) const METHODS: &[(&str, Method)] = &[
 /// The path of locks for Terraform. The name of the lock is the rest of it.
 pub(crate) const TERRAFORM: &str = "/v1/terraform/{*name}";
 
-/// All routes of the door for HTTP: the method and the path of a request, and what it is. The door
-/// is made from this table, so that there is no route without a row.
+/// All routes of the door for HTTP: the method and the path of a request, and the kind of method.
+/// The door is made from this table, so that there is no route without a row.
 pub(crate) const ROUTES: &[(&str, &str, Method)] = &[
     ("POST", "/v1/acquire", Method::Operation(OperationKind::Acquire)),
     ("POST", "/v1/renew", Method::Operation(OperationKind::Renew)),
@@ -94,12 +94,12 @@ pub(crate) fn method(path: &str) -> Option<Method> {
     METHODS.iter().find(|(known, _)| *known == path).map(|(_, method)| *method)
 }
 
-/// The permission that an operation needs, as a call or in a stream. None needs [`Verb::Watch`], which
-/// is for watches, or [`Verb::Operate`], which is reserved for changing the cluster.
+/// The permission that an operation needs, as a call or in a stream. None needs [`Verb::Watch`],
+/// which is for watches, or [`Verb::Operate`], which is reserved for changing the cluster.
 ///
-/// What ends something needs [`Verb::Hold`], too. A lock from the time without identities has no
-/// owner, so the lock table lets every identity release it that names its token, and tokens are
-/// easy to guess.
+/// An operation that ends something needs [`Verb::Hold`], too. A lock from the time without
+/// identities has no owner. So the lock table lets every identity with its token release it, and
+/// tokens are easy to guess.
 pub(crate) const fn need(kind: OperationKind) -> Need {
     match kind {
         OperationKind::Acquire

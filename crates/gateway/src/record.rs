@@ -5,7 +5,7 @@ use audit::{Audit, Event, Kind};
 use link::mux::Answer;
 use wire::v1::operation::Op;
 
-/// The outcome of an operation whose answer did not come while there was a client for it.
+/// The outcome of an operation if its client was gone before the answer came.
 const GONE: &str = "outcome unknown: its client was gone";
 
 /// An operation that is recorded: each break, and every operation where the cluster file asks for

@@ -1,4 +1,5 @@
-//! What an answer tells a caller that may not read the name that it asked about: nothing of others.
+//! Answers for a caller that may not read the name that it asked about: they tell nothing of
+//! others.
 //!
 //! Errors of the lock table name the holder, its token and its owner, in fields and in their
 //! texts. The texts are replaced as a whole, so that no later text can tell more.
@@ -6,11 +7,11 @@
 use link::mux::Answer;
 use wire::v1::{Error, ErrorCode, Tenure};
 
-/// Takes out of an answer what only readers of the name may see.
+/// Takes out of an answer everything that only readers of the name may see.
 pub(crate) fn redact(answer: &mut Answer) {
     match answer {
         Answer::Error(error) => redact_error(error),
-        // The breaker learns that the hold ended, and not whose it was.
+        // The breaker learns that the hold ended, and not its holder.
         Answer::BreakLock(broken) => {
             if let Some(tenure) = &mut broken.tenure {
                 *tenure = Tenure {

@@ -1,4 +1,4 @@
-//! What all doors of a gateway share, and the driver of single calls.
+//! The state that all doors of a gateway share, and the driver of single calls.
 
 use crate::admission::Admission;
 use crate::core::{
@@ -49,7 +49,7 @@ pub(crate) struct Router {
     pub(crate) audit: Audit,
     /// The gateway was told to serve clients without protection.
     pub(crate) insecure: bool,
-    /// What was last found of the shards: see [`look`](Router::look).
+    /// The last finding about the shards: see [`look`](Router::look).
     looked: Mutex<Option<Result<(), Arc<NotServing>>>>,
     /// The shards that must be served for `grpc.health.v1` to say so. The excess does not count.
     health_shards: AtomicUsize,
@@ -83,14 +83,14 @@ impl Env for AtNow {
     }
 }
 
-/// What comes back to a call.
+/// An event that comes back to a call.
 #[allow(clippy::large_enum_variant)] // moved once, to the call: a box would cost more
 enum Event {
     Heard(u32, Outcome),
     Resumed(u32),
 }
 
-/// What a gateway asks of its clients, and where it notes that.
+/// The proofs that a gateway asks of its clients, and the audit log for them.
 #[derive(Debug)]
 pub(crate) struct Security {
     pub(crate) tls: Option<Arc<Server>>,
@@ -99,7 +99,7 @@ pub(crate) struct Security {
     pub(crate) insecure: bool,
 }
 
-/// Counts of connections that tell the audit log whose certificate was refused.
+/// Counts of connections that tell the audit log of each refused certificate.
 fn accepted(audit: Audit) -> Accepted {
     Accepted::telling(move |remote, why| {
         let (source, why) = (source_of(remote).to_string(), why.to_owned());
@@ -151,7 +151,7 @@ impl Router {
         AtNow { now_ms: self.now_ms() }
     }
 
-    /// How long a waiter whose client is gone keeps its place, because the client may come back
+    /// Time for which a waiter keeps its place after its client is gone. The client may come back
     /// through another gateway.
     pub(crate) fn waiter_grace(&self) -> Duration {
         Duration::from_millis(self.cluster.settings.waiter_grace_ms).min(COME_BACK_MAX)
@@ -255,11 +255,11 @@ impl Router {
         identities::within_rate(visitor, kind, count, || self.now_ms())
     }
 
-    /// Proves the identity of a visitor, if what it calls needs one. What an operation needs beside
-    /// that is checked with its name.
+    /// Proves the identity of a visitor, if its method needs one. The other needs of an operation
+    /// are checked with its name.
     ///
     /// # Errors
-    /// UNAUTHENTICATED if it has none, and PERMISSION_DENIED for what is not for clients.
+    /// UNAUTHENTICATED if it has none, and PERMISSION_DENIED for a method that is not for clients.
     pub(crate) fn enter(&self, visitor: &mut Visitor, of: Method) -> Result<(), Box<Error>> {
         if self.identities.is_none() || of == Method::Open {
             return Ok(());
@@ -315,7 +315,7 @@ impl Router {
         identities.permit_stream(visitor, &self.audit, &self.metrics)
     }
 
-    /// What a visitor may see of a watch with this filter.
+    /// The sight of a visitor in a watch with this filter.
     ///
     /// # Errors
     /// As of [`permit`](Router::permit).
@@ -365,7 +365,7 @@ impl Router {
 
     /// Drives one call to its answer.
     async fn run(&self, mut call: Call, mut steps: Vec<Step>) -> Answer {
-        // Most calls have one part, whose future needs no allocation.
+        // Most calls have one part, and the future of one part needs no allocation.
         let mut parts: Option<FuturesUnordered<_>> = None;
         loop {
             let is_alone = steps.len() == 1 && parts.as_ref().is_none_or(|parts| parts.is_empty());
@@ -421,7 +421,7 @@ impl Router {
         }
     }
 
-    /// Takes what is newer in a node's topology.
+    /// Takes the newer parts of a node's topology.
     pub(crate) fn take_topology(&self, topology: &Topology) {
         if let Some(map) = self.known.take(topology) {
             let version = map.version();

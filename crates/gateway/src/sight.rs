@@ -1,11 +1,11 @@
-//! What of a watch its client may see, by the rights of its identity.
+//! The part of a watch that its client may see, by the rights of its identity.
 //!
-//! | rights to the name or prefix | filter by session or owner | what is told |
+//! | rights to the name or prefix | filter by session or owner | the client is told (own: of the identity itself) |
 //! |---|---|---|
 //! | `watch` and `read` | any | all that matches |
-//! | `watch` alone | no | that something changed, and all of what the identity itself has |
-//! | `watch` alone | yes | what the identity itself has: more would tell who holds a lock |
-//! | neither, and there is no name and no prefix | yes, with `watch` on anything | what the identity itself has |
+//! | `watch` alone | no | that something changed, and all own locks and waits |
+//! | `watch` alone | yes | own locks and waits: more would tell the holder of a lock |
+//! | neither, without name and prefix | yes, with `watch` on anything | own locks and waits |
 //! | otherwise | any | nothing: the watch is denied |
 //!
 //! A name is read by its own rights, so that of a prefix some names can be told in full.
@@ -15,12 +15,12 @@ use access::{Identity, Verb};
 use std::sync::Arc;
 use wire::v1::{Event, Grant, Waiter, WatchFilter};
 
-/// What a client may see. The default is all.
+/// The part of a watch that a client may see. The default is all.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sight {
     /// `None` in a cluster without identities.
     identity: Option<Arc<Identity>>,
-    /// Only what the identity itself has.
+    /// Only the identity's own locks and waits.
     own: bool,
     /// All names of the filter may be read.
     reads: bool,
@@ -32,7 +32,7 @@ pub(crate) fn scope(filter: &WatchFilter) -> &str {
 }
 
 impl Sight {
-    /// What an identity may see with this filter. `None` if it may not watch with it.
+    /// The sight of an identity with this filter. `None` if it may not watch with it.
     pub(crate) fn of(identity: &Arc<Identity>, filter: &WatchFilter) -> Option<Sight> {
         let (rights, scope) = (&identity.rights, scope(filter));
         let narrowed = !filter.session_id.is_empty() || !filter.owner.is_empty();
@@ -46,7 +46,7 @@ impl Sight {
         Some(Sight { identity: Some(identity.clone()), own, reads })
     }
 
-    /// Takes out of a part what the client may not see.
+    /// Takes out of a part everything that the client may not see.
     pub(crate) fn show(&self, part: &mut Part) {
         let Some(identity) = &self.identity else { return };
         let principal = identity.principal.as_str();
@@ -74,13 +74,13 @@ impl Sight {
     }
 }
 
-/// The identity whose hold or wait an event is about.
+/// The identity with the hold or wait that an event is about.
 fn principal_of(event: &Event) -> &str {
     let of_waiter = || event.waiter.as_ref().map_or("", |waiter| &waiter.principal);
     event.grant.as_ref().map_or_else(of_waiter, |grant| &grant.principal)
 }
 
-/// Leaves what happened, and to which name.
+/// Leaves the kind of the change and the name of the lock.
 fn redact_event(event: &mut Event, principal: &str) {
     event.reason.clear();
     event.broken_by.clear();

@@ -12,7 +12,7 @@ use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::codegen::http::{self, HeaderValue};
 use traces::Parent;
 
-/// What a client has shown of its identity.
+/// The proofs of its identity that a client has shown.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Proof {
     /// The certificate of its connection.

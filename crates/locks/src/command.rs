@@ -29,7 +29,7 @@ mod tag {
     pub(super) const BREAK: u8 = 8;
     /// A [`HEARTBEAT`] that names one life of its session.
     pub(super) const HEARTBEAT_OF_LIFE: u8 = 9;
-    /// An [`ACQUIRE`] whose grant must be claimed within a first, shorter TTL.
+    /// An [`ACQUIRE`] with a grant that must be claimed within a first, shorter TTL.
     pub(super) const ACQUIRE_TO_CLAIM: u8 = 10;
     /// A [`CANCEL_WAIT`] of an acquire that its caller has given up for good.
     pub(super) const GIVE_UP: u8 = 11;
@@ -194,15 +194,15 @@ pub enum Command<'a> {
         /// later is granted. If not, a retry may queue again.
         given_up: bool,
     },
-    /// Ends a lease whose deadline passed on the leader. It does nothing if the lease was renewed
-    /// since the leader set that deadline.
+    /// Ends a lease after its deadline has passed on the leader. It does nothing if the lease was
+    /// renewed since the leader set that deadline.
     ExpireLease {
         /// The lease that is due.
         lease: LeaseId,
         /// The renewal that the leader timed. A lease with a later one lives on.
         renewal_seq: u64,
     },
-    /// Ends a grant by force and records who did it in its tenure.
+    /// Ends a grant by force and records the breaker in its tenure.
     Break {
         /// Name of the locked resource.
         name: &'a str,
@@ -253,8 +253,8 @@ impl<'a> Command<'a> {
         Ok((caller, Command::decode(rest)?))
     }
 
-    /// Whether these bytes, if they encode a command, may leave a mark in what is remembered without
-    /// a grant that ends.
+    /// Whether these bytes, if they encode a command, may leave a mark in the memory of ended
+    /// requests and sessions without a grant that ends.
     pub(crate) fn may_leave_mark(bytes: &[u8]) -> bool {
         matches!(bytes.first(), Some(&(tag::GIVE_UP | tag::CLOSE_SESSION)))
     }

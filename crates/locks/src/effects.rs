@@ -1,8 +1,8 @@
-//! What applying a command says beside its outcome: work for the leader, history, and the events
-//! that a watch is told.
+//! The effects of a command beside its outcome: work for the leader, history, and the events that a
+//! watch is told.
 //!
-//! Events are made as commands are applied, if somebody watches, and follow from the log alone. So
-//! all replicas make the same events of an entry, in the same order.
+//! Events are made as commands are applied, if the table is watched, and follow from the log alone.
+//! So all replicas make the same events of an entry, in the same order.
 
 use crate::types::{DropReason, EndKind, Ended, Grant, LeaseEvent, RequestId, Tenure, Waiter};
 
@@ -10,8 +10,8 @@ use crate::types::{DropReason, EndKind, Ended, Grant, LeaseEvent, RequestId, Ten
 ///
 /// The caller reuses one value for many commands and clears it in between.
 ///
-/// - `unheard` and `watched` change only what is reported, never what is done: replicas that differ
-///   in them stay equal.
+/// - `unheard` and `watched` change only the reported effects, and never the table: replicas that
+///   differ in them stay equal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
     /// Set by the caller if no client listens here, as on a replica that does not lead. Grants are
@@ -26,7 +26,7 @@ pub struct Effects {
     pub leases: Vec<LeaseEvent>,
     /// Grants that ended, in the order of their ends.
     pub ended: Vec<Ended>,
-    /// Set by the caller if somebody watches this table. Otherwise `events` stays empty, and costs
+    /// Set by the caller if this table is watched. Otherwise `events` stays empty, and costs
     /// nothing.
     pub watched: bool,
     /// The changes of locks, in their order: the same on all replicas, `unheard` or not.

@@ -21,14 +21,14 @@ pub const REQUEST_MEMORY_MS: u64 = 30_000;
 /// At most this many ended grants, and as many ended sessions, are remembered. The oldest are
 /// forgotten first.
 pub const REQUEST_MEMORY_MAX: usize = 1 << 20;
-/// The share of one identity in that. It leaves at most this many tombstones of requests, and as many
-/// ends of sessions that this shard does not know. What it has above its share is not remembered
-/// where that would push out what an identity below its share needs.
+/// The share of one identity in that. The identity leaves at most this many tombstones of requests,
+/// and as many ends of sessions that this shard does not know. A mark above its share is not
+/// remembered where it would push out a mark of an identity below its share.
 pub const REQUEST_MEMORY_SHARE: usize = REQUEST_MEMORY_MAX / 16;
 /// Shortest and longest claim TTL, in milliseconds: 100 ms and 60 s.
 pub const CLAIM_TTL_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
-/// At most this many tokens of grants that other callers ended are remembered per life of a session.
-/// The oldest are forgotten first.
+/// At most this many tokens of grants that other callers ended are remembered per life of a
+/// session. The oldest are forgotten first.
 pub const BROKEN_MEMORY_MAX: usize = 1_024;
 /// At most this many acquires wait in the queue of one name.
 pub const WAITERS_PER_NAME_MAX: u32 = 10_000;
@@ -162,8 +162,8 @@ pub struct Grant {
 
 /// One acquire in a queue, as shown to observers.
 ///
-/// - It has no request id. Whoever knows a request id can use it for an acquire of its own, and so
-///   block the waiter.
+/// - It has no request id. A client that knows a request id can use it for an acquire of its own,
+///   and so block the waiter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiter {
     /// Name of the resource that it waits for.
@@ -182,8 +182,8 @@ pub struct Waiter {
     pub session: String,
     /// Metadata of its acquire.
     pub metadata: String,
-    /// When it queued, in Unix milliseconds: the present wall clock less its wait by shard time. For
-    /// display.
+    /// When it queued, in Unix milliseconds: the present wall clock less its wait by shard time.
+    /// For display.
     pub queued_wall_ms: u64,
 }
 
@@ -303,8 +303,8 @@ pub enum Outcome {
         /// Token of the oldest holder; 0 if the name is free.
         current: Token,
     },
-    /// Acquire or heartbeat: the session is unknown on this shard, was closed, its lease ran out, or
-    /// it belongs to another identity.
+    /// Acquire or heartbeat: the session is unknown on this shard, was closed, its lease ran out,
+    /// or it belongs to another identity.
     SessionLost,
     /// Acquire: this request id was granted, and that grant has ended since.
     AlreadyEnded {
@@ -318,9 +318,9 @@ pub enum Outcome {
     /// Acquire: the request conflicts with a present use. Either the name is a semaphore with
     /// another limit, or the request id is in use for another name.
     Conflict(&'static str),
-    /// Acquire: a bound of the table is reached, for example the waiters of one name. CancelWait and
-    /// CloseSession: the identity has left its [share](REQUEST_MEMORY_SHARE) of what is remembered.
-    /// Nothing was done.
+    /// Acquire: a bound of the table is reached, for example the waiters of one name. CancelWait
+    /// and CloseSession: the identity has used up its [share](REQUEST_MEMORY_SHARE) of the memory
+    /// for ended requests and sessions. Nothing was done.
     Full(&'static str),
     /// Acquire: the quota of the identity is reached.
     OverQuota {

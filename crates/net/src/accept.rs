@@ -4,9 +4,9 @@
 //! - A server that cannot take a connection pauses before it tries again, logs that once per spell,
 //!   and goes on by itself.
 //! - Some descriptors are left for the server's own use, and no source address takes all others.
-//! - A connection that takes no bytes of what is written to it for 30 s is closed.
-//! - A connection that does not send as much as HTTP/2 begins with is closed. HTTP/1.1 has a time for
-//!   its headers too, which the server on the connection keeps.
+//! - A connection that takes none of the bytes written to it for 30 s is closed.
+//! - A connection that does not send as much as HTTP/2 begins with is closed. HTTP/1.1 has a time
+//!   for its headers too, which the server on the connection keeps.
 //! - TLS handshakes run beside each other and beside the accepting, bounded in number and time. A
 //!   source that begins many of them takes no place from the others.
 //!

@@ -1,5 +1,5 @@
-//! What a certificate says of its owner. Whether that is true, the verifiers of TLS have decided
-//! before: this module only reads.
+//! The statements of a certificate about its owner. The verifiers of TLS have decided before
+//! whether they are true: this module only reads.
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;

@@ -2,8 +2,8 @@
 //!
 //! - A [`Target`] takes the certificates that are in use when it connects, also when its channel
 //!   connects again.
-//! - Errors tell what to change, because many mistakes look alike from outside: no TLS where it is
-//!   spoken, the wrong authority, the wrong address.
+//! - Errors tell the change to make, because many mistakes look alike from outside: no TLS where it
+//!   is spoken, the wrong authority, the wrong address.
 //!
 //! The module knows nothing of calls and retries.
 
@@ -86,8 +86,8 @@ impl Target {
         Ok(Target { endpoint, security: Security::Inside { tls, node }, refusal: Arc::default() })
     }
 
-    /// The endpoint of the same address, whose calls say that they came over TLS. The endpoint's
-    /// own scheme stays `http`, because the TLS is not tonic's.
+    /// The endpoint of the same address, with calls that say that they came over TLS. The
+    /// endpoint's own scheme stays `http`, because the TLS is not tonic's.
     fn secure(self, address: &str) -> Result<Endpoint, NotAnAddress> {
         let origin = format!("https://{address}").parse();
         Ok(self.endpoint.origin(origin.map_err(|_| NotAnAddress(address.to_owned()))?))
@@ -104,9 +104,9 @@ impl Target {
         self.refusal.take()
     }
 
-    /// Connects, with TLS if it is spoken. `configure` sets what the protocol on the connection
-    /// needs. The time covers all addresses of the host together, so that one that swallows packets
-    /// leaves time for the others.
+    /// Connects, with TLS if it is spoken. `configure` makes the settings of the protocol on the
+    /// connection. The time covers all addresses of the host together, so that one that swallows
+    /// packets leaves time for the others.
     ///
     /// # Errors
     /// [`DialError`] if there is no connection in time. With a certificate that the server refuses

@@ -4,10 +4,10 @@
 //! - [`dial`] is the other side: a [`Target`](dial::Target) is a server with the proof that it owes.
 //! - [`tls`] makes both sides' settings from files, and [`reload`] reads the files again.
 //! - [`role`] names the processes of a cluster, as their certificates do.
-//! - [`token`] is what a client sends with its calls.
+//! - [`token`] is the bearer token that a client sends with its calls.
 //!
 //! TLS is version 1.3 and without resumption, so every connection shows its certificate. The crate
-//! knows nothing of the protocol on a connection, and nothing of what a peer may do there.
+//! knows nothing of the protocol on a connection, and nothing of the rights of a peer there.
 //!
 //! ```no_run
 //! use palisade_net::role::{Process, Role};

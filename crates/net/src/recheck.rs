@@ -5,7 +5,7 @@
 //! - A connection that waits is woken for that.
 //! - In between, a poll costs one atomic load and no lock.
 //!
-//! The module knows nothing of what a certificate must say.
+//! The module knows nothing of the rules for a certificate.
 
 use rustls::pki_types::UnixTime;
 use std::collections::HashMap;
@@ -187,7 +187,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
-    /// A stream whose check counts, and fails from the second time on.
+    /// A stream with a check that counts, and fails from the second time on.
     fn stream(changes: &Arc<Changes>) -> (Rechecked<DuplexStream>, DuplexStream, Arc<AtomicUsize>) {
         let ((near, far), checks) = (duplex(64), Arc::<AtomicUsize>::default());
         let count = checks.clone();

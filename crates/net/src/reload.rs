@@ -2,12 +2,12 @@
 //!
 //! - New files that cannot be used change nothing: the value in use stays, and the failure is
 //!   reported once.
-//! - Users take the value when they need it ([`Reloading::current`]). What they have taken stays as
-//!   it is.
+//! - Users take the value when they need it ([`Reloading::current`]). A value that they have taken
+//!   stays as it is.
 //! - Open connections are told when to check themselves against the value (`Reloading::changes`):
 //!   when there is a new one, and each minute, because certificates end with time.
 //!
-//! The module knows nothing of what is in the files.
+//! The module knows nothing of the content of the files.
 
 use crate::recheck::Changes;
 use sha2::{Digest, Sha256};
@@ -80,7 +80,7 @@ pub enum LoadError<E> {
     Unusable(E),
 }
 
-/// What came of reading the files again.
+/// The outcome of reading the files again.
 #[derive(Debug)]
 pub enum Outcome<E> {
     /// They are the same as before, or the same as were refused before.
@@ -95,7 +95,7 @@ type Load<T, E> = Box<dyn Fn(&[File]) -> Result<T, E> + Send + Sync>;
 
 /// A value made from files.
 pub struct Reloading<T, E> {
-    /// What the files are for, in messages.
+    /// The purpose of the files, in messages.
     what: &'static str,
     paths: Vec<PathBuf>,
     load: Load<T, E>,
@@ -134,8 +134,8 @@ impl<T, E: fmt::Display> Reloading<T, E> {
         self.state().current.clone()
     }
 
-    /// The moments at which what was checked against a former value is to be checked again. Those
-    /// of time come while somebody [watches](Self::watch).
+    /// The moments at which connections that were checked against a former value are to be checked
+    /// again. Those of time come while a task [watches](Self::watch).
     pub(crate) fn changes(&self) -> &Arc<Changes> {
         &self.changes
     }
@@ -145,7 +145,7 @@ impl<T, E: fmt::Display> Reloading<T, E> {
         self.state().failures
     }
 
-    /// Reads the files now, and takes them if they can be used. Logs what came of it. This blocks on
+    /// Reads the files now, and takes them if they can be used. Logs the outcome. This blocks on
     /// the disk.
     pub fn reload(&self) -> Outcome<E> {
         match read(&self.paths) {
@@ -154,9 +154,9 @@ impl<T, E: fmt::Display> Reloading<T, E> {
         }
     }
 
-    /// Looks at the files about every second, for ever, and reports what is taken or refused. A
-    /// change is taken once two looks have seen the same, because a certificate and its key are two
-    /// files that do not change at one moment.
+    /// Looks at the files about every second, for ever, and reports each change that is taken or
+    /// refused. A change is taken once two looks have seen the same, because a certificate and its
+    /// key are two files that do not change at one moment.
     pub async fn watch(self: Arc<Self>, report: impl Fn(&Outcome<E>))
     where
         T: Send + Sync + 'static,

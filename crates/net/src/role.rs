@@ -1,7 +1,8 @@
 //! The processes of a cluster, as their certificates name them: `palisade://prod/node/3` and
 //! `palisade://prod/gateway/a`.
 //!
-//! A certificate of the inside has exactly one such name. What a role may do, the node decides.
+//! A certificate of the inside has exactly one such name. The node decides about the rights of a
+//! role.
 
 use crate::certificate::Certificate;
 use std::fmt::{self, Write};
@@ -134,7 +135,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// `None` if it is empty, or not what [`Escaped`] writes.
+/// `None` if it is empty, or no text that [`Escaped`] writes.
 fn unescape(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();

@@ -5,7 +5,7 @@
 //! - [`ClientSide`](crate::dial::ClientSide): of a client towards gateways.
 //!
 //! All are PEM. A file of authorities may hold several, so that certificates can move from one
-//! authority to the next. What is loaded is in its time, and its key fits.
+//! authority to the next. Each loaded certificate is in its time, and its key fits.
 
 use crate::certificate::{Certificate, NotACertificate, NotInTime};
 use crate::recheck::Changes;
@@ -92,7 +92,7 @@ pub enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
-/// A server's side: its certificate, and what it asks of clients.
+/// A server's side: its certificate, and the certificates that it asks of clients.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
     pub(crate) config: Arc<ServerConfig>,
@@ -130,7 +130,7 @@ pub trait ServerSide: Send + Sync {
     fn changes(&self) -> &Arc<Changes>;
 }
 
-/// What a server asks of its clients.
+/// The certificates that a server asks of its clients.
 #[derive(Clone, Copy, Debug)]
 pub enum ClientCertificates<'a> {
     /// None is asked for.

@@ -13,7 +13,7 @@ const HEADER: &str = "authorization";
 const READ_EVERY: Duration = Duration::from_secs(1);
 
 /// A bearer token: a text, or a file that is read again when it is a second old. So a token in a
-/// file can be replaced while the client runs. Clones share what was read.
+/// file can be replaced while the client runs. Clones share the text that was read.
 #[derive(Clone)]
 pub struct Token {
     source: Source,

@@ -186,7 +186,7 @@ pub(crate) fn why_refused(error: &Error) -> String {
     }
 }
 
-/// What is wrong with a certificate of either side.
+/// The reason why a certificate of either side is invalid.
 pub(crate) fn why_invalid(error: &CertificateError) -> String {
     let day = |time: &UnixTime| Day(i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
     match error {

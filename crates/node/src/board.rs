@@ -82,7 +82,7 @@ impl Board {
         self.lock().values().cloned().collect()
     }
 
-    /// The shards whose status is like that.
+    /// The shards with a status that is like that.
     pub(crate) fn shards_where(&self, is_like_that: impl Fn(&Status) -> bool) -> Vec<u32> {
         let cells = self.lock();
         let found = cells.iter().filter(|(_, status)| is_like_that(status));

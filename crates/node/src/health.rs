@@ -78,8 +78,8 @@ fn missing_disk(context: &Context) -> Option<Missing> {
     None
 }
 
-/// What the replicas of this node lack, the worst first. A replica that lacks several things is
-/// listed with each of them.
+/// The conditions that the replicas of this node lack, the worst first. A replica that lacks
+/// several conditions is listed with each of them.
 fn missing_replicas(board: &Board, me: NodeId) -> Vec<Missing> {
     let arriving = board.arriving();
     let leaderless = board.shards_where(|status| status.leader.is_none());
@@ -114,7 +114,7 @@ pub(crate) async fn report(context: Arc<Context>, reporter: HealthReporter) {
     loop {
         let Readiness { ready: now, missing } = readiness(&context);
         if told != Some(now) {
-            // The codes only: what happened has a line of its own already.
+            // The codes only: each cause has a line of its own already.
             let why: Vec<&str> = missing.into_iter().map(|one| one.code).collect();
             match now {
                 true => tracing::info!(node = %context.id, "ready"),

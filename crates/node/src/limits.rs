@@ -66,7 +66,7 @@ pub(crate) const WATCH_PLACES_EVERY: Duration = Duration::from_secs(10);
 pub(crate) const WATCH_ASK_EVERY: Duration = Duration::from_secs(2);
 /// A replica that has had no answer to that for as long ends its watches.
 pub(crate) const WATCH_BEHIND_MAX: Duration = Duration::from_secs(10);
-/// The time for which the recent events of a shard are kept after nobody needs them any more.
+/// The time for which the recent events of a shard are kept after the last need of them.
 pub(crate) const WATCH_KEEP: Duration = Duration::from_secs(30);
 /// The period at which a watched shard looks whether its replica may be behind.
 pub(crate) const WATCH_LOOK_EVERY: Duration = Duration::from_millis(250);

@@ -145,7 +145,7 @@ pub(crate) fn judge(known: &Known, claim: &Claim) -> Result<(), Unfit> {
     }
 }
 
-/// A node's directory that must not be used. The message for people tells what to do instead.
+/// A node's directory that must not be used. The message for people names the step to take instead.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", explain(*node, knower, known, claim, *unfit))]
 pub(crate) struct UnfitDirectory {

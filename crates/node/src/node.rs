@@ -303,7 +303,7 @@ impl Node {
     }
 }
 
-/// Counts of connections that tell the audit log whose certificate was refused.
+/// Counts of connections that tell the audit log of each refused certificate.
 fn accepted(audit: Audit) -> Accepted {
     Accepted::telling(move |remote, why| {
         let (source, why) = (source_of(remote).to_string(), why.to_owned());
@@ -312,7 +312,7 @@ fn accepted(audit: Audit) -> Accepted {
     })
 }
 
-/// Records what came of reading certificates again.
+/// Records the outcome of reading certificates again.
 fn record_certificates(audit: &Audit, outcome: &Outcome<TlsError>) {
     audit.record(match outcome {
         Outcome::Same => return,
@@ -369,7 +369,7 @@ impl NodeHandle {
         self.context.host.input(shard, Input::Transfer { to });
     }
 
-    /// Gives the node a topology, as if a peer had told it. The node takes what is newer, answers
+    /// Gives the node a topology, as if a peer had told it. The node takes the newer parts, answers
     /// older routes as stale, and tells its peers. Only tests do this so far, because no map is
     /// made while a cluster runs.
     pub fn take_topology(&self, topology: &Topology) {

@@ -20,7 +20,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 use wire::v1::{Error, ErrorCode};
 
-/// Who may call the methods of a service.
+/// The processes that may call the methods of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Callers {
     Nodes,
@@ -63,7 +63,7 @@ impl Caller {
         Caller { node, name: name.to_owned(), remote: peer.remote.to_string(), source }
     }
 
-    /// A process that was dialled, and has proven nothing beyond what the dial has checked.
+    /// A process that was dialled. It has proven nothing beyond the checks of the dial.
     pub(crate) fn at(address: &str) -> Caller {
         Caller { remote: address.to_owned(), ..Caller::default() }
     }
@@ -75,11 +75,11 @@ impl Caller {
     }
 }
 
-/// Lets through what the table permits, if callers have to prove a role.
+/// Lets through the calls that the table permits, if callers have to prove a role.
 #[derive(Clone, Debug)]
 pub(crate) struct OnlyPermitted {
     pub(crate) with_tls: bool,
-    /// What is refused is told here.
+    /// Each refusal is told here.
     pub(crate) audit: Audit,
 }
 
@@ -123,7 +123,7 @@ where
     }
 }
 
-/// The event of a caller that may not call what it called.
+/// The event of a caller without the permission for its call.
 fn refusal<B>(request: &Request<B>, error: &Error) -> Event {
     let refused = Caller::of(request.extensions()).refused(error.message.clone());
     Event { name: request.uri().path().to_owned(), ..refused }

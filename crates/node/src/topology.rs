@@ -1,7 +1,7 @@
 //! The topology as this node knows it now: the shard map, and the present address of each node.
 //!
 //! A cluster file describes the beginning, and each machine has its own copy of it. From then on a
-//! node learns: a peer announces its address when it greets this node, and tells what it knows of
+//! node learns: a peer announces its address when it greets this node, and tells its knowledge of
 //! the others. So a node that was moved is found by all, although only its own file was changed.
 //!
 //! * The value changes only to newer knowledge: see [`Topology::merged`].
@@ -48,7 +48,7 @@ impl KnownTopology {
         &self.own_address
     }
 
-    /// Takes what is newer in another node's topology, and tells whether anything was.
+    /// Takes the newer parts of another node's topology, and tells whether there were any.
     pub(crate) fn take(&self, news: &Topology) -> bool {
         self.update(|known| known.merged(news))
     }

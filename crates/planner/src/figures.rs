@@ -1,4 +1,4 @@
-//! The figures of one column: what a load asks of a cluster, by its rates and the costs.
+//! The figures of one column: the demand of a load on a cluster, by its rates and the costs.
 //!
 //! A figure that overflows is an error that names it, never a wrapped or infinite number. The module
 //! knows nothing of growth, of the cluster to build, or of advice: see `plan`.

@@ -2,8 +2,8 @@
 //! it.
 //!
 //! Both columns use the same functions. The published model is the case without shared leases.
-//! Floats hold rates (per second) and seconds. This module knows nothing of workloads, files, reports
-//! or advice.
+//! Floats hold rates (per second) and seconds. This module knows nothing of workloads, files,
+//! reports or advice.
 
 use crate::Calibration;
 use serde::Serialize;
@@ -107,8 +107,8 @@ impl LeaderCapacity {
             / shards as f64
     }
 
-    /// The fewest shards whose leaders keep `headroom` free, at least one. `None` if that is past
-    /// 2^53.
+    /// The fewest shards that leave `headroom` free at their leaders, at least one. `None` if that
+    /// is past 2^53.
     ///
     /// Utilisation never rises with the number of shards: leases cost each shard the same, and all
     /// other load is divided. So the fewest shards follow directly for either way to renew, and the

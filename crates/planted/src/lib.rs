@@ -4,7 +4,7 @@
 //! Without the feature there is nothing to choose, and [`is`] is `false` at compile time.
 //!
 //! The crate knows nothing of the bugs but their names. Each crate that has some keeps its hooks in
-//! a file of its own, one hook for each site, so that its other code shows only what ships.
+//! a file of its own, one hook for each site, so that its other files show only code that ships.
 
 /// The bugs that a test can choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -44,8 +44,8 @@ enum Host {
     Name(String),
 }
 
-/// The reason why a text is no address, and what to write. It does not hold the text itself, which
-/// may have a password in it.
+/// The reason why a text is no address, and the form to write. It does not hold the text itself,
+/// which may have a password in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// The text is empty.

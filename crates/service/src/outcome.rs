@@ -71,7 +71,7 @@ pub fn result(shard: ShardId, node: NodeId, kind: OperationKind, reply: Reply) -
     }
 }
 
-/// The result of an operation whose node stops before the replica replied.
+/// The result of an operation if its node stops before the replica has replied.
 pub fn unanswered(kind: OperationKind) -> OpResult {
     match leaves_doubt(!kind.is_read()) {
         true => fail(
@@ -265,8 +265,8 @@ fn page(
 }
 
 /// The result of a history: the tenures newest first, with each token once, and at most `limit` of
-/// them. `current` are those of the replica's answer that have not ended, and `ended` are the others
-/// of that answer and those on disk.
+/// them. `current` are those of the replica's answer that have not ended, and `ended` are the
+/// others of that answer and those on disk.
 pub fn history(shard: ShardId, current: Vec<Grant>, ended: Vec<Tenure>, limit: usize) -> OpResult {
     let mut tenures: Vec<v1::Tenure> =
         current.into_iter().map(|held| holding(shard, held)).collect();

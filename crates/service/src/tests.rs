@@ -558,7 +558,7 @@ fn a_late_operation_is_admitted_with_the_time_that_is_left() {
     }
 }
 
-/// A change that its replica has may be in the log already, whatever the node knows of it.
+/// A change that its replica has may be in the log already, even if the node knows nothing of that.
 #[test]
 fn no_change_with_an_unknown_outcome_is_told_as_not_done() {
     for kind in OperationKind::ALL {

@@ -38,7 +38,7 @@ pub fn event(
     }
 }
 
-/// A part of a picture: what is held, and who waits.
+/// A part of a picture: grants and waiters.
 pub fn picture(
     shard: ShardId,
     held: Vec<Grant>,

@@ -142,7 +142,7 @@ pub enum Query {
         /// At most this many waiters, from the head of the queue.
         waiters: usize,
     },
-    /// Grants by name prefix, and by what else is asked.
+    /// Grants by name prefix, and by the other filters of the caller.
     List {
         /// The grants that are asked for. With `waiting`, the answer has the first
         /// `waiters_of_name` of each of its names.
@@ -163,12 +163,12 @@ pub enum Query {
         /// At most this many current and this many ended ones: the newest by token.
         limit: usize,
     },
-    /// A page of what is held and who waits, as of the applied index. In the outputs of a step, it
+    /// A page of grants and waiters, as of the applied index. In the outputs of a step, the page
     /// comes after the events of the entries before it.
     Picture {
         /// Its rows.
         of: PictureOf,
-        /// Only what comes after this place. `None`: the first page.
+        /// Only the rows after this place. `None`: the first page.
         after: Option<PicturePlace>,
         /// At most this many rows.
         limit: usize,
@@ -281,7 +281,7 @@ pub struct EntryEvents {
     pub events: Vec<Event>,
 }
 
-/// What happened in the table since it was last told.
+/// The changes of the table since the last ones were told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watched {
     /// Set if the events before may be incomplete: the entries up to this index are not told. So it
@@ -332,8 +332,8 @@ pub struct Status {
     pub term: u64,
     /// The Raft commit index.
     pub committed_index: u64,
-    /// The highest commit index that this replica or its leader's appends told of. Above
-    /// `applied_index`, it is what this replica lacks.
+    /// The highest commit index that this replica or its leader's appends told of. If it is above
+    /// `applied_index`, this replica lacks the entries between them.
     pub told_committed_index: u64,
     /// The last entry applied to the table.
     pub applied_index: u64,
@@ -425,8 +425,8 @@ pub struct Outputs {
     pub wake_at_ms: Option<u64>,
     /// Rows that reads have touched in this step.
     pub rows_read: usize,
-    /// What happened in the table, if the host watches and anything did. It comes before the answers
-    /// to reads among `replies`.
+    /// The changes of the table, if the host watches and there are any. They come before the
+    /// answers to reads among `replies`.
     pub watched: Option<Watched>,
 }
 

@@ -76,8 +76,8 @@ pub(crate) fn taken_over_until_ms(shipped: u64, ttl_ms: u32) -> u64 {
     if early { shipped.saturating_sub(u64::from(ttl_ms) * 9 / 10) } else { shipped }
 }
 
-/// The stamp of a new entry. With [`Bug::StampBeforeClock`] a leader whose clock does not run yet
-/// takes the time of the last entry, as if that was now.
+/// The stamp of a new entry. With [`Bug::StampBeforeClock`] a leader without a running clock takes
+/// the time of the last entry, as if that was now.
 #[inline]
 pub(crate) fn stamp_ms(shipped: Option<u64>, table_ms: u64) -> Option<u64> {
     if planted::is(Bug::StampBeforeClock) { shipped.or(Some(table_ms)) } else { shipped }
@@ -120,8 +120,8 @@ pub(crate) fn recorded<E>(
     shipped.filter(move |_| leads || !planted::is(Bug::HistoryEndMissing))
 }
 
-/// What waiters hear when their leader is deposed. With [`Bug::WaiterToldNotDone`] they hear that
-/// nothing was done, although a grant may come of them yet.
+/// The answer that waiters hear when their leader is deposed. With [`Bug::WaiterToldNotDone`] they
+/// hear that nothing was done, although a grant may come of them yet.
 #[inline]
 pub(crate) fn told_deposed<'a, R>(shipped: &'a R, not_done: &'a R) -> &'a R {
     if planted::is(Bug::WaiterToldNotDone) { not_done } else { shipped }

@@ -199,7 +199,7 @@ pub struct Sizes {
     pub database_bytes: u64,
     /// Records in the database's memory that no file has yet.
     pub memory_bytes: u64,
-    /// An estimate of what merges have to rewrite.
+    /// An estimate of the bytes that merges have to rewrite.
     pub pending_merge_bytes: u64,
     /// Free room on the disk, for users other than root. 0 also if the system does not tell.
     pub free_bytes: u64,

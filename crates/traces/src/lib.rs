@@ -117,7 +117,7 @@ pub fn server(name: &'static str, parent: Option<Parent>) -> Option<Span> {
 pub struct Span(opentelemetry_sdk::trace::Span);
 
 impl Span {
-    /// What the next process is told, so that its span is a child of this one.
+    /// The parent that the next process is told, so that its span is a child of this one.
     pub fn parent(&self) -> Parent {
         self.0.span_context().into()
     }

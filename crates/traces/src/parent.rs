@@ -39,7 +39,8 @@ impl Parent {
         )
     }
 
-    /// Reads what [`to_bytes`](Self::to_bytes) wrote. `None` for anything else, such as nothing.
+    /// Reads the bytes that [`to_bytes`](Self::to_bytes) wrote. `None` for anything else, such as
+    /// nothing.
     pub fn of_bytes(bytes: &[u8]) -> Option<Parent> {
         let bytes: &[u8; BYTES] = bytes.try_into().ok()?;
         let (trace, rest) = bytes.split_first_chunk::<16>()?;

@@ -9,16 +9,16 @@ pub struct Filter {
     pub name: Option<String>,
     /// Names that begin with this.
     pub prefix: String,
-    /// What hangs on sessions of this id. Empty: any, and what hangs on no session.
+    /// Only grants and waits of sessions with this id. Empty: any, also those without a session.
     pub session: String,
-    /// What this owner holds and waits for. Empty: any.
+    /// Only grants and waits of this owner. Empty: any.
     ///
-    /// A grant that came out of the queue matches by its waiter's owner too. Otherwise a watcher that
-    /// was told of the wait would not learn of its end. The owners differ where a waiter named
-    /// another owner than its session has. So whoever reads such an event counts its grant, and
+    /// A grant that came out of the queue matches by its waiter's owner too. Otherwise a watcher
+    /// that was told of the wait would not learn of its end. The owners differ where a waiter named
+    /// another owner than its session has. So the reader of such an event counts its grant, and
     /// likewise its waiter, only if that has the owner of the filter: see [`Filter::counts`].
     pub owner: String,
-    /// Of what kinds.
+    /// Only events of these kinds.
     pub kinds: Kinds,
 }
 

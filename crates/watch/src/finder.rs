@@ -1,4 +1,4 @@
-//! Who may have to be told of an event, found without asking every watcher.
+//! The watchers that may have to be told of an event, found without asking every watcher.
 
 use crate::filter::Filter;
 use crate::place::WatcherId;
@@ -60,7 +60,7 @@ impl Finder {
         }
     }
 
-    /// The watchers whose filters may match. A watcher may come twice.
+    /// The watchers with a filter that may match. A watcher may come twice.
     pub(crate) fn find<'a>(&'a self, event: &'a Event) -> impl Iterator<Item = WatcherId> + 'a {
         let name = event.name();
         let prefixes = self.lengths.keys().filter_map(|length| name.get(..*length));

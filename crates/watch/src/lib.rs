@@ -1,12 +1,13 @@
 //! The recent events of one shard, and the watchers that are told of them.
 //!
-//! A [`Recent`] keeps the last events of a shard in a ring, up to a number and a size. A watcher has
-//! no queue of its own: it has a cursor into the ring. So a watcher that does not read costs others
-//! nothing. Once the ring has passed its cursor, it is told a new picture ([`Part::State`], with
-//! `resync`), and never a sequence with a gap.
+//! A [`Recent`] keeps the last events of a shard in a ring, up to a number and a size. A watcher
+//! has no queue of its own: it has a cursor into the ring. So a watcher that does not read costs
+//! others nothing. Once the ring has passed its cursor, it is told a new picture ([`Part::State`],
+//! with `resync`), and never a sequence with a gap.
 //!
-//! The crate is pure: it knows nothing of clocks, threads, sockets and the protocol. Its owner gives
-//! it events and pages of pictures, in the order of the shard's log, and asks it for what is next.
+//! The crate is pure: it knows nothing of clocks, threads, sockets and the protocol. Its owner
+//! gives it events and pages of pictures, in the order of the shard's log, and asks it for the next
+//! part.
 //!
 //! ```
 //! use locks::{Event, PicturePage};

@@ -1,7 +1,7 @@
-//! The watchers of one shard, and what is next for each.
+//! The watchers of one shard, and the next part for each.
 //!
-//! A watch begins with a picture, a page at a time. Events come between its pages, and only those
-//! of what is told already count: the rest is on a later page as it is then.
+//! A watch begins with a picture, a page at a time. Events come between its pages. Only the events
+//! of grants and waiters that are told already count: the rest is on a later page as it is then.
 //!
 //! How it goes wrong if all events are told from the beginning:
 //!
@@ -35,25 +35,25 @@ pub struct Ask {
     pub after: Option<PicturePlace>,
 }
 
-/// What a watcher is told next.
+/// The next part for a watcher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     /// A part of the present state.
     State {
-        /// What was told before is void.
+        /// Everything told before is void.
         first: bool,
         /// The state is complete.
         last: bool,
         /// With the first part: events were lost.
         resync: bool,
-        /// What is held.
+        /// The grants of this part.
         held: Vec<Grant>,
-        /// Who waits.
+        /// The waiters of this part.
         queued: Vec<Waiter>,
         /// All until here was told. `None` while the state is incomplete.
         place: Option<Place>,
     },
-    /// What changed.
+    /// The changes of locks.
     Events {
         /// In their order. There may be none, if only the place is told.
         events: Vec<Arc<Told>>,
@@ -105,8 +105,8 @@ struct Watcher {
 
 /// The recent events of one shard, and its watchers. The crate's page has an example.
 ///
-/// - Each event that matches a watcher's filter, and is of what its picture told, is delivered once
-///   and in order; or it is told a new picture.
+/// - Each event that matches a watcher's filter, and belongs to the told part of its picture, is
+///   delivered once and in order. Otherwise the watcher is told a new picture.
 #[derive(Debug)]
 pub struct Recent {
     ring: Ring,
@@ -126,7 +126,7 @@ impl Stage {
 }
 
 impl Picture {
-    /// Whether an event is of what was told when the event came.
+    /// Whether the picture had told the grant or waiter of an event when the event came.
     fn covers(&self, number: u64, event: &Event) -> bool {
         let page = self.page.as_ref().filter(|page| number >= page.number);
         match page.map(|page| &page.page.next) {
@@ -137,8 +137,8 @@ impl Picture {
     }
 }
 
-/// Whether what an event changes is told at this place. A grant out of the queue counts by its
-/// grant: where its waiter is told, all grants of the name are.
+/// Whether the grant or waiter of an event is told at this place. A grant out of the queue counts
+/// by its grant: where its waiter is told, all grants of the name are.
 fn covers(place: &PicturePlace, event: &Event) -> bool {
     match (event.grant(), event.waiter()) {
         (Some(grant), _) => place.covers_grant(&grant.name, grant.token),
@@ -170,8 +170,8 @@ impl Watcher {
         }
     }
 
-    /// Whether it was told anything, or is about to be. Otherwise a page that it has asked for comes
-    /// after all that is known now, so that the page counts.
+    /// Whether it was told anything, or is about to be. Otherwise a page that it has asked for
+    /// comes after all that is known now, so that the page counts.
     fn has_begun(&self) -> bool {
         match &self.stage {
             Stage::Picture(picture) => !picture.first || picture.page.is_some(),
@@ -242,8 +242,8 @@ impl Recent {
         }
     }
 
-    /// The events up to this entry are unknown: those that come follow it. Returns the watchers that
-    /// need a picture, which are all. A page that is given from now on must be taken after it.
+    /// The events up to this entry are unknown: those that come follow it. Returns the watchers
+    /// that need a picture, which are all. A page that is given from now on must be taken after it.
     pub fn begin(&mut self, after_index: u64) -> Vec<WatcherId> {
         self.ring.begin(after_index);
         for watcher in self.watchers.values_mut() {
@@ -287,8 +287,8 @@ impl Recent {
         self.ring.applied(index);
     }
 
-    /// A watcher begins: with a picture, or after a place. If events after that place are lost here,
-    /// it gets a picture too.
+    /// A watcher begins: with a picture, or after a place. If events after that place are lost
+    /// here, it gets a picture too.
     ///
     /// The place must have been reached: see [`applied`](Self::applied).
     pub fn start(&mut self, id: WatcherId, filter: Filter, after: Option<Place>) {
@@ -343,8 +343,8 @@ impl Recent {
         }
     }
 
-    /// The page that a watcher wanted could not be had: it wants it again. Does nothing for a page of
-    /// an earlier attempt.
+    /// The page that a watcher wanted could not be had: it wants it again. Does nothing for a page
+    /// of an earlier attempt.
     pub fn no_page(&mut self, id: WatcherId, attempt: u64) {
         if let Some(watcher) = self.watchers.get_mut(&id)
             && attempt == watcher.attempt
@@ -374,7 +374,7 @@ impl Recent {
         self.watchers.get(&id).is_some_and(Watcher::is_due)
     }
 
-    /// What a watcher is told next, if anything. Afterwards it may want a page.
+    /// The next part for a watcher, if there is any. Afterwards it may want a page.
     ///
     /// One delivery looks at a bounded number of events. If none of them is for the watcher, it has
     /// none, and more may be due.

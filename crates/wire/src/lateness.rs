@@ -12,8 +12,8 @@ const DRIFT_PART: u64 = 1_000;
 /// Lateness from which on frames count as standing late, if it does not end.
 const STANDING_MS: u64 = 500;
 /// How long frames must be standing late before their lateness counts as normal. The cause is a
-/// sender whose clock stood still, for example while its machine was suspended. By then the frames
-/// that had piled up have passed.
+/// sender with a clock that stood still, for example while its machine was suspended. By then the
+/// frames that had piled up have passed.
 const STANDING_FOR_MS: u64 = 2_000;
 /// How often the measure is set anew, by the fastest frame in time since. Otherwise the allowance
 /// for drift would grow with the age of the stream, and after some hours hide delays of seconds.
@@ -148,8 +148,8 @@ mod tests {
         assert_eq!(stream.late_ms(70_001, 5_070_001), 0);
     }
 
-    /// All frames but the first counted as later than a second, so a node whose clock ran fast
-    /// served nothing.
+    /// All frames but the first counted as later than a second, so a node with a clock that ran
+    /// fast served nothing.
     #[test]
     fn a_clock_at_twice_the_rate_leaves_most_frames_in_time() {
         let mut stream = Lateness::default();

@@ -1,5 +1,5 @@
-//! Watches over real processes: what they tell while leaders and gateways die, and how fast a holder
-//! hears that its lock was broken.
+//! Watches over real processes: what they tell while leaders and gateways die, and how fast a
+//! holder hears that its lock was broken.
 
 use client::{
     AcquireOptions, Client, ClientOptions, EventKind, Held, LostReason, SessionOptions,

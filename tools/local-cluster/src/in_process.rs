@@ -51,16 +51,16 @@ pub struct InProcessOptions {
     pub metrics_listener: TcpListener,
     /// Whether the gateway was told to serve without protection.
     pub insecure: bool,
-    /// What protects the cluster. `None`: nothing.
+    /// The protection of the cluster. `None`: nothing.
     pub protection: Option<Protection>,
 }
 
-/// What protects a cluster inside this process: sections of its cluster file, and the files that
-/// they name.
+/// The protection of a cluster inside this process: sections of its cluster file, and the files
+/// that they name.
 pub struct Protection {
     /// TLS of both sides.
     pub tls: TlsConfig,
-    /// Identities of clients, and what they may do.
+    /// Identities of clients, and their rights.
     pub access: AccessConfig,
     /// The audit logs.
     pub audit: AuditConfig,

@@ -1,4 +1,4 @@
-//! Makes certificates: the two authorities of a cluster, and what they sign.
+//! Makes certificates: the two authorities of a cluster, and the certificates that they sign.
 //!
 //! The authority of the inside signs nodes and gateways, and nothing else. The one of clients signs
 //! clients, and the certificates that gateways show to them. Every key is new, and no key is written
@@ -184,7 +184,7 @@ impl Signer {
     /// Takes the authority's certificate and key, both as PEM.
     ///
     /// # Errors
-    /// If one of them is not what it should be.
+    /// If the certificate or the key cannot be used.
     pub fn of(pair: &Pair) -> Result<Signer, NotIssued> {
         let key = KeyPair::from_pem(&pair.key)?;
         let issuer = Issuer::from_ca_cert_pem(&pair.certificate, key)?;

@@ -79,7 +79,7 @@ pub fn put(path: &Path, text: &str, mode: u32) -> Result<(), FileError> {
     let mut beside = path.to_owned().into_os_string();
     beside.push(".new");
     let beside = PathBuf::from(beside);
-    // What an interrupted run left has its mode, and would keep it.
+    // A file of an interrupted run has the mode of that run, and would keep it.
     match std::fs::remove_file(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}

@@ -1,7 +1,8 @@
-//! `palisade cert`: the certificates of a cluster and of its clients, for those who have no
+//! `palisade cert`: the certificates of a cluster and of its clients, for operators without an
 //! authority of their own.
 //!
-//! It writes files and says what it wrote. It never overwrites one unasked, and talks to no process.
+//! The command writes files and names them. It never overwrites a file unasked, and talks to no
+//! process.
 
 pub mod authority;
 pub mod files;
@@ -127,7 +128,7 @@ fn subjects(args: &CertIssue, config: Option<&ClusterConfig>) -> Result<Vec<Subj
     Ok(subjects)
 }
 
-/// A subject whose name gives a file name.
+/// A subject with a name that gives a file name.
 fn named(subject: Subject) -> Result<Vec<Subject>, Failure> {
     match subject.stem().is_empty() {
         true => Err(unfit("the name has no letter or digit that a file could be named after")),

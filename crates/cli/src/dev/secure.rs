@@ -1,4 +1,4 @@
-//! What `palisade dev --secure` needs: authorities, certificates, a token and a policy, in one
+//! The needs of `palisade dev --secure`: authorities, certificates, a token and a policy, in one
 //! directory.
 //!
 //! Certificates are made anew at each start, and the keys of the authorities are written nowhere.

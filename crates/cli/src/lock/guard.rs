@@ -212,7 +212,7 @@ enum Start {
 /// * If a shell's user has stopped the front in the queue, the command starts when the front
 ///   continues, as it would without the wrapper.
 /// * The lock must stay valid for longer than its watch needs to end the command. A lock that was
-///   granted late, or whose renewals fail, does not qualify.
+///   granted late does not qualify, and neither does a lock with failing renewals.
 async fn may_start(lock: &LockGuard, margins: Margins, front: i32, control: &mut Control) -> Start {
     loop {
         let is_stopped = Process::look(front).is_some_and(|front| front.is_stopped());

@@ -62,7 +62,7 @@ impl Process {
         self.state == b'T'
     }
 
-    /// A process whose first thread has ended is shown as `Z` while its other threads work on.
+    /// A process is shown as `Z` after its first thread has ended, while its other threads work on.
     /// wait(2) returns the process after the last of them.
     fn has_ended(&self) -> bool {
         self.state == b'X' || (self.state == b'Z' && self.threads <= 1)

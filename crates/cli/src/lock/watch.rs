@@ -86,7 +86,7 @@ pub struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// Watches over a job whose command `first` has just been started.
+    /// Watches over a job. Its command `first` has just been started.
     pub fn new(
         lock: &'a LockGuard,
         margins: Margins,
@@ -235,8 +235,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Ends the rest of a job whose command ended because it was told to. Processes in groups and
-    /// sessions of their own did not get that signal.
+    /// Ends the rest of a job if its command was told to end, and has ended. Processes in groups
+    /// and sessions of their own did not get that signal.
     fn tell_rest(&mut self) {
         let killed_by = self.status.and_then(|status| status.signal());
         if !self.told && !killed_by.is_some_and(|number| self.passed.contains(number)) {

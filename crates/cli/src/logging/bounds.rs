@@ -1,7 +1,8 @@
 //! A bound on log lines of one kind, so that a burst neither fills a disk nor hides other lines.
 //!
 //! * A kind is a place in the source. Each gets [`LINES_MAX`] lines per [`WINDOW`].
-//! * What is left out is counted, and one line per kind and window says how many there were.
+//! * Lines beyond the bound are left out and counted. One line per kind and window says how many
+//!   there were.
 //! * That line has the message and the fields of the last one that was left out.
 //! * Errors have no bound. Lines below `info` have none either: they are only there if an operator
 //!   asked for them.

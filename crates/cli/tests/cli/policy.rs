@@ -1,5 +1,5 @@
-//! `palisade policy` as a program: its answers, its exit codes, and the files that it writes; and the
-//! refusal to serve other machines unprotected.
+//! `palisade policy` as a program: its answers, its exit codes, and the files that it writes; and
+//! the refusal to serve other machines unprotected.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

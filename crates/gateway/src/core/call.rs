@@ -15,7 +15,7 @@ use wire::limits::{DEFAULT_TIMEOUT_MS, TIMEOUT_MS_MAX};
 use wire::v1::{CancelWaitResponse, Error, Operation};
 use wire::{ErrorClass, OperationKind};
 
-/// What a driver should do for a call.
+/// A step that a driver should take for a call.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // short-lived, in a reused buffer: a box would cost more
 pub enum Step {
@@ -201,7 +201,7 @@ impl Call {
         self.go_on(number, want, directory, env, steps);
     }
 
-    /// Goes on with a part whose pause is over.
+    /// Goes on with a part after its pause is over.
     pub fn on_pause_over(
         &mut self,
         number: u32,
@@ -222,7 +222,7 @@ impl Call {
         }
     }
 
-    /// Does what a part wants: pushes its next step, or records its end.
+    /// Acts on the want of a part: pushes its next step, or records its end.
     fn go_on(
         &mut self,
         number: u32,

@@ -1,4 +1,4 @@
-//! Whose operation it is.
+//! The caller of an operation.
 
 use access::Identity;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ impl Caller {
         }
     }
 
-    /// Writes on an operation whose it is, and on an acquire what its identity may have there.
+    /// Writes the identity of the caller on an operation, and on an acquire also its quota.
     pub(super) fn sign(&self, operation: &mut Operation) {
         if let Caller::Traced(traced) = self {
             operation.trace = traced.1.to_vec();

@@ -1,7 +1,7 @@
-//! The end of an acquire whose client is gone: its queue is left, or its grant released.
+//! The end of an acquire after its client is gone: its queue is left, or its grant released.
 //!
 //! A client that loses its connection may come back with the same request id, here or through
-//! another gateway. So what is done depends on who chose the id:
+//! another gateway. So the cleanup depends on which side chose the id:
 //!
 //! 1. The client chose it: its wait is cancelled after a grace period, and its retry must not find
 //!    the request ended for good. A grant stays, because the client may hold it by now.
@@ -33,7 +33,7 @@ pub struct Cleanup {
     until_ms: u64,
 }
 
-/// What follows a try of a cleanup.
+/// The continuation after a try of a cleanup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Nothing: the acquire has ended.
@@ -83,8 +83,8 @@ impl Cleanup {
         }
     }
 
-    /// The same for an acquire whose client may not have the lock any more, or come back for it: the
-    /// request ends for good, and a grant is released.
+    /// The same for a client that may not have the lock any more, or come back for it: the request
+    /// ends for good, and a grant is released.
     pub fn for_good(self) -> Cleanup {
         Cleanup { ours: true, misses: 0, ..self }
     }

@@ -1,4 +1,5 @@
-//! What a gateway knows of the cluster while it routes: the shard map, and each shard's leader.
+//! The knowledge of a gateway about the cluster while it routes: the shard map, and each shard's
+//! leader.
 //!
 //! * The map is replaced by a newer one only.
 //! * A leader is a hint: the replica that is asked decides by itself whether it leads.
@@ -129,7 +130,7 @@ impl Directory {
         }
     }
 
-    /// Takes what the outcome of a try says about the shard's leader.
+    /// Learns about the shard's leader from the outcome of a try.
     pub(super) fn learn(
         &self,
         shard: ShardId,

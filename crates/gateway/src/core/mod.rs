@@ -1,7 +1,7 @@
 //! The way of an operation from a door to its answer, without I/O.
 //!
-//! A [`Call`] is one operation of a client. Its driver begins it and passes in what comes back. The
-//! call says in [`Step`]s what the driver should do:
+//! A [`Call`] is one operation of a client. Its driver begins the call and passes in each outcome.
+//! The call answers with [`Step`]s for the driver:
 //!
 //! ```text
 //!                    begin ─►┌──────┐─► Send     an operation to a node, then `on_outcome`
@@ -11,11 +11,11 @@
 //! ```
 //!
 //! The gateway drives calls with streams and timers, and the simulator with its own network and
-//! clock. So both run the same rules: which replica is asked, what is tried again, what a client is
-//! told about an operation in doubt.
+//! clock. So both run the same rules: which replica is asked, which operation is tried again, and
+//! how a client is told about an operation in doubt.
 //!
-//! * [`Directory`] is what all calls share: the topology and the leaders.
-//! * [`Cleanup`] ends an acquire whose client is gone.
+//! * [`Directory`] is the knowledge that all calls share: the topology and the leaders.
+//! * [`Cleanup`] ends an acquire after its client is gone.
 //! * [`watch`] is for watches, which are no calls.
 //! * A call that fans out has one *part* for each shard; all others have one part.
 //!

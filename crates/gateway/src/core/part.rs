@@ -20,7 +20,7 @@ use wire::v1::{Consistency, Error};
 pub(super) enum Place {
     /// The shard that owns the operation's name.
     OfName,
-    /// This shard, whatever it owns.
+    /// This shard, regardless of its names.
     Shard(ShardId),
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Part {
     tried: u64,
 }
 
-/// What a part wants next.
+/// The next step that a part wants, or its end.
 #[derive(Debug)]
 pub(super) enum Want {
     Send(Try),

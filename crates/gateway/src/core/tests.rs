@@ -264,8 +264,8 @@ fn any_op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    /// Whatever comes back, a call has one answer and no step after it, a part has at most one step
-    /// under way, and an acquire that may have been done is not told as not done.
+    /// Whichever outcomes come, a call has one answer and no step after it, a part has at most one
+    /// step under way, and an acquire that may have been done is not told as not done.
     #[test]
     fn a_call_ends_once(
         op in any_op(),

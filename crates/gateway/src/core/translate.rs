@@ -54,7 +54,7 @@ pub(super) fn to_client(answer: RoutedAnswer) -> Answer {
     }
 }
 
-/// The error for a node whose answer does not match the operation.
+/// The error for a node that answers an operation with the result of another kind.
 pub(crate) fn mismatched_answer() -> Error {
     Error::internal("a node answered something else than what was asked: are all of one version?")
 }

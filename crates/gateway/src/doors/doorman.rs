@@ -4,7 +4,7 @@
 //! * Without identities it lets every request of gRPC through, also those that no row has.
 //! * A request for the door of HTTP goes through as it came. That door looks into the same table,
 //!   with the row of its route, and calls [`Router::enter`] before anything else.
-//! * gRPC over HTTP/1.1 is refused, and so is what calls its methods without its media type. No
+//! * gRPC over HTTP/1.1 is refused, and so is a request to its methods without its media type. No
 //!   client sends these, but the page of a browser can, without the permission of the gateway, and
 //!   with the certificate of its reader.
 
@@ -45,9 +45,9 @@ pub(crate) struct Doorman<S> {
     service: S,
 }
 
-/// What comes of a request.
+/// The result of a request.
 type Answered<E> = Result<http::Response<Body>, E>;
-/// A request that is being served, and what is done with its answer.
+/// A request that is being served, and the function that takes its result.
 type Serving<F, E> = Map<F, Box<dyn FnOnce(Answered<E>) -> Answered<E> + Send>>;
 
 impl<S, B> Service<http::Request<B>> for Doorman<S>
@@ -110,7 +110,7 @@ fn visitor<B>(router: &Router, request: &http::Request<B>) -> Result<Visitor, Re
     Ok(visitor)
 }
 
-/// Refuses what the transport would refuse of HTTP/2.
+/// Refuses a request of HTTP/1.1 that the transport would refuse of HTTP/2.
 fn check_old<B>(request: &http::Request<B>) -> Result<(), Refusal> {
     let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
         name.as_str().len() + value.len() + HEADER_BYTES_EACH

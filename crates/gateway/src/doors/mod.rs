@@ -1,9 +1,9 @@
 //! The ways into a gateway. Each door translates its protocol into operations with a caller, and
-//! answers back. What an operation means, it leaves to the core.
+//! answers back. The meaning of an operation is left to the core.
 //!
 //! Clients come to one socket (`server`), past the table of permissions (`doorman`), to one of two
-//! doors: `grpc` or `http`. What both do around a call is in `single`, and
-//! what happens to large answers that are not read is in `taken`.
+//! doors: `grpc` or `http`. The steps of both around a call are in `single`. The treatment of large
+//! answers that are not read is in `taken`.
 
 mod doorman;
 pub(crate) mod grpc;

@@ -55,7 +55,7 @@ pub(crate) async fn serve(
     // Both versions are served, because tools ask for either.
     let v1 = reflection.then(|| described().build_v1()).transpose().map_err(reflected)?;
     let v1alpha = reflection.then(|| described().build_v1alpha()).transpose().map_err(reflected)?;
-    // Without identities, anybody on this machine may do everything.
+    // Without identities, every user of this machine may do everything.
     let is_local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let local = is_local && router.identities.is_none();
     let reserve = DESCRIPTORS_RESERVED + 4 * router.cluster.nodes.len();

@@ -36,8 +36,8 @@ impl Single {
         Ok(())
     }
 
-    /// Begins a call whose body has not come yet: it counts as one operation. The identity of the
-    /// visitor is proven before.
+    /// Begins a call before its body has come: the call counts as one operation. The identity of
+    /// the visitor is proven before.
     ///
     /// # Errors
     /// If the gateway ends, the visitor is above its rate, or the gateway serves too many calls.
@@ -200,7 +200,7 @@ impl Single {
         error
     }
 
-    /// Counts an operation, less what was counted of it before.
+    /// Counts an operation, less the part that was counted before.
     fn count(&self, visitor: &Visitor, op: Option<&Op>, counted: u32) -> Result<(), Box<Error>> {
         match op.map_or(1, |op| shards_asked(op, &self.router.directory)).saturating_sub(counted) {
             0 => Ok(()),

@@ -1,7 +1,7 @@
 //! Large answers on their way to a client.
 //!
-//! * They go to the transport in small pieces, as the client takes them. So what a client does not
-//!   read stays here, with the places that its call holds.
+//! * They go to the transport in small pieces, as the client takes them. So the unread rest of an
+//!   answer stays here, with the places that its call holds.
 //! * A piece at the transport keeps the places, too. HTTP/2 takes a whole piece however little its
 //!   client has room for.
 //! * A client that takes nothing for a while loses its connection. HTTP/2 has no such bound itself:
@@ -23,8 +23,8 @@ use tonic::codegen::{Bytes, http};
 /// The places that one request holds.
 type Places = Arc<OnceLock<Held>>;
 
-/// Has an answer keep the places of its request until the client has taken it, or cannot take it any
-/// more. An answer without places goes as it is.
+/// Has an answer keep the places of its request until the client has taken it, or cannot take it
+/// any more. An answer without places goes as it is.
 pub(super) fn kept_until_taken(
     answer: http::Response<Body>,
     places: Places,
@@ -64,7 +64,7 @@ async fn watch(taking: Weak<Taking>, cut: Cut, within: Duration) {
 /// The body of a large answer.
 struct InPieces {
     body: Body,
-    /// What is left of the last frame.
+    /// The rest of the last frame.
     rest: Bytes,
     taking: Arc<Taking>,
 }
@@ -134,8 +134,8 @@ mod tests {
         http::Response::new(Body::new("x".repeat(bytes)))
     }
 
-    /// Regression: the place of a list was given back before its answer was read, so answers that
-    /// nobody read filled the memory.
+    /// Regression: the place of a list was given back before its answer was read, so unread answers
+    /// filled the memory.
     #[tokio::test]
     async fn an_answer_keeps_its_places_until_its_last_piece_is_taken() {
         let place = Arc::new(());

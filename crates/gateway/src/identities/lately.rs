@@ -9,9 +9,10 @@ const TOKENS_MAX: usize = 4_096;
 
 /// The SHA-256 of tokens that were proven lately.
 ///
-/// * A token is in it because its signature was right, so only the issuer decides what is in it.
-/// * When the newer set is full, it becomes the older one, whose tokens are forgotten. So tokens in
-///   use stay, and no clock is needed.
+/// * A token is in this set because its signature was right. So only the issuer decides which
+///   tokens are in it.
+/// * When the newer set is full, it becomes the older one. The tokens of the former older one are
+///   forgotten. So tokens in use stay, and no clock is needed.
 /// * It says that a token is no guess, and not that it is valid: its proof is checked again each
 ///   time, and a token that fails is forgotten.
 #[derive(Debug, Default)]

@@ -1,4 +1,4 @@
-//! Which identity a client has, and what it may do here.
+//! The identity of a client, and its rights here.
 //!
 //! * An identity comes from the `authorization` header of a call, else from the certificate of its
 //!   connection. Without both, the client is `anonymous`.
@@ -7,9 +7,9 @@
 //!   call. New files, and the end of a token's time, end that memory.
 //! * A header that proves none is remembered for a moment, and failed checks of signatures are
 //!   bounded by source. Otherwise a client could have signatures checked without end.
-//! * That bound refuses guesses only. A token of the file is looked up whatever failed before,
-//!   because that costs one hash and cannot be guessed. A signed token that was proven lately is
-//!   checked, too.
+//! * That bound refuses guesses only. A token of the file is looked up after any failure, because
+//!   that costs one hash and cannot be guessed. A signed token that was proven lately is checked,
+//!   too.
 //!
 //! The decisions are in `access`; this module reads the files and the clock, and tells the audit
 //! log and the metrics.
@@ -165,10 +165,10 @@ impl Identities {
         proven
     }
 
-    /// Proves what a visitor has shown, unless that was refused a moment ago, or a signature would
-    /// have to be checked whose source has too many failures. What `is_known` has proven an
-    /// identity before, so it is no guess: files that changed, or a flood from the same address,
-    /// must not end its streams.
+    /// Proves the identity that a visitor has shown. A proof that was refused a moment ago is
+    /// refused again. So is a proof that needs the check of a signature, if its source has too many
+    /// failures. With `is_known`, the proof has proven an identity before, so it is no guess: files
+    /// that changed, or a flood from the same address, must not end the streams of its client.
     fn prove_anew(
         &self,
         visitor: &Visitor,
@@ -302,7 +302,7 @@ impl Identities {
         Err(denied(identity, format_args!("{verb} {of}")))
     }
 
-    /// What a visitor may see of a watch with this filter.
+    /// The sight of a visitor in a watch with this filter.
     ///
     /// # Errors
     /// As of [`permit`](Identities::permit).
@@ -353,8 +353,8 @@ impl Identities {
     }
 }
 
-/// What an operation is for, where operations are counted. One without a kind is none that a client
-/// needs.
+/// The purpose of an operation, where operations are counted. No client needs an operation without
+/// a kind.
 pub(crate) fn work_of(kind: Option<OperationKind>) -> Work {
     match kind {
         Some(OperationKind::Renew | OperationKind::Heartbeat) => Work::Keep,

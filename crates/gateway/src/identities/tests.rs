@@ -1,4 +1,4 @@
-//! What certificates and tokens prove together, without a connection.
+//! The identities that certificates and tokens prove together, without a connection.
 
 use super::*;
 use crate::connection::Connection;

@@ -14,14 +14,14 @@ use wire::internal::v1::{ClusterIdentity, WatchFrame, WatchRequest, WatchRespons
 use wire::limits::{HTTP2_FRAME_BYTES_MAX, RESULT_FRAME_BYTES_MAX};
 use wire::{reason, root_cause};
 
-/// What comes of a call to a node.
+/// An event of a call to a node.
 #[derive(Debug)]
 pub(super) enum Heard {
     /// The call is up.
     Up { node: u64, requests: mpsc::UnboundedSender<WatchRequest> },
     /// The call has ended, or could not be made.
     Down { node: u64 },
-    /// What the node tells.
+    /// The node has sent frames.
     Frames { node: u64, frames: Vec<WatchFrame> },
 }
 

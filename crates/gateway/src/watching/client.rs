@@ -1,4 +1,4 @@
-//! One client's watch: what it is told, and how the watch ends.
+//! One client's watch: its answers and its end.
 
 use super::handle::Seat;
 use super::queue::Next;
@@ -18,7 +18,7 @@ use wire::v1::{Error, ErrorCode, WatchFilter, WatchRequest, WatchResponse};
 /// The end of a watch with its gateway.
 const ENDING: &str = "this gateway is shutting down: go on through another, with the last position";
 
-/// What a watch has to act on.
+/// An event that a watch has to act on.
 #[allow(clippy::large_enum_variant)] // moved once: a box would cost more
 enum Happened {
     Ending,
@@ -93,7 +93,7 @@ impl Watched {
         })
     }
 
-    /// What its positions belong to.
+    /// The cluster and the filter that its positions belong to.
     pub(crate) fn binding(&self) -> Binding {
         self.binding
     }
@@ -103,11 +103,11 @@ impl Watched {
         &self.position
     }
 
-    /// What the client is told next. Dropping the future loses nothing.
+    /// The next answer for the client. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// The watch ends: with the gateway, with the rights of its client, or because the client is too
-    /// slow for the state of a shard.
+    /// The watch ends: with the gateway, with the rights of its client, or because the client is
+    /// too slow for the state of a shard.
     pub(crate) async fn next(&mut self) -> Result<WatchResponse, Box<Error>> {
         loop {
             let has_identity = self.router.identities.is_some();
@@ -163,7 +163,7 @@ impl Watched {
         Ok(Some(self.respond(response)))
     }
 
-    /// Adds to a response what the client may see of a part.
+    /// Adds a part to a response, as far as the client may see the part.
     fn take(&mut self, mut part: Part, response: &mut WatchResponse) {
         self.sight.show(&mut part);
         let Part { shard, state, events, place } = part;

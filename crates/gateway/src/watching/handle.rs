@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 use wire::v1::WatchFilter;
 
-/// What a client's watch asks for.
+/// A request of a client's watch.
 #[derive(Debug)]
 pub(crate) enum Asked {
     /// A new watch, which goes on after a position.

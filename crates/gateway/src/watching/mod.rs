@@ -6,8 +6,8 @@
 //!             └────── queue ◄───────┘ └──► call, one for each node
 //! ```
 //!
-//! One task (`work`) drives the core with what clients and nodes do. It waits for no client: a
-//! queue that is full stops its own watch, and no other.
+//! One task (`work`) drives the core with the actions of clients and nodes. The task waits for no
+//! client: a queue that is full stops its own watch, and no other.
 
 mod call;
 mod client;

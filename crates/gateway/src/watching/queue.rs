@@ -39,14 +39,14 @@ pub(crate) struct Queue {
 struct Inner {
     parts: VecDeque<(Part, usize)>,
     bytes: usize,
-    /// The shards whose state is being told.
+    /// The shards with a state that is not told to its end.
     states: BTreeSet<u32>,
     /// A part found no room.
     full: bool,
     over: Option<Box<Error>>,
 }
 
-/// What a client takes out of its queue.
+/// An item that a client takes out of its queue.
 #[derive(Debug)]
 pub(super) enum Next {
     Part(Part),
@@ -83,7 +83,7 @@ impl Queue {
                 return Taken::Over;
             }
             if !has_room {
-                // The states begin anew when the client has taken what is here.
+                // The states begin anew when the client has taken the parts in the queue.
                 (inner.full, inner.states) = (true, BTreeSet::new());
                 return Taken::Full;
             }
@@ -124,7 +124,7 @@ impl Queue {
         Some((part, bytes))
     }
 
-    /// The next part, or what comes instead. Dropping the future loses nothing.
+    /// The next item. Dropping the future loses nothing.
     pub(super) async fn next(&self) -> Next {
         loop {
             if let Some((part, _)) = self.next_if(|_, _| true) {

@@ -133,7 +133,7 @@ impl Work {
         }
     }
 
-    /// Sends what the core has for the nodes, and begins the calls that it needs.
+    /// Sends the core's messages to the nodes, and begins the calls that the core needs.
     fn send(&mut self) {
         if let Some(nodes) = self.hub.wanted(&self.router.directory) {
             for (node, wants) in &self.wanted {

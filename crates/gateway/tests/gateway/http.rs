@@ -39,8 +39,8 @@ async fn every_route_answers_over_one_connection() {
     }
     let document = http.ask("GET", "/openapi.json", "").await.body;
     for (path, verbs) in document["paths"].as_object().unwrap() {
-        // Methods that OpenAPI does not know, and the watch, whose answer does not end, are in tests
-        // of their own.
+        // Methods that OpenAPI does not know, and the watch, whose answer does not end, are in
+        // tests of their own.
         let verbs = verbs.as_object().unwrap().keys();
         for verb in verbs.filter(|verb| path != "/v1/watch" && !verb.starts_with("x-")) {
             assert!(asked.contains(&(verb.clone(), path.clone())), "{verb} {path} was not asked");

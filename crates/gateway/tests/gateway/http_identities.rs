@@ -54,8 +54,8 @@ async fn every_route_needs_the_permission_of_its_operation() {
     assert_eq!(http.head().await.unwrap().status, 401);
 }
 
-/// Regression: a page could call any method with the certificate of its reader, because browsers ask
-/// nobody before they send text.
+/// Regression: a page could call any method with the certificate of its reader, because browsers
+/// ask nobody before they send text.
 #[tokio::test]
 async fn a_method_of_grpc_is_not_called_with_text() {
     let files = Files::of(POLICY);

@@ -33,8 +33,8 @@ fn acquires(seen: &[(u64, NodeOperation)]) -> Vec<AcquireRequest> {
     seen.iter().filter_map(acquire).collect()
 }
 
-/// Regression: a wait without a key stayed in its queue when its gateway ended, and could be granted
-/// to nobody for its whole TTL.
+/// Regression: a wait without a key stayed in its queue when its gateway ended, and could be
+/// granted to nobody for its whole TTL.
 #[tokio::test]
 async fn a_shutdown_ends_the_waits_that_no_client_can_come_back_to() {
     let fakes = Fakes::start(1, 3, &[], queue).await;

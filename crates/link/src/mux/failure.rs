@@ -48,7 +48,7 @@ impl Failure {
         }
     }
 
-    /// The failure of a link whose task or runtime has ended.
+    /// The failure of a link after its task or runtime has ended.
     pub(super) fn closed() -> Failure {
         Failure::Lost("the connection's task has ended".into())
     }

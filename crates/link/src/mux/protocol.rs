@@ -150,7 +150,7 @@ fn of_another_kind() -> Failure {
     )
 }
 
-/// What a node's result means to its gateway: an answer, or a failure that may be tried again.
+/// The meaning of a node's result to its gateway: an answer, or a failure that may be tried again.
 pub fn node_outcome(
     result: Option<internal::operation_result::Result>,
 ) -> Outcome<internal::operation_result::Result> {

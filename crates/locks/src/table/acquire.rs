@@ -102,15 +102,15 @@ impl LockTable {
     }
 
     /// The refusal that an encoded command would get at this shard time because of its caller's
-    /// quota, or of its share of what is remembered. `None` for all commands that get any other
-    /// answer, a retry of a granted acquire included.
+    /// quota, or of its share of the memory for ended requests and sessions. `None` for all
+    /// commands that get any other answer, a retry of a granted acquire included.
     ///
-    /// A leader asks before it proposes, so that an identity at its quota cannot fill the log. It is
-    /// no promise: when the command is applied, [`apply_as`](Self::apply_as) decides again.
+    /// A leader asks before it proposes, so that an identity at its quota cannot fill the log. It
+    /// is no promise: when the command is applied, [`apply_as`](Self::apply_as) decides again.
     ///
     /// Commands that are under way do not count. So an acquire right behind a release of the same
-    /// identity may be refused, although it would be granted once the release is applied. Its caller
-    /// tries again.
+    /// identity may be refused, although it would be granted once the release is applied. Its
+    /// caller tries again.
     pub fn over_quota(&self, command: &[u8], shard_ms: u64) -> Option<Outcome> {
         let (Caller { principal, quota }, rest) = Caller::split(command).ok()?;
         if principal.is_empty() {
@@ -201,8 +201,8 @@ impl LockTable {
 
     /// The bound of its quota that an acquire at this place would exceed, and its value.
     ///
-    /// A waiter counts as a lock from its start. Otherwise the quota would be exceeded when its turn
-    /// comes, or the table would have to pass it over:
+    /// A waiter counts as a lock from its start. Otherwise the quota would be exceeded when its
+    /// turn comes, or the table would have to pass it over:
     ///
     /// 1. An identity with a quota of two locks holds one, and waits for two others.
     /// 2. Both of these are released. Their queues grant each to its head.

@@ -104,9 +104,9 @@ impl LockTable {
         self.sessions.touch(session);
     }
 
-    /// Leaves a tombstone: no copy of this request by this identity is granted any more, for as long
-    /// as an ended grant is remembered. The identity is given by its
-    /// [hash](hash_principal). No acquire of another identity is refused.
+    /// Leaves a tombstone: no copy of this request by this identity is granted any more, for as
+    /// long as an ended grant is remembered. The identity is given by its [hash](hash_principal).
+    /// No acquire of another identity is refused.
     ///
     /// Without it, a lock can be held that no client knows of:
     ///
@@ -232,9 +232,9 @@ impl LockTable {
         self.held -= u64::from(row.grants.is_empty());
 
         // The indexes keep the same token and request id, which now refer to the ended grant. While
-        // a token is in the window of `Tokens`, `requests` refers to it by its short form and not to
-        // the grant, so only `tokens` has to change. For an older token, `requests` refers to the
-        // grant itself and has to change too.
+        // a token is in the window of `Tokens`, `requests` refers to it by its short form and not
+        // to the grant, so only `tokens` has to change. For an older token, `requests` refers to
+        // the grant itself and has to change too.
         if self.ended_grants.takes(principal) {
             self.make_room_for_ended_grant();
             let remembered = EndedGrant::new(
@@ -293,8 +293,8 @@ impl LockTable {
         }
     }
 
-    /// Remembers the end of a session, unless that would push out what an identity below its share
-    /// needs.
+    /// Remembers the end of a session, unless that would push out an end of an identity below its
+    /// share.
     pub(super) fn remember_session(&mut self, id: Box<str>, principal: &str, ended_ms: u64) {
         let principal = hash_principal(principal);
         if !self.ended_sessions.takes(principal) {

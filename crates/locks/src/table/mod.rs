@@ -65,11 +65,11 @@ use tokens::Tokens;
 /// - Only the head of a queue is ever granted. After each command, no head of a queue could be
 ///   granted.
 /// - The key of a session is its id together with its identity.
-/// - To one identity, a session is either known on this shard or remembered as ended, never both. So
-///   no waiter's session is remembered as ended.
+/// - To one identity, a session is either known on this shard or remembered as ended, never both.
+///   So no waiter's session is remembered as ended.
 /// - All grants and waiters of a session belong to the identity of the session.
-/// - `principals` has the number of grants, sessions and waiters of each identity. It has no record:
-///   it follows from the rows, and is counted anew when a table is loaded.
+/// - `principals` has the number of grants, sessions and waiters of each identity. It has no
+///   record: it follows from the rows, and is counted anew when a table is loaded.
 /// - Places in slabs and hash order decide nothing that is visible from outside, because they
 ///   differ between replicas.
 #[derive(Debug)]
@@ -259,8 +259,8 @@ impl LockTable {
     }
 
     /// When the oldest grant among these many rows from this place on was made, in Unix
-    /// milliseconds by its leader's wall clock, and the place after them. `None` for the place: that
-    /// was the end.
+    /// milliseconds by its leader's wall clock, and the place after them. `None` for the place:
+    /// that was the end.
     pub fn oldest_grant(&self, from: u32, rows: u32) -> (Option<u64>, Option<u32>) {
         let next = from.saturating_add(rows).min(self.grants.places());
         let grants = (from..next).filter_map(|at| self.grants.get(at));
@@ -272,8 +272,8 @@ impl LockTable {
         self.locks[lock].grants.walk(&self.grants, |grant| grant.links)
     }
 
-    /// Session id (empty for none), lease, renewal state and terms of a grant's lease, and the number of
-    /// renewals that it had before this grant.
+    /// Session id (empty for none), lease, renewal state and terms of a grant's lease, and the
+    /// number of renewals that it had before this grant.
     fn lease_of<'a>(
         &'a self,
         row: &'a GrantRow,

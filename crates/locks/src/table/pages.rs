@@ -15,7 +15,7 @@ use crate::types::*;
 /// Cost of taking one name into the order, in rows shown: about twenty names are compared.
 const SCAN_ROWS: usize = 4;
 
-/// The answer of a read whose budget is used up before it found the beginning of its page. Pass it
+/// The answer of a read that used up its budget before it found the beginning of its page. Pass it
 /// to the next call, which continues from there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Paused {
@@ -34,7 +34,7 @@ pub struct HoldersPage {
     pub more: bool,
 }
 
-/// A page of the grants whose names start with one prefix.
+/// A page of the grants with names that start with one prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListPage {
     /// The grants on this page, by name and then token.
@@ -151,9 +151,9 @@ impl LockTable {
     /// the wall clock by which the age of a hold is.
     ///
     /// The first listing sorts all names, a part of them with each call. The order is kept until
-    /// [`forget_order`](Self::forget_order). A grant that is in force, and asked for, from the first
-    /// page to the last is on exactly one of them. A page that looks through many grants that are
-    /// not asked for ends early, and may be empty before the last one.
+    /// [`forget_order`](Self::forget_order). A grant that is in force, and asked for, from the
+    /// first page to the last is on exactly one of them. A page that looks through many grants that
+    /// are not asked for ends early, and may be empty before the last one.
     ///
     /// # Errors
     /// [`Paused`] if `rows`, which is lowered by the number of rows touched, did not suffice to

@@ -1,9 +1,9 @@
-//! What is held and who waits: the queue of a name in the order of turns, and pictures of many
+//! Grants and waiters of a table: the queue of a name in the order of turns, and pictures of many
 //! names, page by page.
 //!
 //! A watch begins with a picture. Events come between its pages, so each page says how far the
-//! picture is told ([`PicturePlace`]): what is told changes by events only, and what is not told
-//! yet is on a later page as it is then. This module knows nothing of events.
+//! picture is told ([`PicturePlace`]). The told part changes by events only. The rest is on a later
+//! page as it is then. This module knows nothing of events.
 
 use super::LockTable;
 use super::index::Ref;
@@ -22,9 +22,9 @@ pub struct PictureOf {
     pub name: Option<String>,
     /// Names that begin with this.
     pub prefix: String,
-    /// What sessions of this id hold and wait for. Empty: any, and what hangs on no session.
+    /// Only grants and waits of sessions with this id. Empty: any, also those without a session.
     pub session: String,
-    /// What this owner holds and waits for. Empty: any.
+    /// Only grants and waits of this owner. Empty: any.
     pub owner: String,
 }
 
@@ -55,7 +55,7 @@ pub struct PicturePage {
     pub next: Option<PicturePlace>,
 }
 
-/// A page in the making, with what is left of its bounds.
+/// A page in the making, with the rest of its bounds.
 struct Making<'a> {
     of: &'a PictureOf,
     at: Stamp,
@@ -122,8 +122,8 @@ impl Making<'_> {
 }
 
 impl LockTable {
-    /// The first waiters of a name in the order of their turns, at most `limit`. `at` is the present
-    /// moment, by which the beginning of a wait is told.
+    /// The first waiters of a name in the order of their turns, at most `limit`. `at` is the
+    /// present moment, by which the beginning of a wait is told.
     ///
     /// ```
     /// use palisade_locks::{Command, Effects, LockTable, Mode, RequestId, Stamp};
@@ -285,7 +285,7 @@ impl LockTable {
     }
 
     /// Adds grants until the page is full. Returns whether all of them were told, and moves the
-    /// place past what was.
+    /// place past the told ones.
     fn add_grants(
         &self,
         grants: &Chains<'_, GrantRow>,
@@ -363,7 +363,7 @@ impl LockTable {
         of.has_name(&self.locks[row.lock].name) && of.has_owner(row.terms.owner())
     }
 
-    /// The sessions of this id, of whatever identity.
+    /// The sessions of this id, of any identity.
     fn sessions_of_id(&self, id: &str) -> Vec<u32> {
         let found = RefCell::new(Vec::new());
         self.session_ids.get(hash_str(id), |entry| {

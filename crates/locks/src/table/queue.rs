@@ -47,7 +47,7 @@ impl LockTable {
     }
 
     /// Takes a waiter out of its queue. Afterwards its lock may have no grant and no waiter, and
-    /// its session no lease and no waiter. The caller must check both and remove what is unused.
+    /// its session no lease and no waiter. The caller must check both and remove the unused ones.
     pub(super) fn unqueue(&mut self, waiter: u32) -> WaiterRow {
         let &WaiterRow { request, lock, .. } = &self.waiters[waiter];
         self.requests.remove(hash_request(request), Ref::Waiting(waiter).pack());
@@ -68,8 +68,8 @@ impl LockTable {
         }
     }
 
-    /// Takes a waiter out of its queue without a grant, while its session lives. The caller must then call
-    /// [`serve_queue`](Self::serve_queue) for the lock.
+    /// Takes a waiter out of its queue without a grant, while its session lives. The caller must
+    /// then call [`serve_queue`](Self::serve_queue) for the lock.
     pub(super) fn drop_waiter(
         &mut self,
         at: Stamp,
@@ -89,8 +89,8 @@ impl LockTable {
         }
     }
 
-    /// Ends a wait of this identity. If the request was granted meanwhile, returns the grant without
-    /// releasing it.
+    /// Ends a wait of this identity. If the request was granted meanwhile, returns the grant
+    /// without releasing it.
     ///
     /// `given_up`: the caller will not retry, so no late copy of the acquire may be granted.
     pub(super) fn cancel_wait(

@@ -139,7 +139,7 @@ impl RingItem for EndedGrant {
     }
 }
 
-/// A session that was closed or whose lease ran out.
+/// A session that was closed, or ended because its lease ran out.
 #[derive(Debug, Default)]
 pub(super) struct EndedSession {
     pub(super) id: Box<str>,

@@ -1,7 +1,7 @@
 //! The records that a table consists of, and their bytes.
 //!
-//! Records are canonical: equal tables have equal records, whatever their history. So places in
-//! slabs and other accidents of memory layout have no part in them.
+//! Records are canonical: equal tables have equal records, regardless of their history. So places
+//! in slabs and other accidents of memory layout have no part in them.
 //!
 //! A record has a key and a value. The key is a kind byte and a number that is never reused. The
 //! value begins with a version. Kinds, and versions of a kind, may be retired but are never reused.

@@ -54,8 +54,8 @@ impl LockRow {
 ///      52..61  length of the owner in bytes
 /// ```
 ///
-/// For a lease, the claim TTL is its TTL until it is claimed; for a waiter, that of its later lease.
-/// It is shorter than the TTL.
+/// For a lease, the claim TTL is its TTL until it is claimed; for a waiter, that of its later
+/// lease. It is shorter than the TTL.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Terms {
     joined: Arc<str>,

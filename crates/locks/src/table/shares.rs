@@ -4,12 +4,12 @@
 //!
 //! 1. Ann releases a lock, and the answer is lost on the way.
 //! 2. Another identity gives up a million requests that it never made. Each leaves a tombstone, and
-//!    the ring forgets what is oldest.
+//!    the ring forgets the oldest ones.
 //! 3. Ann's retry finds nothing. It is answered as if its token had never been right.
 //!
-//! So an identity leaves a bounded number of marks, and what it has above its share pushes out
-//! nothing of an identity below. An identity that is alone may fill the whole ring with the ends of
-//! its own locks.
+//! So an identity leaves a bounded number of marks, and its marks above its share push out nothing
+//! of an identity below. An identity that is alone may fill the whole ring with the ends of its own
+//! locks.
 //!
 //! The numbers follow from the items of the ring, so they are in no record. This module knows nothing
 //! of those items.

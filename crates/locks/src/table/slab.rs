@@ -144,8 +144,8 @@ pub(super) trait Durable {
 ///   checkpoint. If it goes before the next one, it leaves no trace.
 /// - `changed` lists every such row, and every older row that was touched, exactly once.
 ///   `changed_at` is its index there.
-/// - `gone` lists each durable record whose row is gone, once.
-/// - `sums` holds the hash of each durable record whose row is still there, by its place. A change
+/// - `gone` lists each durable record without a row, once.
+/// - `sums` holds the hash of each durable record that still has its row, by its place. A change
 ///   since the last checkpoint is not in it.
 #[derive(Debug)]
 pub(super) struct Tracked<T> {

@@ -1,7 +1,7 @@
-//! The making of events, where somebody watches.
+//! The making of events, while a table is watched.
 //!
-//! Each function begins with the one question whether anybody does, so that a table that is not
-//! watched pays for nothing else. This module changes no row.
+//! Each function first asks whether the table is watched, so that any other table pays for nothing
+//! else. This module changes no row.
 
 use super::LockTable;
 use super::rows::WaiterRow;

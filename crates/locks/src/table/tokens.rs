@@ -63,7 +63,7 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// For a table whose next token is `last + 1`. Lower tokens go to the index.
+    /// For a table with the next token `last + 1`. Lower tokens go to the index.
     pub(super) fn new(last: u64) -> Self {
         Tokens { window: VecDeque::new(), first: place(last + 1).0, recent: 0, old: Index::new() }
     }

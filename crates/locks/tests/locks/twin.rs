@@ -306,8 +306,8 @@ impl Run {
         };
         assert_eq!(blank(outcome.clone()), expected, "{command:?}");
         assert_eq!(effects, expected_effects, "{command:?}");
-        // Time may pass with the command, and with it the memory of requests and sessions: only then
-        // may the leader's answer differ.
+        // Time may pass with the command, and with it the memory of requests and sessions: only
+        // then may the leader's answer differ.
         if self.plain.shard_ms() == self.shard_ms {
             let refused = matches!(outcome, Outcome::OverQuota { .. });
             assert_eq!(would_refuse, refused.then(|| outcome.clone()), "{command:?}");

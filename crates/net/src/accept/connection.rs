@@ -17,14 +17,15 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-/// The first byte of a client that speaks TLS. HTTP/2 begins with `PRI`, and HTTP/1.1 with a method.
+/// The first byte of a client that speaks TLS. HTTP/2 begins with `PRI`, and HTTP/1.1 with a
+/// method.
 const TLS_HANDSHAKE: u8 = 0x16;
 /// The length of the preface with which each HTTP/2 connection begins. The shortest request of
 /// HTTP/1.1 is about as long.
 const PREFACE_BYTES: usize = 24;
 
-/// Time for the other end to take some of what is written. One that takes nothing would keep its
-/// answers in memory for as long as it likes.
+/// Time for the other end to take some of the written bytes. An end that takes nothing would keep
+/// its answers in memory for as long as it likes.
 pub(super) const TAKES_WITHIN: Duration = Duration::from_secs(30);
 
 /// An accepted connection. It is closed if it does not begin in time, if it speaks TLS where there
@@ -42,7 +43,7 @@ pub struct Connection<S> {
     place: Place,
 }
 
-/// Ends a connection from outside of it: what serves it sees an error the next time that it reads.
+/// Ends a connection from outside of it: its server sees an error the next time that it reads.
 #[derive(Clone, Debug, Default)]
 pub struct Cut(Arc<AtomicBool>);
 

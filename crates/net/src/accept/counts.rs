@@ -1,4 +1,4 @@
-//! What a listener counts: open connections, of all sources and of each, and those that it refused.
+//! The counts of a listener: open connections, of all sources and of each, and refused connections.
 
 use crate::seldom::Seldom;
 use std::collections::HashMap;
@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What stands for the other end when connections are counted by source: an IPv4 address, or the
+/// The source that an address of the other end counts as: an IPv4 address, or the
 /// upper half of an IPv6 address, because one machine has all addresses of a /64 network.
 pub fn source_of(remote: SocketAddr) -> IpAddr {
     match remote.ip().to_canonical() {
@@ -35,8 +35,8 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// Counts that tell of each connection whose certificate was not accepted, in its handshake or
-    /// later. The call must not block.
+    /// Counts that tell of each certificate that was not accepted, in the handshake of a connection
+    /// or later. The call must not block.
     pub fn telling(on_certificate: impl Fn(SocketAddr, &str) + Send + Sync + 'static) -> Accepted {
         Accepted { on_certificate: Some(Box::new(on_certificate)), ..Accepted::default() }
     }

@@ -36,7 +36,7 @@ const TIME_MAX: (Duration, Duration) = (Duration::from_secs(5), Duration::from_s
 const FAREWELL_MAX: Duration = Duration::from_millis(250);
 const FAREWELL_BYTES_MAX: usize = 64 << 10;
 
-/// A connection whose handshake is done, with the certificate that the client has shown.
+/// A connection after its handshake, with the certificate that the client has shown.
 pub(super) type Secured = (Box<Rechecked<TlsStream<TcpStream>>>, Option<Arc<Certificate>>, Place);
 
 /// Why a handshake failed.
@@ -55,7 +55,7 @@ enum Failed {
 }
 
 impl Failed {
-    /// Whether the client was not let in because of what it has shown.
+    /// Whether the client was not let in because of its certificate.
     fn is_of_the_certificate(&self) -> bool {
         matches!(self, Failed::Refused(_) | Failed::Certificate(_))
     }
@@ -140,7 +140,7 @@ impl Handshakes {
         }
     }
 
-    /// The next connection whose handshake is done. Pending while there is none.
+    /// The next connection after its handshake. Pending while there is none.
     pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Secured> {
         while let Poll::Ready(Some(ended)) = self.running.poll_join_next(context) {
             match ended {

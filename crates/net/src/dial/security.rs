@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-/// How a connection is secured, and what the server has to prove.
+/// How a connection is secured, and the proof that the server has to give.
 #[derive(Clone, Debug)]
 pub(super) enum Security {
     Plain,

@@ -79,7 +79,7 @@ fn write(dir: &Path, role: &str, issuer: &Authority, trusts: &[&Authority]) {
     std::fs::write(dir.join("ca"), trusts).unwrap();
 }
 
-/// What a listener tells of certificates.
+/// The reports of a listener about certificates.
 type Told = Arc<Mutex<Vec<(SocketAddr, String)>>>;
 
 /// A node that takes connections.

@@ -1,4 +1,4 @@
-//! What went wrong with a dial, in words that say what to change.
+//! The failures of a dial, in words that name the change to make.
 
 use crate::verify::{NotExpected, why_invalid};
 use rustls::{AlertDescription, CertificateError, Error as Tls};
@@ -74,7 +74,7 @@ impl DialError {
         }
     }
 
-    /// What TLS says of the server.
+    /// The failure that TLS reports of the server.
     pub(super) fn of_tls(error: &Tls) -> DialError {
         match error {
             Tls::InvalidCertificate(why) => DialError::ServerRefused(certificate(why)),
@@ -115,7 +115,7 @@ pub(super) fn of_read(error: io::Error) -> io::Error {
     }
 }
 
-/// What a server's alert says about this side's certificate.
+/// The meaning of a server's alert about this side's certificate.
 fn refusal(alert: AlertDescription) -> Option<&'static str> {
     use AlertDescription::*;
     Some(match alert {

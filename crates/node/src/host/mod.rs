@@ -346,8 +346,8 @@ impl Host {
         }
     }
 
-    /// Lets a shard tell the news of its table from now on, or no more. Returns whether the shard is
-    /// hosted here. The port of a replica that ends is dropped.
+    /// Lets a shard tell the news of its table from now on, or no more. Returns whether the shard
+    /// is hosted here. The port of a replica that ends is dropped.
     pub(crate) fn watch(&self, shard: ShardId, port: Option<NewsPort>) -> bool {
         let seat = self.seat(shard);
         if let Some(seat) = seat {

@@ -1,7 +1,7 @@
-//! What a shard thread tells about the table of a replica that is watched.
+//! The news that a shard thread tells about the table of a watched replica.
 //!
-//! * A shard thread never waits for its reader. Events that find no room are dropped, and the reader
-//!   is told that it has lost some.
+//! * A shard thread never waits for its reader. Events that find no room are dropped, and the
+//!   reader is told that it has lost some.
 //! * Events of entries come before answers that were read from the table after them.
 
 use locks::Event;
@@ -13,12 +13,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 /// The cost of any news, in bytes.
 const NEWS_BYTES: usize = 256;
 
-/// What is new about one replica.
+/// The news about one replica.
 #[derive(Debug, Default)]
 pub(crate) struct News {
-    /// What happened in its table.
+    /// The changes of its table.
     pub(crate) watched: Option<Watched>,
-    /// Answers to reads that the reader has asked for, after what happened.
+    /// Answers to reads that the reader has asked for, after the changes.
     pub(crate) answers: Vec<(u32, Reply)>,
     /// Whether it knows a leader, if that was not said before.
     pub(crate) has_leader: Option<bool>,

@@ -351,7 +351,7 @@ fn shards_are_spread_over_threads_and_found_again() {
     assert_eq!(host.seat(ShardId(5)), None);
 }
 
-/// What happened comes with the answers that were read after it, and no stream gets these. The port
+/// The changes come with the answers that were read after them, and no stream gets these. The port
 /// of a replica that ends is dropped.
 #[tokio::test]
 async fn news_go_to_the_reader_of_the_shard_until_the_replica_ends() {

@@ -94,11 +94,11 @@ pub(crate) struct WorkerParts {
 pub(crate) struct Worker {
     thread: usize,
     inbox: InboxEnd,
-    /// A place whose replica was retired stays empty.
+    /// A place stays empty after its replica was retired.
     places: Vec<Option<Place>>,
     /// Places with inputs, each once.
     touched: Vec<usize>,
-    /// Places whose replicas end after this round.
+    /// Places of replicas that end after this round.
     retiring: Vec<usize>,
     streams: HashMap<StreamKey, StreamPort>,
     /// Streams with answers of this round.
@@ -460,7 +460,7 @@ impl Worker {
     }
 }
 
-/// Takes what is for the watch of a replica out of its outputs.
+/// Takes the news for the watch of a replica out of its outputs.
 fn take_news(outputs: &mut Outputs) -> News {
     let is_for_watch = |(ticket, _): &mut (Ticket, Reply)| untangle(*ticket).0 == WATCH_STREAM;
     let taken = outputs.replies.extract_if(.., is_for_watch);

@@ -1,4 +1,4 @@
-//! How a node starts with its data directory, and what it awaits before it takes part.
+//! How a node starts with its data directory, and the events that it awaits before it takes part.
 
 /// How a node starts with a data directory that may have forgotten something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -157,7 +157,7 @@ impl OperateStream {
             let message = "this node is shutting down and did not do this: ask another replica";
             return Err(refused(Error::new(ErrorCode::ShuttingDown, message)));
         }
-        // An operation without a principal may touch what any identity has.
+        // An operation without a principal may touch the locks and sessions of any identity.
         let of_client = !matches!(operation.op, Some(Op::ReadStatus(_)));
         if self.context.needs_principal && of_client && operation.principal.is_empty() {
             let message = "this node's cluster file has `access`, and the gateway does not say which \

@@ -167,7 +167,7 @@ impl Outgoing {
 
     /// Sends frames until the stream takes no more. Every frame says how far this node's directory
     /// is. So the peer knows that progress up to the last acknowledgement that it heard. The frames
-    /// in between tell how far the directories of this node's own peers are, and what is new in the
+    /// in between tell how far the directories of this node's own peers are, and the news of the
     /// topology. `map_version` is that of the peer's map.
     async fn pump(&self, frames: mpsc::Sender<DeliverRequest>, mut map_version: u64) {
         let mut topology = self.context.topology.watch();

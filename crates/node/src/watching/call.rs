@@ -1,4 +1,4 @@
-//! One gateway's call, as the task of one shard sees it: its watches, and what is to be sent.
+//! One gateway's call, as the task of one shard sees it: its watches, and the frames to be sent.
 
 use crate::limits::WATCH_ORDERS_UNDER_WAY;
 use routing::ShardId;
@@ -26,7 +26,7 @@ pub(crate) struct Handle {
     orders: Arc<Semaphore>,
 }
 
-/// A watch whose end has not been sent.
+/// A watch with an end that has not been sent.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) shard: ShardId,
@@ -48,7 +48,7 @@ impl Handle {
         self.opened().insert(id, Opened { shard, _permit: permit });
     }
 
-    /// The watches whose ends were not sent, by id.
+    /// The watches with ends that were not sent, by id.
     pub(crate) fn opened(&self) -> MutexGuard<'_, BTreeMap<u64, Opened>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

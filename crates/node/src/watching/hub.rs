@@ -82,8 +82,8 @@ impl Hub {
     async fn order(&self, shard: ShardId, order: Order, call: &Handle) {
         let _permit = Some(call.order_permit().await);
         self.desks.order(shard, Given { order, _permit }, |orders| {
-            // Each shard has its share of the node's memory for events: a third of it for those that
-            // are on their way to the task.
+            // Each shard has its share of the node's memory for events: a third of it for those
+            // that are on their way to the task.
             let share = WATCH_NODE_BYTES / 3 * 2 / self.context.host.shards().max(1);
             let limits = Limits { bytes: share.min(WATCH_LIMITS.bytes), ..WATCH_LIMITS };
             let (port, reader) = news(limits.bytes / 2);

@@ -10,12 +10,13 @@
 //!       └──reads of pages──┘         └── start, stop, keep
 //! ```
 //!
-//! * A watch begins with a read that a leader has confirmed. So a replica that is behind does not
-//!   serve one, and a place that another replica told is never after what is applied here.
-//! * A watch ends with an error once its replica has known no leader for an election timeout, or has
-//!   had no read confirmed for a while. So it can go on elsewhere.
-//! * The end of a watch is told, however late its gateway reads. The watch counts as open until then.
-//! * A shard that nobody watches here has no task, and its replica makes no events.
+//! * A watch begins with a read that a leader has confirmed. So a replica that is behind serves no
+//!   watch, and a place that another replica told is never after the entries applied here.
+//! * A watch ends with an error once its replica has known no leader for an election timeout, or
+//!   has had no read confirmed for a while. So it can go on elsewhere.
+//! * The end of a watch is told, however late its gateway reads. The watch counts as open until
+//!   then.
+//! * A shard without a watch here has no task, and its replica makes no events.
 
 mod call;
 mod filter;

@@ -1,4 +1,4 @@
-//! What calls tell the tasks of watched shards, and the way there.
+//! The orders of calls to the tasks of watched shards, and the way there.
 
 use super::call::{CallId, Handle};
 use routing::ShardId;

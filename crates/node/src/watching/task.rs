@@ -24,7 +24,8 @@ use watch::{Ask, Filter, Limits, Part, Place, Recent, WatcherId};
 use wire::internal::v1::{StartWatch, WatchFrame, WatchPlace, WatchResponse};
 use wire::v1::{Error, ErrorCode, WatchState};
 
-/// A watch that is to begin after a place, once the replica has applied what was committed before.
+/// A watch that is to begin after a place, once the replica has applied all entries committed
+/// before.
 struct Begin {
     call: CallId,
     id: u64,
@@ -53,8 +54,8 @@ pub(super) struct ShardTask {
     orders: UnboundedReceiver<Given>,
     news: NewsReader,
     recent: Recent,
-    /// Whether the replica has said where its events begin. A picture that was asked for before that
-    /// would be void.
+    /// Whether the replica has said where its events begin. A picture that was asked for before
+    /// that would be void.
     has_begun: bool,
     calls: BTreeMap<CallId, Call>,
     /// The call of each watcher, and the id that the call gave it.
@@ -69,18 +70,18 @@ pub(super) struct ShardTask {
     /// Watches that begin with the next question.
     begins: Vec<Begin>,
     asked: Option<Asked>,
-    /// The moment of the last question by whose answer the replica was not behind.
+    /// The moment of the last question with the answer that the replica was not behind.
     confirmed_at: Instant,
     places_told_at: Instant,
     /// Calls that wait for room.
     rooms: JoinSet<CallId>,
     keeps: BTreeSet<CallId>,
-    /// Since when nobody needs this task.
+    /// The moment since when this task is not needed.
     idle_since: Instant,
     /// Since when the replica knows no leader.
     leaderless_since: Option<Instant>,
     election_timeout: Duration,
-    /// What was counted of it last.
+    /// The resyncs of `recent` at the last count.
     counted_resyncs: u64,
 }
 
@@ -123,7 +124,7 @@ impl ShardTask {
         }
     }
 
-    /// Runs until nobody has needed the shard's events for a while, the replica ends, or the node
+    /// Runs until the shard's events were not needed for a while, the replica ends, or the node
     /// stops.
     pub(super) async fn run(mut self) {
         let lifecycle = self.context.lifecycle.clone();
@@ -430,8 +431,8 @@ impl ShardTask {
         })
     }
 
-    /// Reads the pages that watchers need, a few at a time, for the calls in turn that take what
-    /// they are sent.
+    /// Reads the pages that watchers need, a few at a time. The calls that take their frames get
+    /// pages in turn.
     fn read_pages(&mut self) {
         while !self.is_busy && self.pages.len() < WATCH_PAGES_AT_ONCE {
             let can_read = |(_, call): &(&CallId, &Call)| call.wants_pages() && !call.is_blocked;

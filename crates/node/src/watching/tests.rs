@@ -73,7 +73,7 @@ impl Fixture {
     }
 }
 
-/// A call whose gateway the test plays.
+/// A call with the test in the part of its gateway.
 struct Gateway {
     call: Arc<Handle>,
     responses: mpsc::Receiver<Result<WatchResponse, Status>>,
@@ -132,8 +132,8 @@ fn entry(port: &NewsPort, index: u64) {
     port.send(News { watched: Some(watched), ..News::default() });
 }
 
-/// The ring goes past a gateway that does not read. It gets what was on its way, and then a new
-/// picture. Another one gets all events meanwhile.
+/// The ring goes past a gateway that does not read. That gateway gets the frames that were on the
+/// way, and then a new picture. Another one gets all events meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_the_ring_has_passed_gets_a_new_picture() {
     let mut f = Fixture::new(HANGS);

@@ -355,8 +355,8 @@ async fn an_id_is_used_once_while_its_watch_is_open() {
     cluster.stop_all().await;
 }
 
-/// A gateway asks for more than a node tells it at once, and reads nothing. It is told the end of each
-/// watch all the same.
+/// A gateway asks for more than a node tells it at once, and reads nothing. It is told the end of
+/// each watch all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ends_of_watches_wait_for_a_gateway() {
     let mut cluster = Cluster::start(3, 1, calm()).await;

@@ -36,8 +36,8 @@ use raft::eraftpb::{Message, MessageType};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-/// At most this many bytes of entries are delayed for one follower. What would exceed this is sent
-/// at once.
+/// At most this many bytes of entries are delayed for one follower. An append that would exceed
+/// this is sent at once.
 const DELAYED_BYTES_MAX: usize = 256 << 10;
 /// A follower that held up a commit is not chosen as active for this long, in milliseconds. Without
 /// this, on a shard with few appends, it would have caught up before the next entry. Then it would
@@ -65,8 +65,8 @@ struct DelayedAppend {
 /// * A follower has at most one delayed append. That append has at least one entry, and at most
 ///   [`DELAYED_BYTES_MAX`] bytes of entries, which are consecutive in the log.
 /// * Each follower's appends reach the network in the order in which raft-rs made them. Only
-///   heartbeats may overtake them: the commit index of a heartbeat is never above what its follower
-///   has acknowledged.
+///   heartbeats may overtake them: the commit index of a heartbeat is never above the index that
+///   its follower has acknowledged.
 /// * With `delay_ms_max` 0 there are no spare followers: the caller sees to it.
 pub(crate) struct Spares {
     /// How long an append may be delayed. The setting is called `append_hold_ms`.
@@ -128,9 +128,9 @@ impl Spares {
         self.spare.is_empty()
     }
 
-    /// Takes a message that raft-rs wants to send. It must not be a heartbeat. Returns what to send
-    /// now, in this order: the append that was delayed for the same follower, then `message`.
-    /// `None` stands for what stays delayed or was merged.
+    /// Takes a message that raft-rs wants to send. It must not be a heartbeat. Returns the messages
+    /// to send now, in this order: the append that was delayed for the same follower, then
+    /// `message`. `None` stands for a message that stays delayed or was merged.
     pub(crate) fn route(&mut self, message: Message, now_ms: u64) -> [Option<Message>; 2] {
         let (to, bytes) =
             (message.to, message.entries.iter().map(|entry| entry.data.len()).sum::<usize>());

@@ -1,6 +1,6 @@
 //! The events of the entries that are applied, while the host watches.
 //!
-//! This knows nothing of the watchers, nor of what events are for.
+//! This module knows nothing of the watchers, nor of the purpose of events.
 
 use crate::api::{EntryEvents, Watched};
 use locks::Event;
@@ -41,7 +41,7 @@ impl Watching {
         }
     }
 
-    /// The table was replaced, and what happened before this index is not known.
+    /// The table was replaced, and its changes before this index are not known.
     pub(crate) fn reset_to(&mut self, index: u64) {
         if self.on {
             self.entries.clear();
@@ -49,7 +49,7 @@ impl Watching {
         }
     }
 
-    /// What the host is told at the end of a step.
+    /// The news for the host at the end of a step.
     pub(crate) fn take(&mut self, applied_index: u64) -> Option<Watched> {
         let is_news = self.begins_after.is_some() || self.told_index != applied_index;
         if !self.on || !is_news {

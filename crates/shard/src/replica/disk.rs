@@ -12,7 +12,7 @@
 //! 4. A replica that does not lead is silent, and takes no part in elections, because it cannot
 //!    write a vote. Its silence tells the leader not to count on it.
 //!
-//! On a disk whose usual sync takes as long as an election timeout, an election could never end,
+//! If the usual sync of a disk takes as long as an election timeout, an election could never end,
 //! because a vote is a sync. There the timers of elections run slower (`stretch`), while heartbeats
 //! keep their rate.
 //!

@@ -157,7 +157,8 @@ impl Replica {
         })
     }
 
-    /// The first waiters of the names of these grants, which stand in order: at most `most` of each.
+    /// The first waiters of the names of these grants, which stand in order: at most `most` of
+    /// each.
     fn waiters_of_all(&mut self, grants: &[Grant], most: usize, rows: &mut usize) -> Vec<Waiter> {
         let mut waiters = Vec::new();
         if most == 0 {

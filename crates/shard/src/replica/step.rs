@@ -122,7 +122,8 @@ impl Replica {
                 && let Some(refusal) = self.table.over_quota(&command, shard_ms)
             {
                 // The table would refuse it as it is now. Refused here, it costs no place in the
-                // log. Before the clock runs, the table may lack what the last leader answered.
+                // log. Before the clock runs, the table may lack entries that the last leader
+                // answered.
                 Reply::Done(refusal)
             } else if self.proposals.push(caller, command, give_up_at_ms) {
                 return;

@@ -414,9 +414,9 @@ impl Journal {
         Ok(moved)
     }
 
-    /// Takes a file for later use: a new one, or a retired one once the database has on disk what
-    /// [`Retired`] says. The file is deleted if its size differs from the usual one or enough files
-    /// are free.
+    /// Takes a file for later use: a new one, or a retired one once the database has on disk all
+    /// that [`Retired`] says. The file is deleted if its size differs from the usual one or enough
+    /// files are free.
     pub(crate) fn give_back(&mut self, segment_file: SegmentFile) -> Result<(), WriteError> {
         if segment_file.size_bytes == self.segment_bytes && self.free.len() < FREE_MAX {
             self.free.push(segment_file);

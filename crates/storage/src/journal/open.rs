@@ -1,6 +1,7 @@
-//! Opening the journal: its records are found and read, and what is missing or changed is reported.
+//! Opening the journal: its records are found and read, and missing or changed ones are reported.
 //!
-//! Replicas will rely on what was read here. So it is synced again before `open` returns.
+//! Replicas will rely on the records read here. So the journal is synced again before `open`
+//! returns.
 
 use super::segment::{Header, RECORDS_AT, SegmentFile, io};
 use super::{Journal, Place, RETIRED_AT_ONCE, Segment};
@@ -21,8 +22,8 @@ pub(crate) struct Begin {
     pub in_database: u64,
 }
 
-/// What [`Journal::open`] must know before it reads the journal. It comes from the database, and
-/// from the mark: a file that tells how far the journal was synced.
+/// The facts that [`Journal::open`] needs before it reads the journal. They come from the database,
+/// and from the mark: a file that tells how far the journal was synced.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     /// Ordinal of the oldest segment that counts; 0 if the database names none.

@@ -33,8 +33,8 @@ impl Store {
         let _one_at_a_time = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             self.flush_once()?;
-            // A flush closes the memory tables of all families. What it had to write is on disk
-            // once no closed table is left. A flush that failed is an error of the next one.
+            // A flush closes the memory tables of all families. Their content is on disk once no
+            // closed table is left. A flush that failed is an error of the next one.
             if self.unflushed()? == 0 {
                 return Ok(());
             }

@@ -110,7 +110,7 @@ fn a_flush_beside_others_returns_only_once_its_records_are_on_disk() {
         for round in 1..=ROUNDS {
             put(keys::CF_META, &[2], round);
             store.flush().expect("flushes");
-            // This view shows what is on disk, because the records are in no log.
+            // This view shows the records on disk, because they are in no log.
             let path = dir.path().join(DB_DIR);
             let options = rocksdb::Options::default();
             let view = rocksdb::DB::open_cf_for_read_only(&options, path, options::NAMES, false)

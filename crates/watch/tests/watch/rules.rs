@@ -179,8 +179,8 @@ fn a_ring_is_bounded_in_bytes() {
     }
 }
 
-/// What happens elsewhere is searched in pieces. Each delivery has a place, so that the watch can go
-/// on from there.
+/// What happens elsewhere is searched in pieces. Each delivery has a place, so that the watch can
+/// go on from there.
 #[test]
 fn one_delivery_looks_at_a_bounded_number_of_events() {
     let mut recent = Recent::new(Limits { events: 10_000, bytes: 1 << 24 });

@@ -1,5 +1,5 @@
-//! Random histories: a watcher of a small ring, which moves between two replicas, against all events
-//! of the shard.
+//! Random histories: a watcher of a small ring, which moves between two replicas, against all
+//! events of the shard.
 
 use crate::shard::*;
 use locks::EventKind;

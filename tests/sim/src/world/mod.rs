@@ -2,8 +2,9 @@
 //! from one seed moves them.
 //!
 //! The replicas, the lock table, the gateways' core, the translation of operations and replies, the
-//! retry machine and the lease arithmetic are the real ones. Equal seeds give equal runs, to the last message. The simulator does not know
-//! which results are right: it records them, and the checker judges.
+//! retry machine and the lease arithmetic are the real ones. Equal seeds give equal runs, to the
+//! last message. The simulator does not know which results are right: it records them, and the
+//! checker judges.
 
 mod actors;
 mod agenda;

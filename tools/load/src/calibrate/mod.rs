@@ -367,8 +367,8 @@ fn rounded(value: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Builds a window whose shards are led by the first node, or in equal parts by all nodes. In
-    /// the second case work of nodes costs 0.3 more for four of five shards.
+    /// Builds a window with shards that are led by the first node, or in equal parts by all nodes.
+    /// In the second case work of nodes costs 0.3 more for four of five shards.
     fn window(ops: f64, entries: f64, shared: bool) -> Window {
         let more = if shared { 1.24 } else { 1.0 };
         let node = |at: usize| {

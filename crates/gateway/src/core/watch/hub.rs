@@ -1,6 +1,6 @@
 //! All watches of a gateway, and which node serves each of their legs.
 //!
-//! The driver passes in what clients and nodes do, and takes out the messages to the nodes:
+//! The driver passes in the actions of clients and nodes, and takes out the messages to the nodes:
 //!
 //! ```text
 //!           start, stop, resume ─►┌─────┐─► requests  one message for each node
@@ -27,7 +27,7 @@ use wire::v1::{Event, WatchFilter, WatchState};
 /// The number of a client's watch at one gateway.
 pub type WatchId = u64;
 
-/// What one frame of a node tells a client.
+/// The content of one frame of a node, for one client.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Part {
     /// The shard.
@@ -40,7 +40,7 @@ pub struct Part {
     pub place: Option<WatchPlace>,
 }
 
-/// What came of a part.
+/// The outcome of a part at the queue of its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
     /// It is in the queue of its client.
@@ -99,8 +99,8 @@ struct Leg {
 ///
 /// * `legs` has each leg that a node serves, by its number there.
 /// * `pauses` has each leg that is to be tried again, by the time.
-/// * `watched` counts the legs of each shard, served or not. `hosted` has these shards by node, as of
-///   the last call of [`wanted`](Hub::wanted), and `changed` says that they changed since.
+/// * `watched` counts the legs of each shard, served or not. `hosted` has these shards by node, as
+///   of the last call of [`wanted`](Hub::wanted), and `changed` says that they changed since.
 #[derive(Debug, Default)]
 pub struct Hub {
     watches: BTreeMap<WatchId, Watch>,
@@ -144,7 +144,7 @@ impl Hub {
         }
     }
 
-    /// Goes on with a watch whose client has read all that was in its queue.
+    /// Goes on with a watch after its client has read everything in its queue.
     pub fn resume(&mut self, id: WatchId, directory: &Directory, now_ms: u64) {
         if let Some(watch) = self.watches.get_mut(&id) {
             watch.full = false;
@@ -270,7 +270,7 @@ impl Hub {
         self.pauses.first().map(|(at_ms, _, _)| *at_ms)
     }
 
-    /// Tries again the legs whose pause is over.
+    /// Tries each leg again once its pause is over.
     pub fn on_time(&mut self, directory: &Directory, now_ms: u64) {
         let mut concerned = BTreeSet::new();
         while let Some((at_ms, id, shard)) = self.pauses.first().copied()
@@ -286,7 +286,7 @@ impl Hub {
     }
 
     /// Takes in a newer map, if there is one. Returns a part for each shard that a watch does not
-    /// concern any more: it says to forget what was told of the shard.
+    /// concern any more. The part tells the client to forget that shard.
     pub fn on_map(&mut self, directory: &Directory, now_ms: u64) -> Vec<(WatchId, Part)> {
         let version = directory.version();
         let former = self.version.replace(version);
@@ -320,8 +320,8 @@ impl Hub {
         forgotten
     }
 
-    /// The messages for the nodes since the last time, after a call of [`wanted`](Hub::wanted). Each
-    /// goes to a call that is up.
+    /// The messages for the nodes since the last time, after a call of [`wanted`](Hub::wanted).
+    /// Each goes to a call that is up.
     pub fn requests(&mut self) -> Vec<(u64, WatchRequest)> {
         let mut requests = Vec::new();
         for (id, node) in self.nodes.iter_mut().filter(|(_, node)| node.call == Call::Up) {
@@ -482,7 +482,7 @@ fn after(event: &Event) -> WatchPlace {
     WatchPlace { index: event.index, ordinals: event.ordinal.saturating_add(1) }
 }
 
-/// A part that says to forget what was told of a shard.
+/// A part that tells the client to forget a shard.
 fn forget(shard: u32) -> Part {
     let state = WatchState { shard, first: true, last: true, ..Default::default() };
     Part { shard, state: Some(state), ..Part::default() }

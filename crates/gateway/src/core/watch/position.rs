@@ -6,7 +6,7 @@
 //!
 //! * A text belongs to one cluster and one filter. Another filter sees other events, so its places
 //!   would be a gap.
-//! * A shard whose state was not told completely has no place. It begins anew.
+//! * A shard has no place until its state was told completely. Without a place, it begins anew.
 //! * Each position has one spelling, and a text that was changed is none.
 
 use access::Digest;
@@ -24,7 +24,7 @@ const CHECKSUM_BYTES: usize = 4;
 /// Most bytes of one place: its shard, index and ordinals.
 const PLACE_BYTES_MAX: usize = 5 + 10 + 5;
 
-/// What a position belongs to: a cluster and a filter.
+/// The cluster and the filter that a position belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Binding([u8; BINDING_BYTES]);
 
@@ -38,7 +38,7 @@ impl Binding {
             .into_iter()
             .chain([session_id.as_bytes(), owner.as_bytes()])
         {
-            // The length keeps apart what would read the same in one piece.
+            // Without the length, different parts could give the same bytes in one piece.
             push(&mut bytes, part.len() as u64);
             bytes.extend(part);
         }
@@ -67,7 +67,7 @@ pub enum NoPosition {
     OtherFilter,
 }
 
-/// How far a watch was told, on each shard whose state was told completely.
+/// How far a watch was told, on each shard with a completely told state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Position(BTreeMap<u32, WatchPlace>);
 

@@ -20,7 +20,7 @@ struct Served {
     next: u64,
 }
 
-/// Three nodes with the same logs, and a client that checks what it is told.
+/// Three nodes with the same logs, and a client that checks all that it is told.
 struct World {
     hub: Hub,
     directory: Directory,
@@ -30,7 +30,8 @@ struct World {
     kept: BTreeMap<u64, Vec<u32>>,
     /// The number of entries of each shard's log; each has one event.
     logs: BTreeMap<u32, u64>,
-    /// What the client knows: by shard, the entries that it was told, in its state or as events.
+    /// The knowledge of the client: by shard, the entries that it was told, in its state or as
+    /// events.
     told: BTreeMap<u32, Option<u64>>,
     /// Parts that the client's queue takes before it is full.
     room: usize,

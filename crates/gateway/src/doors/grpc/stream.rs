@@ -98,7 +98,7 @@ pub(crate) async fn serve(
                 Ok(Some(frame)) => {
                     let late_ms = lateness.late_ms(frame.sent_ms, started.elapsed().as_millis() as u64);
                     if let Err(error) = running.prove_again() {
-                        // Without these answers the client would be in doubt about what it sent.
+                        // Without these answers the client would be in doubt about its operations.
                         for Operation { id, .. } in frame.operations {
                             let refused = Answer::Error((*error).clone());
                             ready.push(OperationResult { id, result: Some(refused) });

@@ -46,10 +46,10 @@ use wire::v1::{
     CloseSessionRequest, Error, ErrorCode, HeartbeatRequest, HeartbeatResponse, Operation,
 };
 
-/// What a request was counted as before its body came.
+/// The number of operations that a request was counted as before its body came.
 const COUNTED: u32 = 1;
 
-/// All routes. `local` says that they serve this machine only and everybody on it.
+/// All routes. `local` says that they serve this machine only, and every user on it.
 pub(crate) fn routes(single: &Single, local: bool) -> axum::Router {
     let mut routes = axum::Router::new().fallback(no_route);
     let door = |verb, of| Door { single: single.clone(), local, verb, of };
@@ -87,7 +87,7 @@ fn filter(verb: &str) -> Option<MethodFilter> {
     }
 }
 
-/// The answer to what no route has, in the protocol of the request.
+/// The answer to a request without a route, in the protocol of the request.
 async fn no_route(request: Request) -> Response {
     if is_grpc(&request) {
         return Status::unimplemented("this gateway has no such method").into_http();
@@ -104,7 +104,7 @@ struct Door {
     of: Method,
 }
 
-/// What came with a request.
+/// The content of a request, and its client.
 struct Asked {
     visitor: Visitor,
     /// The session, or the name, in the path; empty if the path has none.
@@ -211,7 +211,7 @@ impl Door {
         }
     }
 
-    /// Serves what all clients may ask for.
+    /// Serves the routes that are open to all clients.
     fn open(&self, uri: &Uri) -> Result<Response, Problem> {
         match uri.path() {
             "/livez" => Ok(probes::live()),
@@ -335,7 +335,7 @@ impl Door {
 }
 
 impl Asked {
-    /// Lets go of all that came with the request, and keeps only who sent it.
+    /// Drops all that came with the request, and keeps only its visitor.
     fn into_visitor(self) -> Visitor {
         self.visitor
     }
@@ -370,8 +370,8 @@ impl Asked {
     }
 }
 
-/// Whether a request names this machine. The page of a browser could name another host, whose
-/// address in the DNS then turns into that of this machine.
+/// Whether a request names this machine. The page of a browser could name another host. The address
+/// of that host in the DNS could then turn into that of this machine.
 fn is_for_this_machine(request: &Request) -> bool {
     let Some(authority) = authority(request) else { return false };
     let host = authority.host();
@@ -400,8 +400,8 @@ fn authority(request: &Request) -> Option<Authority> {
     header.or_else(|| request.uri().authority().cloned())
 }
 
-/// The answer to a heartbeat. One that lost a shard, or kept none, is a problem, so that a loop that
-/// looks at the status alone stops.
+/// The answer to a heartbeat. One that lost a shard, or kept none, is a problem, so that a loop
+/// that looks at the status alone stops.
 fn renewed(session: &str, beat: &HeartbeatResponse) -> Result<Response, Problem> {
     let renewed = json::SessionRenewed::new(session, beat);
     let (code, message) = if !beat.lost_shards.is_empty() {

@@ -68,7 +68,7 @@ pub(super) fn document() -> Value {
 }
 
 /// The path of a route in the document, and its key there. OpenAPI 3.1 knows no other methods than
-/// those of RFC 9110, and takes what begins with `x-` for more.
+/// those of RFC 9110. A key that begins with `x-` is an extension.
 fn in_document(verb: &str, path: &str) -> (String, String) {
     let key = verb.to_lowercase();
     let key = if path == TERRAFORM { format!("x-{key}") } else { key };
@@ -174,7 +174,7 @@ fn open(schemas: &mut SchemaGenerator, path: &str) -> Value {
     }
 }
 
-/// The route whose answer does not end.
+/// The route with an answer that does not end.
 fn watched(schemas: &mut SchemaGenerator) -> Value {
     let summary = "Tells the present state of locks, and then each change, as server-sent events. \
         The data of `state` is a WatchState, and that of `granted`, `queued`, `released`, `expired`, \

@@ -37,7 +37,7 @@ pub(crate) fn live() -> Response {
     Json(Liveness::new(None)).into_response()
 }
 
-/// The answer to `/readyz`: 200, or 503 with what is missing.
+/// The answer to `/readyz`: 200, or 503 with all that is missing.
 pub(crate) fn ready(router: &Router, uri: &Uri, detail: Detail) -> Response {
     match needed(router, uri) {
         Ok(needed) => {
@@ -70,7 +70,7 @@ fn needed(router: &Router, uri: &Uri) -> Result<usize, Box<Error>> {
     }
 }
 
-/// What this gateway lacks to serve clients on so many shards.
+/// All that this gateway lacks to serve clients on so many shards.
 fn missing(router: &Router, needed: usize, detail: Detail) -> Vec<Missing> {
     let mut missing = Vec::new();
     if router.is_draining() {

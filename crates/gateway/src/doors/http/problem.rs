@@ -65,7 +65,7 @@ pub(crate) fn status(code: ErrorCode) -> StatusCode {
     }
 }
 
-/// What this door refuses by itself.
+/// The requests that this door refuses by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// No route has this path.

@@ -1,10 +1,10 @@
 //! Locks for the http backend of Terraform and OpenTofu: the methods LOCK and UNLOCK on a path that
 //! ends with the name of the lock.
 //!
-//! * The backend sends a JSON document about the lock, and shows the one of the holder to people. It
-//!   is kept as the metadata of the lock, and answered byte for byte.
-//! * The backend knows no tokens. Its `ID` is random, so it serves as the request id of the acquire,
-//!   and the holder whose document has the `ID` is the one to release.
+//! * The backend sends a JSON document about the lock, and shows the one of the holder to people.
+//!   It is kept as the metadata of the lock, and answered byte for byte.
+//! * The backend knows no tokens. Its `ID` is random, so it serves as the request id of the
+//!   acquire. A release looks for the holder with the `ID` in its document.
 //! * The state itself is kept elsewhere.
 
 use super::problem::{Problem, Refused};
@@ -141,8 +141,9 @@ impl Door {
         }
     }
 
-    /// The token of the holder whose document has this ID. Whoever may release the lock, and knows
-    /// the ID, learns nothing by that. These locks are exclusive, so only one holder is looked at.
+    /// The token of the holder with this ID in its document. A client that may release the lock,
+    /// and knows the ID, learns nothing by that. These locks are exclusive, so only one holder is
+    /// looked at.
     async fn token_of(&self, visitor: &Visitor, name: &str, id: &str) -> Result<u64, Problem> {
         let router = &self.single.router;
         router.permit_kind(visitor, OperationKind::Release, name)?;

@@ -134,7 +134,7 @@ fn line(value: &Value) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The fields of a schema. `otherwise` says what stands for a field that has no value.
+/// The fields of a schema. `otherwise` is the text after the name of a field that is not required.
 fn fields(page: &mut String, schema: &Value, otherwise: &str) {
     let required = schema["required"].as_array();
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
