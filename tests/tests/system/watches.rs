@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use palisade_tests::{Cluster, Spec, eventually};
 use std::collections::BTreeMap;
 use std::io::BufRead;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -153,7 +154,12 @@ async fn the_command_shows_changes_and_ends_with_ctrl_c() {
     let cluster = Cluster::start(Spec::default()).await;
     let client = cluster.client();
     let held = client.acquire(AcquireOptions::new("a:held").ttl(LONG)).await.expect("a lock");
-    let mut child = cluster.palisade(&["watch", "--prefix", "a:", "--json"]).spawn().expect("run");
+    // A test run may ignore signals, and its children would too.
+    let set = cluster.palisade(&["watch", "--prefix", "a:", "--json"]);
+    let mut command = Command::new("env");
+    command.arg("--default-signal").arg(set.get_program()).args(set.get_args());
+    command.envs(set.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("run");
     let stdout = child.stdout.take().expect("it is piped");
     let (lines, mut told) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
