@@ -41,8 +41,8 @@ mod tests;
 
 pub use admission::{Admitted, admit};
 pub use limits::ROWS_BYTES_MAX;
-pub use outcome::{counted, history, result, unanswered};
+pub use outcome::{counted, history, result, unanswered, waiter};
 pub use plan::{Follow, Request};
 pub use refusal::{Refused, refused};
 pub use route::stale_route;
-pub use watching::{event, kind, picture, waiter};
+pub use watching::{event, kind, picture};

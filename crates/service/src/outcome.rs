@@ -306,7 +306,8 @@ pub(crate) fn grant(shard: ShardId, held: Grant) -> v1::Grant {
     }
 }
 
-fn waiter(shard: ShardId, waiter: Waiter) -> v1::Waiter {
+/// A waiter as clients are told of it.
+pub fn waiter(shard: ShardId, waiter: Waiter) -> v1::Waiter {
     let (mode, permits, permit_limit) = mode(waiter.mode);
     v1::Waiter {
         resource_name: waiter.name,

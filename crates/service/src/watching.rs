@@ -1,6 +1,6 @@
 //! Events and pictures of a table, as a watch tells them.
 
-use crate::outcome::{grant, mode};
+use crate::outcome::{grant, waiter};
 use locks::{EndKind, Event, EventKind, Grant, Tenure, WaitEnd, Waiter};
 use routing::ShardId;
 use wire::v1::{self, GrantState};
@@ -46,25 +46,6 @@ pub fn picture(
 ) -> (Vec<v1::Grant>, Vec<v1::Waiter>) {
     let held = held.into_iter().map(|held| grant(shard, held));
     (held.collect(), queued.into_iter().map(|waiting| waiter(shard, waiting)).collect())
-}
-
-/// A waiter as clients are told of it.
-pub fn waiter(shard: ShardId, waiter: Waiter) -> v1::Waiter {
-    let (mode, permits, permit_limit) = mode(waiter.mode);
-    v1::Waiter {
-        resource_name: waiter.name,
-        owner_id: waiter.owner,
-        waiter: waiter.number,
-        place: waiter.place,
-        queued_at_ms: waiter.queued_wall_ms,
-        mode: mode.into(),
-        permits,
-        permit_limit,
-        session_id: waiter.session,
-        metadata: waiter.metadata,
-        principal: waiter.principal,
-        shard: shard.0,
-    }
 }
 
 /// The kind of an event as clients name it.
