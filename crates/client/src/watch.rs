@@ -10,6 +10,8 @@ use wire::v1::{self, EventKind, WatchFilter, WatchRequest, WatchResponse};
 
 /// First and longest pause between two tries to go on.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Longest pause while the gateways have no room for the watch. Many clients may be in that state.
+const BUSY_PAUSE_MAX: Duration = Duration::from_secs(15);
 
 /// Which locks to watch, and which of their events. All that is set must match. The default is all
 /// events of all locks.
@@ -195,11 +197,11 @@ impl Watch {
             let channel = channel.map_err(|why| Status::unavailable(format!("{why:?}")))?;
             unary::service(channel).watch(request).await.map(|response| response.into_inner())
         };
-        let unanswered = || Err(Status::unavailable("no answer"));
+        let unanswered = || Err(Status::deadline_exceeded("no answer"));
         Ok(tokio::time::timeout(timeout, asked).await.unwrap_or_else(|_| unanswered()))
     }
 
-    /// Turns to the next gateway, after a pause if it was not the first failure.
+    /// Turns to the next gateway, after a pause that grows with each failure in a row.
     ///
     /// # Errors
     /// If no gateway would serve the watch.
@@ -220,12 +222,18 @@ impl Watch {
         }
         tracing::debug!(?failed, "a watch goes on through the next gateway");
         if let Some(target) = self.target {
-            if error.is_none() && failed.is_some() {
+            // Calls share the channel. It is good if an older gateway answers, and a gateway that
+            // gives this watch no answer in time may serve others.
+            let is_lost = |status: &Status| {
+                !matches!(status.code(), Code::Unimplemented | Code::DeadlineExceeded)
+            };
+            if error.is_none() && failed.as_ref().is_some_and(is_lost) {
                 servers.forget_channel(target);
             }
             self.target = Some(next_of(servers, target));
         }
-        let (first, longest) = PAUSE;
+        let is_busy = error.as_ref().is_some_and(|error| error.code() == ErrorCode::Busy);
+        let (first, longest) = (PAUSE.0, if is_busy { BUSY_PAUSE_MAX } else { PAUSE.1 });
         let pause = match self.failures {
             // All watches of a gateway that ends come to the others.
             0 => first.mul_f64(rand::random_range(0.0..4.0)),
