@@ -35,6 +35,7 @@ mod options;
 mod planted_bugs;
 mod servers;
 mod session;
+mod trace;
 mod tries;
 mod unary;
 mod unwanted;
@@ -48,6 +49,7 @@ pub use held::Held;
 pub use lease::LostReason;
 pub use options::{AcquireOptions, ClientOptions, RequestId, SessionOptions};
 pub use session::{Session, SessionLock};
+pub use trace::in_trace;
 pub use watch::{Told, Watch, WatchOptions};
 
 pub use net::dial::{ClientSide, Pem};

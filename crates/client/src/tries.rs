@@ -5,7 +5,7 @@
 
 use crate::options::whole_ms;
 use crate::servers::Servers;
-use crate::{Error, unary};
+use crate::{Error, trace, unary};
 use link::drive::{Driven, drive};
 use link::mux::{Answer, Failure};
 use link::retry::{Policy, Try};
@@ -29,7 +29,7 @@ pub(crate) async fn operation(
     timeout: Duration,
 ) -> Result<Driven<Answer>, (Error, bool)> {
     let not_tried = |error: Error| (error, false);
-    let operation = Operation::of(op);
+    let operation = Operation { traceparent: trace::traceparent(), ..Operation::of(op) };
     wire::check_operation(&operation).map_err(|error| not_tried(error.into()))?;
     let op =
         operation.op.as_ref().ok_or_else(|| not_tried(Error::invalid("the operation is empty")))?;

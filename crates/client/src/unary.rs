@@ -1,6 +1,7 @@
 //! One RPC per operation, for `ClientOptions::unary` and for the calls that the stream does not
 //! carry.
 
+use crate::trace;
 use link::mux::{Answer, Failure};
 use net::token::Token;
 use std::time::Duration;
@@ -74,6 +75,7 @@ pub(crate) async fn call(
 pub(crate) fn timed<T>(message: T, timeout: Duration) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(timeout);
+    trace::put(&mut request);
     request
 }
 

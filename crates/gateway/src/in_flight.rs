@@ -9,7 +9,7 @@
 
 use crate::admission::{ScanPlace, UnderWay};
 use crate::calls::Calls;
-use crate::core::{Cleanup, is_scan, is_unknown};
+use crate::core::{Caller, Cleanup, is_scan, is_unknown};
 use crate::leaving::{Left, Unanswered};
 use crate::limits::PROVE_AGAIN_EVERY;
 use crate::metrics::AcquireTimes;
@@ -21,10 +21,11 @@ use link::mux::Answer;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
-use wire::OperationKind;
+use traces::{Parent, Span};
 use wire::limits::REQUEST_ID_BYTES;
 use wire::v1::operation::Op;
 use wire::v1::{AcquireRequest, Error, ErrorCode, Operation, OperationResult};
+use wire::{OperationKind, Outcome};
 
 /// The status that sends clients to another gateway.
 pub(crate) const ENDING: &str =
@@ -49,6 +50,8 @@ struct Note {
     /// The client of a wait has lost its identity or its right to the name since. The wait is on
     /// its way out of its queue, and this is its answer.
     denied: Option<Box<Error>>,
+    /// The span of an operation of a stream that is traced. A single call has its own.
+    span: Option<Box<Span>>,
 }
 
 /// The operations in flight of one stream, or of one call.
@@ -157,18 +160,19 @@ impl InFlight {
                 .is_some_and(|name| self.router.is_redacted(&self.visitor, name)),
             recorded: None,
             denied: None,
+            span: self.span_of(&operation).map(Box::new),
         };
+        let caller = self.caller_in(note.span.as_deref());
         if op.is_some_and(is_scan) {
             note.scan = Some(self.router.admission.scan()?);
         }
         if let Some(Op::Acquire(acquire)) = &mut operation.op {
             if acquire.wait_ms > 0 {
-                note.wait = Some(self.wait_of(acquire, operation.timeout_ms)?);
+                note.wait = Some(self.wait_of(&caller, acquire, operation.timeout_ms)?);
             } else {
                 let (leaving, now_ms) = (&self.router.leaving, self.router.now_ms());
-                let caller = &self.visitor.caller;
                 note.unanswered =
-                    Unanswered::of(caller, acquire, operation.timeout_ms, leaving, now_ms);
+                    Unanswered::of(&caller, acquire, operation.timeout_ms, leaving, now_ms);
             }
         }
         // From here on the operation is begun, so it is recorded.
@@ -177,19 +181,42 @@ impl InFlight {
         self.waits += usize::from(note.wait.is_some());
         self.scans += usize::from(note.scan.is_some());
         self.router.metrics.in_flight.inc();
-        self.calls.begin(self.visitor.caller.clone(), operation, note);
+        self.calls.begin(caller, operation, note);
         Ok(())
     }
 
+    /// The span of an operation of a stream, if the operation is traced.
+    fn span_of(&self, operation: &Operation) -> Option<Span> {
+        if self.unary || !traces::is_on() {
+            return None;
+        }
+        let kind = operation.op.as_ref()?.kind();
+        traces::server(kind.as_str(), Parent::parse(&operation.traceparent))
+    }
+
+    /// The client as the caller of an operation with this span.
+    fn caller_in(&self, span: Option<&Span>) -> Caller {
+        let caller = self.visitor.caller.clone();
+        match span {
+            Some(span) => Caller::Traced(Box::new((caller, span.parent().to_bytes()))),
+            None => caller,
+        }
+    }
+
     /// Takes a place for a waiting acquire, and gives it a request id if it has none.
-    fn wait_of(&self, acquire: &mut AcquireRequest, timeout_ms: u32) -> Result<Left, Box<Error>> {
+    fn wait_of(
+        &self,
+        caller: &Caller,
+        acquire: &mut AcquireRequest,
+        timeout_ms: u32,
+    ) -> Result<Left, Box<Error>> {
         let place = self.router.admission.wait(&self.visitor, self.unary)?;
         let ours = acquire.request_id.is_empty();
         if ours {
             acquire.request_id = rand::random::<[u8; REQUEST_ID_BYTES]>().to_vec();
         }
-        let (caller, now_ms) = (self.visitor.caller.clone(), self.router.now_ms());
-        let cleanup = Cleanup::of(caller, acquire, timeout_ms, ours, now_ms);
+        let now_ms = self.router.now_ms();
+        let cleanup = Cleanup::of(caller.clone(), acquire, timeout_ms, ours, now_ms);
         Ok(Left { cleanup, place: Some(place) })
     }
 
@@ -241,9 +268,13 @@ impl InFlight {
     }
 
     fn answered(&mut self, note: Note, mut answer: Answer) -> OperationResult {
-        let Note { id, kind, received, wait, unanswered, scan, redacted, recorded, denied } = note;
+        let Note { id, kind, received, wait, unanswered, scan, redacted, recorded, denied, span } =
+            note;
         if let Some(error) = denied {
             answer = Answer::Error(*error);
+        }
+        if let Some(span) = span {
+            end_span(*span, Outcome::of(answer.error_code()));
         }
         self.waits -= usize::from(wait.is_some());
         self.scans -= usize::from(scan.is_some());
@@ -283,6 +314,14 @@ impl Drop for InFlight {
         let mut calls = std::mem::replace(&mut self.calls, Calls::new(self.router.clone()));
         calls.abandon(|note| note.wait.is_some());
         runtime.spawn(keep(self.router.clone(), self.ending.clone(), calls));
+    }
+}
+
+/// Ends the span of an operation with this outcome.
+pub(crate) fn end_span(mut span: Span, outcome: Outcome) {
+    span.word("palisade.outcome", outcome.as_str());
+    if outcome.is_failure() {
+        span.failed(outcome.as_str());
     }
 }
 

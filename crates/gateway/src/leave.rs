@@ -124,10 +124,7 @@ async fn leave(router: Arc<Router>, (mut left, tries): Next) -> Option<Next> {
     }
     let name = left.cleanup.name();
     // A grant would show the session and the token of a client.
-    let code = match &answer {
-        Answer::Error(error) => Some(error.code()),
-        _ => None,
-    };
+    let code = answer.error_code();
     tracing::debug!(name, ?code, "an acquire whose client is gone has not ended yet");
     Some((left, tries + 1))
 }

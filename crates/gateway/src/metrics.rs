@@ -274,10 +274,7 @@ impl Metrics {
 
     /// Counts an answer. Returns its times by place in `acquire_times`.
     fn count_answer(&self, kind: Option<OperationKind>, answer: &Answer, took: Duration) -> Times {
-        let code = match answer {
-            Answer::Error(error) => Some(error.code()),
-            _ => None,
-        };
+        let code = answer.error_code();
         self.count(kind.map_or(KINDS - 1, |kind| kind as usize), code, took);
         match kind {
             Some(OperationKind::Acquire) => {

@@ -2,7 +2,7 @@
 
 use crate::limits::DEFAULT_TIMEOUT_MS;
 use crate::v1::operation_result::Result as Answer;
-use crate::v1::{AcquireResponse, Error, Grant, Operation, operation::Op};
+use crate::v1::{AcquireResponse, Error, ErrorCode, Grant, Operation, operation::Op};
 
 /// The kinds of operations, for policies and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -130,7 +130,7 @@ impl Op {
 impl Operation {
     /// An operation without id and timeout, which are set when it is sent.
     pub fn of(op: Op) -> Operation {
-        Operation { id: 0, timeout_ms: 0, op: Some(op) }
+        Operation { op: Some(op), ..Operation::default() }
     }
 
     /// Takes the time that an operation was held up off its wait first, and then off its timeout.
@@ -150,6 +150,14 @@ impl Answer {
     /// An acquire that was granted.
     pub fn granted(grant: Grant) -> Answer {
         Answer::Acquire(AcquireResponse { grant: Some(grant) })
+    }
+
+    /// The code of an error. `None` for all other answers.
+    pub fn error_code(&self) -> Option<ErrorCode> {
+        match self {
+            Answer::Error(error) => Some(error.code()),
+            _ => None,
+        }
     }
 
     /// The grant of an acquire. `None` for all other answers.

@@ -1,5 +1,6 @@
 //! Traces of operations, from the header of a client to the spans of a gateway and a node.
 
+use client::{Client, ClientOptions, in_trace};
 use nix::sys::signal::Signal;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
@@ -58,12 +59,39 @@ impl Collector {
         address
     }
 
-    fn span_of(&self, service: &str, name: &str) -> Option<Span> {
+    /// The spans of a trace with this name, of this service.
+    fn spans_of(&self, trace: u128, service: &str, name: &str) -> Vec<Span> {
         let spans = self.0.lock().unwrap();
+        let trace = trace.to_be_bytes();
         spans
             .iter()
-            .find(|(of, span)| of == service && span.name == name)
+            .filter(|(of, span)| of == service && span.name == name && span.trace_id == trace)
             .map(|(_, span)| span.clone())
+            .collect()
+    }
+
+    /// Waits for the only such span.
+    async fn span_of(&self, trace: u128, service: &str, name: &str) -> Span {
+        let what = format!("the span {name} of {service}");
+        eventually(&what, async || self.spans_of(trace, service, name).pop()).await
+    }
+
+    /// Waits for the span of an operation on the leader and for those of its entry, and compares
+    /// their times.
+    async fn entry_of(&self, trace: u128, name: &str) -> Span {
+        let node = "palisade-node";
+        let [of_node, commit, apply] = [
+            self.span_of(trace, node, name).await,
+            self.span_of(trace, node, "commit").await,
+            self.span_of(trace, node, "apply").await,
+        ];
+        for part in [&commit, &apply] {
+            assert_eq!(part.parent_span_id, of_node.span_id, "a part of the node's span");
+        }
+        assert_eq!(commit.end_time_unix_nano, apply.start_time_unix_nano);
+        assert!(commit.start_time_unix_nano <= commit.end_time_unix_nano, "{commit:?}");
+        assert!(apply.start_time_unix_nano <= apply.end_time_unix_nano, "{apply:?}");
+        of_node
     }
 }
 
@@ -83,9 +111,8 @@ async fn acquire(gateway: &str, name: &str, traceparent: &str) -> String {
     answer
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_trace_goes_from_the_header_of_a_client_to_the_node_that_leads() {
-    let collector = Collector::default();
+/// The clusters of these tests, whose processes export all that is traced.
+async fn traced(collector: &Collector) -> Cluster {
     let to = ["--traces".to_owned(), collector.start().await];
     let to: Vec<&str> = to.iter().map(String::as_str).collect();
     let mut cluster = Cluster::prepare(Spec::default()).await;
@@ -94,38 +121,70 @@ async fn a_trace_goes_from_the_header_of_a_client_to_the_node_that_leads() {
     }
     cluster.start_gateway_with(1, &to);
     cluster.ready().await;
-    let gateway = cluster.gateway(1).to_owned();
+    cluster
+}
 
-    let trace = "0af7651916cd43dd8448eb211c80319c";
-    let not_sampled = format!("00-{}-b7ad6b7169203331-00", "1".repeat(32));
-    for (name, parent) in [
-        ("secret-1", not_sampled.as_str()),
-        ("secret-2", "no traceparent"),
-        ("secret-3", &format!("00-{trace}-b7ad6b7169203331-01")),
-    ] {
-        let answer = acquire(&gateway, name, parent).await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    }
-    let of_gateway =
-        eventually("the gateway's span", async || collector.span_of("palisade-gateway", "acquire"))
-            .await;
-    let of_node =
-        eventually("the node's span", async || collector.span_of("palisade-node", "acquire")).await;
-    let bytes = |hex: u128| hex.to_be_bytes().to_vec();
-    let trace_id = bytes(u128::from_str_radix(trace, 16).unwrap());
-    assert_eq!((&of_gateway.trace_id, &of_node.trace_id), (&trace_id, &trace_id));
-    assert_eq!(of_gateway.parent_span_id, 0xb7ad_6b71_6920_3331_u64.to_be_bytes());
-    assert_eq!(of_node.parent_span_id, of_gateway.span_id, "a child of the gateway's");
-    let keys: Vec<&str> = of_node.attributes.iter().map(|one| one.key.as_str()).collect();
-    assert!(keys.contains(&"palisade.shard") && keys.contains(&"palisade.outcome"), "{keys:?}");
-
-    // The last spans come at the end at the latest, so that one too many would be seen.
+/// Ends all processes, which export their last spans then.
+async fn end(mut cluster: Cluster) {
     cluster.signal_all(Signal::SIGTERM);
     cluster.gateway_ended(1).await;
     for node in 1..=3 {
         cluster.node_ended(node).await;
     }
+}
+
+const TRACE: u128 = 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c;
+const SPAN: u64 = 0xb7ad_6b71_6920_3331;
+
+fn traceparent(trace: u128) -> String {
+    format!("00-{trace:032x}-{SPAN:016x}-01")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_goes_from_the_header_of_a_client_to_the_entry_of_the_log() {
+    let collector = Collector::default();
+    let cluster = traced(&collector).await;
+    let gateway = cluster.gateway(1).to_owned();
+
+    let not_sampled = format!("00-{}-b7ad6b7169203331-00", "1".repeat(32));
+    for (name, parent) in [
+        ("secret-1", not_sampled.as_str()),
+        ("secret-2", "no traceparent"),
+        ("secret-3", &traceparent(TRACE)),
+    ] {
+        let answer = acquire(&gateway, name, parent).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let of_gateway = collector.span_of(TRACE, "palisade-gateway", "acquire").await;
+    let of_node = collector.entry_of(TRACE, "acquire").await;
+    assert_eq!(of_gateway.parent_span_id, SPAN.to_be_bytes());
+    assert_eq!(of_node.parent_span_id, of_gateway.span_id, "a child of the gateway's");
+    let keys: Vec<&str> = of_node.attributes.iter().map(|one| one.key.as_str()).collect();
+    assert!(keys.contains(&"palisade.shard") && keys.contains(&"palisade.outcome"), "{keys:?}");
+
+    // The last spans come at the end at the latest, so that one too many would be seen.
+    end(cluster).await;
     let spans = collector.0.lock().unwrap();
-    assert_eq!(spans.len(), 2, "only what was sampled: {spans:?}");
+    assert_eq!(spans.len(), 4, "only what was sampled: {spans:?}");
     assert!(!format!("{spans:?}").contains("secret"), "no name of a lock");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operations_of_a_stream_belong_to_the_trace_of_their_caller() {
+    let collector = Collector::default();
+    let cluster = traced(&collector).await;
+    let unary = ClientOptions::new().unary(true);
+    for (trace, options) in [(TRACE, ClientOptions::new()), (TRACE + 1, unary)] {
+        let client = Client::with_options([cluster.gateway(1)], options);
+        let name = format!("{trace:x}");
+        let grant = in_trace(traceparent(trace), client.acquire(name.as_str())).await.unwrap();
+        client.release(&name, grant.fencing_token).await.unwrap();
+        let of_gateway = collector.span_of(trace, "palisade-gateway", "acquire").await;
+        let of_node = collector.entry_of(trace, "acquire").await;
+        assert_eq!(of_gateway.parent_span_id, SPAN.to_be_bytes());
+        assert_eq!(of_node.parent_span_id, of_gateway.span_id);
+    }
+    end(cluster).await;
+    let spans = collector.0.lock().unwrap();
+    assert_eq!(spans.len(), 8, "the releases are not in the trace: {spans:?}");
 }

@@ -2,7 +2,7 @@
 
 use crate::core::{Caller, Cleanup, is_scan, mismatched_answer, shards_asked};
 use crate::identities;
-use crate::in_flight::{ENDING, InFlight};
+use crate::in_flight::{ENDING, InFlight, end_span};
 use crate::leaving::Unanswered;
 use crate::limits::{CHECK_ROWS_SMALL, CLAIM_TTL_MS};
 use crate::record::Recorded;
@@ -64,7 +64,7 @@ impl Single {
         counted: u32,
     ) -> Result<Answer, Box<Error>> {
         let kind = operation.op.as_ref().map_or("unknown", |op| op.kind().as_str());
-        let Some(mut span) = traces::server(kind, visitor.trace) else {
+        let Some(span) = traces::server(kind, visitor.trace) else {
             return self.untraced(visitor, operation, counted).await;
         };
         let caller = std::mem::take(&mut visitor.caller);
@@ -75,11 +75,7 @@ impl Single {
             Ok(_) => None,
             Err(refused) => Some(refused.code()),
         };
-        let outcome = Outcome::of(code);
-        span.word("palisade.outcome", outcome.as_str());
-        if outcome.is_failure() {
-            span.failed(outcome.as_str());
-        }
+        end_span(span, Outcome::of(code));
         answered
     }
 

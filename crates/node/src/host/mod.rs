@@ -9,6 +9,7 @@
 //!   reaches no other one.
 
 mod news;
+mod stages;
 mod ticker;
 mod worker;
 
@@ -16,6 +17,7 @@ mod worker;
 mod tests;
 
 pub(crate) use news::{News, NewsPort, NewsReader, news};
+pub(crate) use stages::EntryTimes;
 pub(crate) use worker::{Stepper, Worker, WorkerParts};
 
 use crate::limits::INBOX_PEER_BYTES_MAX;
@@ -72,6 +74,8 @@ pub(crate) struct Answer {
     pub(crate) op_index: u32,
     /// `None`: the shard was retired here before the operation came.
     pub(crate) reply: Option<Reply>,
+    /// The stages of the entry that it follows from, while traces are on.
+    pub(crate) entry: Option<Arc<EntryTimes>>,
 }
 
 /// A replica on its way to its shard thread.

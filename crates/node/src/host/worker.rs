@@ -5,6 +5,7 @@
 //! error, nothing of that round is sent or answered.
 
 use super::news::{News, NewsPort};
+use super::stages::{EntryTimes, Stages};
 use super::ticker::Ticker;
 use super::{
     Answer, AnswerPort, HostMessage, InboxEnd, Newcomer, StreamKey, Submission, WATCH_STREAM,
@@ -18,12 +19,13 @@ use crate::mailbox::Received;
 use crate::metrics::{EndedHolds, Metrics};
 use crate::transport::{Lanes, Outboxes, SnapshotJob, SnapshotQueue};
 use crate::writer::{Done, LogWriter, WriteJob};
+use locks::Outcome;
 use routing::{NodeId, ShardId};
 use service::Request;
 use shard::{Fatal, Input, Now, Outputs, PeerMessage, Replica, Reply, Status, Ticket};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The interface of a replica that a shard thread needs.
 pub(crate) trait Stepper: Send {
@@ -59,12 +61,21 @@ struct Place {
     retires: bool,
     /// Set while its table is watched.
     port: Option<NewsPort>,
+    stages: Stages,
 }
 
 impl Place {
     fn new(newcomer: Newcomer) -> Place {
         let Newcomer { shard, replica, peers } = newcomer;
-        Place { shard, replica, peers, inputs: Vec::new(), retires: false, port: None }
+        Place {
+            shard,
+            replica,
+            peers,
+            inputs: Vec::new(),
+            retires: false,
+            port: None,
+            stages: Stages::default(),
+        }
     }
 }
 
@@ -339,7 +350,9 @@ impl Worker {
             let Some(place) = &mut self.places[index] else { continue };
             let mut inputs = std::mem::take(&mut place.inputs);
             let began = Instant::now();
+            let traced = traces::is_on().then(SystemTime::now);
             let outputs = place.replica.step(now, &mut inputs)?;
+            let entry = traced.and_then(|at| place.stages.stepped(&outputs, at, SystemTime::now()));
             let took = began.elapsed();
             self.metrics.step_seconds.observe(took.as_secs_f64());
             if took >= SLOW_STEP {
@@ -349,7 +362,7 @@ impl Worker {
             inputs.clear();
             place.inputs = inputs;
             let shard = place.shard;
-            self.dispatch(index, shard, outputs);
+            self.dispatch(index, shard, outputs, entry);
         }
         if self.touched.is_empty() {
             self.touched = touched; // the vector keeps its capacity
@@ -369,7 +382,13 @@ impl Worker {
         }
     }
 
-    fn dispatch(&mut self, index: usize, shard: ShardId, mut outputs: Outputs) {
+    fn dispatch(
+        &mut self,
+        index: usize,
+        shard: ShardId,
+        mut outputs: Outputs,
+        entry: Option<Arc<EntryTimes>>,
+    ) {
         if let Some(port) = self.places[index].as_ref().and_then(|place| place.port.clone()) {
             let news = take_news(&mut outputs);
             if !news.is_empty() {
@@ -389,7 +408,8 @@ impl Worker {
             self.send(index, shard, message);
         }
         for (ticket, reply) in outputs.replies {
-            self.answer(ticket, Some(reply));
+            let entry = entry.as_ref().filter(|_| follows_from_entry(&reply)).cloned();
+            self.answer_after(ticket, Some(reply), entry);
         }
         if let Some(at_ms) = outputs.wake_at_ms {
             self.wakes.insert((at_ms, index));
@@ -424,13 +444,23 @@ impl Worker {
     }
 
     fn answer(&mut self, ticket: Ticket, reply: Option<Reply>) {
+        self.answer_after(ticket, reply, None);
+    }
+
+    /// Answers an operation, and says which entry the answer follows from.
+    fn answer_after(
+        &mut self,
+        ticket: Ticket,
+        reply: Option<Reply>,
+        entry: Option<Arc<EntryTimes>>,
+    ) {
         let (key, op_index) = untangle(ticket);
         // A stream that has ended gets no answers any more.
         let Some(stream) = self.streams.get_mut(&key) else { return };
         if stream.answers.is_empty() {
             self.answered.push(key);
         }
-        stream.answers.push(Answer { op_index, reply });
+        stream.answers.push(Answer { op_index, reply, entry });
     }
 
     /// Sends this round's answers and messages, in one piece for each receiver.
@@ -458,6 +488,12 @@ impl Worker {
             }
         }
     }
+}
+
+/// Whether this is the outcome of a command. One that is refused for its quota may have been refused
+/// before it was proposed.
+fn follows_from_entry(reply: &Reply) -> bool {
+    matches!(reply, Reply::Done(outcome) if !matches!(outcome, Outcome::OverQuota { .. }))
 }
 
 /// Takes the news for the watch of a replica out of its outputs.

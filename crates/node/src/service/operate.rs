@@ -217,7 +217,14 @@ impl OperateStream {
     }
 
     fn take_answers(&mut self, answers: Vec<Answer>) {
-        for Answer { op_index, reply } in answers {
+        for Answer { op_index, reply, entry } in answers {
+            if let Some(entry) = entry
+                && let Some(operation) = self.ops.get_mut(op_index)
+                && let Some(span) = &operation.span
+            {
+                span.part("commit", entry.proposed, entry.committed);
+                span.part("apply", entry.committed, entry.applied);
+            }
             match reply {
                 Some(reply) => self.take_answer(op_index, reply),
                 None => self.retired(op_index),

@@ -30,6 +30,7 @@ impl Replica {
                 self.now.mono_ms,
                 &mut self.out.replies,
             );
+            self.out.entries_applied += usize::from(asked.is_some());
             match entry.entry_type() {
                 EntryType::EntryNormal if entry.data.is_empty() => {}
                 EntryType::EntryNormal => self.apply_batch(entry, asked)?,

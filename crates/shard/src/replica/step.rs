@@ -210,6 +210,7 @@ impl Replica {
                 self.watching.add(index, stamp.wall_ms, &mut told_early);
             }
             self.proposals.proposed(index, term, count, now_ms, &mut self.out.replies);
+            self.out.entries_proposed += 1;
         }
     }
 }

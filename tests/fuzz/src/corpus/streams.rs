@@ -118,7 +118,7 @@ pub(super) fn operation_frames() -> BTreeMap<String, Vec<u8>> {
         ),
     ]);
     let operations =
-        ops.map(|(what, op)| (what, Operation { id: 7, timeout_ms: 5_000, op: Some(op) }));
+        ops.map(|(what, op)| (what, Operation { id: 7, timeout_ms: 5_000, ..Operation::of(op) }));
     frames(operations, |operations| {
         StreamRequest { operations, ..Default::default() }.encode_to_vec()
     })

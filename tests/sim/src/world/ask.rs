@@ -87,7 +87,7 @@ impl Ask {
     /// The operation as a client sends it. `left_ms` is the rest of the wait.
     pub(crate) fn operation(&self, id: u64, timeout_ms: u64, left_ms: u32) -> v1::Operation {
         let timeout_ms = timeout_ms.try_into().expect("a timeout of some seconds");
-        v1::Operation { id, timeout_ms, op: Some(self.op(left_ms)) }
+        v1::Operation { id, timeout_ms, ..v1::Operation::of(self.op(left_ms)) }
     }
 
     fn op(&self, left_ms: u32) -> Op {
