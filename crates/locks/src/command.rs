@@ -7,11 +7,13 @@
 //! [tag, fields]                                      identities are off, or a leader asks
 //! [AS, principal] [tag, fields]                      an identity asks
 //! [AS_WITHIN, principal, quota] [tag, fields]        an identity with a quota asks
+//! [BY, number] [tag, fields]                         a caller asks that the entry has named before
 //! ```
 //!
-//! So an entry costs nothing more where identities are off. Decoding borrows from the entry, and the
-//! result is always within the limits of [`validate`]. This module knows nothing of batches or of
-//! the table.
+//! So an entry costs nothing more where identities are off. A command that stands alone names its
+//! caller in full. [`callers`](crate::callers) puts the number in its place where commands share an
+//! entry. Decoding borrows from the entry, and the result is always within the limits of
+//! [`validate`]. This module knows nothing of batches or of the table.
 
 use crate::codec::{DecodeError, Reader, put_mode, put_request, put_str, put_varint};
 use crate::limits::*;
@@ -39,6 +41,9 @@ mod tag {
     pub(super) const AS: u8 = 13;
     /// No command: the principal and the quota of the command that follows.
     pub(super) const AS_WITHIN: u8 = 14;
+    /// No command: the number of the caller of the command that follows, among the callers that
+    /// its entry has named before.
+    pub(super) const BY: u8 = 15;
 }
 
 /// The identity that asks for a command.
@@ -78,17 +83,20 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// Takes the caller off the front of an encoded command. Returns the rest too.
+    /// Takes the caller off the front of a command that stands alone. Returns the rest too.
     #[inline(always)]
     pub(crate) fn split(bytes: &'a [u8]) -> Result<(Caller<'a>, &'a [u8]), DecodeError> {
-        match bytes.first() {
-            Some(&tag @ (tag::AS | tag::AS_WITHIN)) => Caller::decode(tag, &bytes[1..]),
-            _ => Ok((Caller::default(), bytes)),
+        match Prefix::of(bytes)? {
+            (Prefix::Nobody, rest) => Ok((Caller::default(), rest)),
+            (Prefix::Named(encoded), rest) => Ok((Caller::decode(encoded)?, rest)),
+            (Prefix::Numbered(_), _) => Err(DecodeError("the number of a caller outside an entry")),
         }
     }
 
-    fn decode(tag: u8, bytes: &'a [u8]) -> Result<(Caller<'a>, &'a [u8]), DecodeError> {
-        let mut r = Reader::new(bytes);
+    /// Decodes a caller and checks it. It must take up all of `encoded`.
+    pub(crate) fn decode(encoded: &'a [u8]) -> Result<Caller<'a>, DecodeError> {
+        let mut r = Reader::new(encoded);
+        let tag = r.byte()?;
         let principal = r.str()?;
         if principal.is_empty() {
             return Err(DecodeError("a caller without a principal"));
@@ -102,9 +110,54 @@ impl<'a> Caller<'a> {
                 return Err(DecodeError("a quota without a bound"));
             }
         }
-        let rest = r.remaining();
-        Ok((Caller { principal, quota }, r.take(rest)?))
+        r.end()?;
+        Ok(Caller { principal, quota })
     }
+}
+
+/// What stands before an encoded command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prefix<'a> {
+    Nobody,
+    /// A caller in full, as [`Caller::decode`] reads it.
+    Named(&'a [u8]),
+    /// The number of a caller that the entry has named before.
+    Numbered(u32),
+}
+
+impl<'a> Prefix<'a> {
+    /// Takes the prefix off an encoded command. Returns the rest too. A caller in full is only
+    /// measured.
+    #[inline(always)]
+    pub(crate) fn of(bytes: &'a [u8]) -> Result<(Prefix<'a>, &'a [u8]), DecodeError> {
+        match bytes.first() {
+            Some(&(tag::AS | tag::AS_WITHIN | tag::BY)) => Prefix::read(bytes),
+            _ => Ok((Prefix::Nobody, bytes)),
+        }
+    }
+
+    fn read(bytes: &'a [u8]) -> Result<(Prefix<'a>, &'a [u8]), DecodeError> {
+        let mut r = Reader::new(bytes);
+        let tag = r.byte()?;
+        if tag == tag::BY {
+            let number = r.varint_u32()?;
+            return Ok((Prefix::Numbered(number), r.rest()));
+        }
+        r.bytes()?;
+        if tag == tag::AS_WITHIN {
+            for _bound in 0..3 {
+                r.varint_u32()?;
+            }
+        }
+        let (caller, command) = bytes.split_at(bytes.len() - r.remaining());
+        Ok((Prefix::Named(caller), command))
+    }
+}
+
+/// Appends the number of a caller, in the place of the caller in full.
+pub(crate) fn put_number(into: &mut Vec<u8>, number: u32) {
+    into.push(tag::BY);
+    put_varint(into, number.into());
 }
 
 /// Most bytes of an encoded caller beside its principal: a tag, a length and three bounds.
