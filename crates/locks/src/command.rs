@@ -72,8 +72,12 @@ impl<'a> Caller<'a> {
         Caller { principal, quota: Quota::default() }
     }
 
-    fn encode(&self, into: &mut Vec<u8>) {
+    /// Appends the caller as it stands before each of its commands. Nothing if it has no principal.
+    pub fn encode(&self, into: &mut Vec<u8>) {
         let Caller { principal, quota } = *self;
+        if principal.is_empty() {
+            return;
+        }
         into.push(if quota == Quota::default() { tag::AS } else { tag::AS_WITHIN });
         put_str(into, principal);
         if quota != Quota::default() {
@@ -95,13 +99,19 @@ impl<'a> Caller<'a> {
 
     /// Decodes a caller and checks it. It must take up all of `encoded`.
     pub(crate) fn decode(encoded: &'a [u8]) -> Result<Caller<'a>, DecodeError> {
+        let caller = Caller::read(encoded)?;
+        validate_principal(caller.principal).map_err(InvalidInput::in_log)?;
+        Ok(caller)
+    }
+
+    /// Reads a caller that was checked when it was encoded, a moment ago.
+    pub(crate) fn read(encoded: &'a [u8]) -> Result<Caller<'a>, DecodeError> {
         let mut r = Reader::new(encoded);
         let tag = r.byte()?;
         let principal = r.str()?;
         if principal.is_empty() {
             return Err(DecodeError("a caller without a principal"));
         }
-        validate_principal(principal).map_err(InvalidInput::in_log)?;
         let mut quota = Quota::default();
         if tag == tag::AS_WITHIN {
             let mut bound = || r.varint_u32();
@@ -280,8 +290,8 @@ impl<'a> Command<'a> {
         self.encode(into);
     }
 
-    /// An upper bound of the encoded length.
-    fn bytes_max(&self) -> usize {
+    /// An upper bound of the encoded length without the caller.
+    pub fn bytes_max(&self) -> usize {
         let texts = match self {
             Command::Acquire { name, owner, session, metadata, .. } => {
                 name.len() + owner.len() + session.len() + metadata.len()
@@ -310,6 +320,11 @@ impl<'a> Command<'a> {
     /// requests and sessions without a grant that ends.
     pub(crate) fn may_leave_mark(bytes: &[u8]) -> bool {
         matches!(bytes.first(), Some(&(tag::GIVE_UP | tag::CLOSE_SESSION)))
+    }
+
+    /// Whether these bytes, if they encode a command, are compared with the quota of its caller.
+    pub(crate) fn has_quota(bytes: &[u8]) -> bool {
+        matches!(bytes.first(), Some(&(tag::ACQUIRE | tag::ACQUIRE_TO_CLAIM)))
     }
 
     /// Appends the command's tag and fields to `into`.
