@@ -1,7 +1,7 @@
 //! The bytes of the log and of checkpoints: encode and decode.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use locks::{Batch, Command, Effects, LeaseId, LockTable, Token};
+use locks::{Batch, Caller, Command, Effects, LeaseId, LockTable, Token};
 use palisade_benches::workload::{acquire, batch, encoded, name, stamp};
 use std::hint::black_box;
 
@@ -13,7 +13,7 @@ fn commands(c: &mut Criterion) {
     let names: Vec<String> = (0..COMMANDS).map(name).collect();
     let mut group = c.benchmark_group("command");
     let one = acquire(1, &names[0]);
-    let bytes = encoded(&one);
+    let bytes = encoded(Caller::default(), &one);
     let mut into = Vec::with_capacity(bytes.len());
     group.bench_function("encode acquire", |b| {
         b.iter(|| {
@@ -37,8 +37,8 @@ fn commands(c: &mut Criterion) {
         })
         .collect();
     group.throughput(Throughput::Elements(COMMANDS));
-    group.bench_function("encode", |b| b.iter(|| batch(stamp(1), black_box(&mixed))));
-    let entry = batch(stamp(1), &mixed);
+    group.bench_function("encode", |b| b.iter(|| batch(stamp(1), &[], black_box(&mixed))));
+    let entry = batch(stamp(1), &[], &mixed);
     group.bench_function("decode", |b| {
         b.iter(|| Batch::decode(black_box(&entry)).map(|batch| batch.commands.len()))
     });

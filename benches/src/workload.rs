@@ -4,7 +4,9 @@
 //! The same numbers always give the same bytes, because this module reads no clock and uses no
 //! randomness.
 
-use locks::{BatchBuilder, Command, LeaseId, Mode, Outcome, RequestId, Stamp, Token};
+use locks::{
+    BatchBuilder, Caller, Command, LeaseId, Mode, Outcome, Quota, RequestId, Stamp, Token,
+};
 use routing::{NodeId, ShardId};
 use shard::{Input, Now, RaftSettings, Replica, ReplicaConfig, Reply, Role, Ticket};
 use storage::Recovered;
@@ -40,10 +42,25 @@ pub fn acquire(request: u64, name: &str) -> Command<'_> {
     }
 }
 
-/// Encodes a command as bytes.
-pub fn encoded(command: &Command<'_>) -> Vec<u8> {
+/// Names of so many identities, as certificates have them.
+pub fn principals(count: u64) -> Vec<String> {
+    (0..count).map(|number| format!("spiffe://example.org/jobs/{number:04}")).collect()
+}
+
+/// The caller of the command at this place: the identities take turns, each with a quota that it
+/// never reaches. Without identities there is none.
+pub fn caller(principals: &[String], at: usize) -> Caller<'_> {
+    const QUOTA: Quota = Quota { locks: 1_000_000, sessions: 1_000, waits: 10_000 };
+    match principals {
+        [] => Caller::default(),
+        _ => Caller { principal: &principals[at % principals.len()], quota: QUOTA },
+    }
+}
+
+/// Encodes a command as bytes, as of this caller.
+pub fn encoded(caller: Caller<'_>, command: &Command<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    command.encode(&mut bytes);
+    command.encode_as(caller, &mut bytes);
     bytes
 }
 
@@ -52,13 +69,13 @@ pub fn stamp(ms: u64) -> Stamp {
     Stamp { wall_ms: 1_700_000_000_000 + ms, shard_ms: ms }
 }
 
-/// Encodes a log entry of these commands.
-pub fn batch(at: Stamp, commands: &[Command<'_>]) -> Vec<u8> {
+/// Encodes a log entry of these commands, of identities that take turns.
+pub fn batch(at: Stamp, principals: &[String], commands: &[Command<'_>]) -> Vec<u8> {
     let mut builder = BatchBuilder::new(at);
     let mut bytes = Vec::new();
-    for command in commands {
+    for (place, command) in commands.iter().enumerate() {
         bytes.clear();
-        command.encode(&mut bytes);
+        command.encode_as(caller(principals, place), &mut bytes);
         builder.push(&bytes);
     }
     builder.finish()
@@ -78,6 +95,8 @@ pub fn granted(outcome: &Outcome) -> Token {
 /// One shard's replicas in one thread. Their network and their disk are instant. The disk keeps no
 /// data, because a replica reads it only when it starts.
 pub struct Group {
+    /// The identities that take turns as callers. Empty: identities are off.
+    pub principals: Vec<String>,
     peers: Vec<Peer>,
     now_ms: u64,
     next_ticket: Ticket,
@@ -113,6 +132,7 @@ impl Group {
             Peer { replica, inbox: Vec::new() }
         });
         let mut group = Group {
+            principals: Vec::new(),
             peers: peers.collect(),
             now_ms: 1_000,
             next_ticket: 1,
@@ -138,10 +158,10 @@ impl Group {
     /// Proposes all commands to the leader at once, and returns their outcomes in order.
     pub fn run(&mut self, commands: &[Command<'_>]) -> Vec<Outcome> {
         let first = self.next_ticket;
-        for command in commands {
+        for (place, command) in commands.iter().enumerate() {
             let input = Input::Propose {
                 ticket: self.next_ticket,
-                command: encoded(command),
+                command: encoded(caller(&self.principals, place), command),
                 wait: None,
                 give_up_at_ms: u64::MAX,
             };

@@ -236,13 +236,19 @@ impl Router {
         }
     }
 
-    /// Counts an operation of a visitor, by the number of shards that it asks.
+    /// Counts an operation of a visitor, by the number of shards that it asks. All operations of a
+    /// frame can share one look at the clock.
     ///
     /// # Errors
     /// BUSY if its identity is above its rate.
-    pub(crate) fn within_rate(&self, visitor: &Visitor, op: Option<&Op>) -> Result<(), Box<Error>> {
+    pub(crate) fn within_rate(
+        &self,
+        visitor: &Visitor,
+        op: Option<&Op>,
+        now_ms: impl FnOnce() -> u64,
+    ) -> Result<(), Box<Error>> {
         let count = || op.map_or(1, |op| shards_asked(op, &self.directory));
-        self.within_rate_of(visitor, op.map(Op::kind), count)
+        identities::within_rate(visitor, op.map(Op::kind), count, now_ms)
     }
 
     /// Like [`within_rate`](Router::within_rate), for an operation that counts as `count`.

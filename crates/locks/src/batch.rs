@@ -8,11 +8,12 @@
 //!                        |<----------------- covered by the CRC ----------------------->|
 //! ```
 //!
-//! All integers are little-endian. This module passes each command's bytes on to [`Command`] and
-//! knows nothing else of them.
+//! All integers are little-endian. A command names its caller in full or by a number, as
+//! [`callers`](crate::callers) says. This module knows nothing else of a command's bytes.
 
-use crate::codec::{DecodeError, Reader, put_varint};
-use crate::command::{Caller, Command};
+use crate::callers::{Callers, Named};
+use crate::codec::{DecodeError, Reader, put_varint, varint_bytes};
+use crate::command::{Caller, Command, Prefix, put_number};
 use crate::types::Stamp;
 
 /// Longest batch, in bytes. A longer one is refused before any of it is read.
@@ -47,6 +48,7 @@ const COMMANDS_AT: usize = COUNT_AT + 4;
 pub struct BatchBuilder {
     bytes: Vec<u8>,
     count: u32,
+    callers: Named,
 }
 
 impl BatchBuilder {
@@ -56,10 +58,11 @@ impl BatchBuilder {
         bytes[0] = VERSION;
         bytes[BODY_AT..BODY_AT + 8].copy_from_slice(&stamp.wall_ms.to_le_bytes());
         bytes[BODY_AT + 8..COUNT_AT].copy_from_slice(&stamp.shard_ms.to_le_bytes());
-        BatchBuilder { bytes, count: 0 }
+        BatchBuilder { bytes, count: 0, callers: Named::default() }
     }
 
-    /// Adds one command, as encoded by [`Command::encode_as`].
+    /// Adds one command, as encoded by [`Command::encode_as`]. A caller that the batch has named
+    /// before is named by its number.
     ///
     /// # Panics
     /// If the batch would exceed [`BATCH_BYTES_MAX`]. Ask [`has_room`](Self::has_room) first.
@@ -70,16 +73,38 @@ impl BatchBuilder {
             encoded.len(),
             self.bytes.len()
         );
-        put_varint(&mut self.bytes, encoded.len() as u64);
-        self.bytes.extend_from_slice(encoded);
         self.count += 1;
+        match Prefix::of(encoded) {
+            Ok((Prefix::Named(caller), command)) => self.push_named(encoded, caller, command),
+            _ => self.put(encoded),
+        }
     }
 
-    /// Whether a command of `encoded_len` bytes still fits.
+    fn put(&mut self, encoded: &[u8]) {
+        put_varint(&mut self.bytes, encoded.len() as u64);
+        self.bytes.extend_from_slice(encoded);
+    }
+
+    fn push_named(&mut self, encoded: &[u8], caller: &[u8], command: &[u8]) {
+        if let Some(number) = self.callers.number_of(caller, &self.bytes) {
+            let prefix_bytes = 1 + varint_bytes(number.into());
+            put_varint(&mut self.bytes, (prefix_bytes + command.len()) as u64);
+            put_number(&mut self.bytes, number);
+            self.bytes.extend_from_slice(command);
+        } else {
+            self.put(encoded);
+            let at = self.bytes.len() - encoded.len();
+            self.callers.add(at..at + caller.len(), &self.bytes);
+        }
+    }
+
+    /// Whether a command of `encoded_len` bytes still fits, with its caller in full.
     pub fn has_room(&self, encoded_len: usize) -> bool {
-        const LENGTH_BYTES_MAX: usize = 4;
+        // Three for the length. A number of three bytes and its tag are one longer than the
+        // shortest caller, and no batch has so many callers that a number is longer.
+        const EXCESS_BYTES_MAX: usize = 4;
         encoded_len < BATCH_BYTES_MAX
-            && self.bytes.len() + LENGTH_BYTES_MAX + encoded_len <= BATCH_BYTES_MAX
+            && self.bytes.len() + EXCESS_BYTES_MAX + encoded_len <= BATCH_BYTES_MAX
     }
 
     /// Number of commands pushed so far.
@@ -146,8 +171,9 @@ impl<'a> Batch<'a> {
         // The count is unchecked input, so it may not size the vector alone. Commands are usually
         // far longer than 16 bytes; if they are shorter, the vector grows.
         let mut commands = Vec::with_capacity(count.min(r.remaining() / 16));
+        let mut callers = Callers::default();
         for _ in 0..count {
-            commands.push(Command::decode_as(r.bytes()?)?);
+            commands.push(callers.decode(r.bytes()?)?);
         }
         r.end()?;
         Ok(Batch { stamp, commands })

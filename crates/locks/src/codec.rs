@@ -21,6 +21,11 @@ pub(crate) fn put_varint(into: &mut Vec<u8>, mut value: u64) {
     into.push(value as u8);
 }
 
+/// The number of bytes that [`put_varint`] appends.
+pub(crate) fn varint_bytes(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+}
+
 pub(crate) fn put_bytes(into: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(into, bytes.len() as u64);
     into.extend_from_slice(bytes);
@@ -69,6 +74,11 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn remaining(&self) -> usize {
         self.rest.len()
+    }
+
+    /// All bytes that were not read yet.
+    pub(crate) fn rest(self) -> &'a [u8] {
+        self.rest
     }
 
     /// Checks that every byte was read.

@@ -7,11 +7,13 @@
 //! [tag, fields]                                      identities are off, or a leader asks
 //! [AS, principal] [tag, fields]                      an identity asks
 //! [AS_WITHIN, principal, quota] [tag, fields]        an identity with a quota asks
+//! [BY, number] [tag, fields]                         a caller asks that the entry has named before
 //! ```
 //!
-//! So an entry costs nothing more where identities are off. Decoding borrows from the entry, and the
-//! result is always within the limits of [`validate`]. This module knows nothing of batches or of
-//! the table.
+//! So an entry costs nothing more where identities are off. A command that stands alone names its
+//! caller in full. [`callers`](crate::callers) puts the number in its place where commands share an
+//! entry. Decoding borrows from the entry, and the result is always within the limits of
+//! [`validate`]. This module knows nothing of batches or of the table.
 
 use crate::codec::{DecodeError, Reader, put_mode, put_request, put_str, put_varint};
 use crate::limits::*;
@@ -39,6 +41,9 @@ mod tag {
     pub(super) const AS: u8 = 13;
     /// No command: the principal and the quota of the command that follows.
     pub(super) const AS_WITHIN: u8 = 14;
+    /// No command: the number of the caller of the command that follows, among the callers that
+    /// its entry has named before.
+    pub(super) const BY: u8 = 15;
 }
 
 /// The identity that asks for a command.
@@ -67,8 +72,12 @@ impl<'a> Caller<'a> {
         Caller { principal, quota: Quota::default() }
     }
 
-    fn encode(&self, into: &mut Vec<u8>) {
+    /// Appends the caller as it stands before each of its commands. Nothing if it has no principal.
+    pub fn encode(&self, into: &mut Vec<u8>) {
         let Caller { principal, quota } = *self;
+        if principal.is_empty() {
+            return;
+        }
         into.push(if quota == Quota::default() { tag::AS } else { tag::AS_WITHIN });
         put_str(into, principal);
         if quota != Quota::default() {
@@ -78,22 +87,31 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// Takes the caller off the front of an encoded command. Returns the rest too.
+    /// Takes the caller off the front of a command that stands alone. Returns the rest too.
     #[inline(always)]
     pub(crate) fn split(bytes: &'a [u8]) -> Result<(Caller<'a>, &'a [u8]), DecodeError> {
-        match bytes.first() {
-            Some(&tag @ (tag::AS | tag::AS_WITHIN)) => Caller::decode(tag, &bytes[1..]),
-            _ => Ok((Caller::default(), bytes)),
+        match Prefix::of(bytes)? {
+            (Prefix::Nobody, rest) => Ok((Caller::default(), rest)),
+            (Prefix::Named(encoded), rest) => Ok((Caller::decode(encoded)?, rest)),
+            (Prefix::Numbered(_), _) => Err(DecodeError("the number of a caller outside an entry")),
         }
     }
 
-    fn decode(tag: u8, bytes: &'a [u8]) -> Result<(Caller<'a>, &'a [u8]), DecodeError> {
-        let mut r = Reader::new(bytes);
+    /// Decodes a caller and checks it. It must take up all of `encoded`.
+    pub(crate) fn decode(encoded: &'a [u8]) -> Result<Caller<'a>, DecodeError> {
+        let caller = Caller::read(encoded)?;
+        validate_principal(caller.principal).map_err(InvalidInput::in_log)?;
+        Ok(caller)
+    }
+
+    /// Reads a caller that was checked when it was encoded, a moment ago.
+    pub(crate) fn read(encoded: &'a [u8]) -> Result<Caller<'a>, DecodeError> {
+        let mut r = Reader::new(encoded);
+        let tag = r.byte()?;
         let principal = r.str()?;
         if principal.is_empty() {
             return Err(DecodeError("a caller without a principal"));
         }
-        validate_principal(principal).map_err(InvalidInput::in_log)?;
         let mut quota = Quota::default();
         if tag == tag::AS_WITHIN {
             let mut bound = || r.varint_u32();
@@ -102,9 +120,54 @@ impl<'a> Caller<'a> {
                 return Err(DecodeError("a quota without a bound"));
             }
         }
-        let rest = r.remaining();
-        Ok((Caller { principal, quota }, r.take(rest)?))
+        r.end()?;
+        Ok(Caller { principal, quota })
     }
+}
+
+/// What stands before an encoded command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prefix<'a> {
+    Nobody,
+    /// A caller in full, as [`Caller::decode`] reads it.
+    Named(&'a [u8]),
+    /// The number of a caller that the entry has named before.
+    Numbered(u32),
+}
+
+impl<'a> Prefix<'a> {
+    /// Takes the prefix off an encoded command. Returns the rest too. A caller in full is only
+    /// measured.
+    #[inline(always)]
+    pub(crate) fn of(bytes: &'a [u8]) -> Result<(Prefix<'a>, &'a [u8]), DecodeError> {
+        match bytes.first() {
+            Some(&(tag::AS | tag::AS_WITHIN | tag::BY)) => Prefix::read(bytes),
+            _ => Ok((Prefix::Nobody, bytes)),
+        }
+    }
+
+    fn read(bytes: &'a [u8]) -> Result<(Prefix<'a>, &'a [u8]), DecodeError> {
+        let mut r = Reader::new(bytes);
+        let tag = r.byte()?;
+        if tag == tag::BY {
+            let number = r.varint_u32()?;
+            return Ok((Prefix::Numbered(number), r.rest()));
+        }
+        r.bytes()?;
+        if tag == tag::AS_WITHIN {
+            for _bound in 0..3 {
+                r.varint_u32()?;
+            }
+        }
+        let (caller, command) = bytes.split_at(bytes.len() - r.remaining());
+        Ok((Prefix::Named(caller), command))
+    }
+}
+
+/// Appends the number of a caller, in the place of the caller in full.
+pub(crate) fn put_number(into: &mut Vec<u8>, number: u32) {
+    into.push(tag::BY);
+    put_varint(into, number.into());
 }
 
 /// Most bytes of an encoded caller beside its principal: a tag, a length and three bounds.
@@ -227,8 +290,8 @@ impl<'a> Command<'a> {
         self.encode(into);
     }
 
-    /// An upper bound of the encoded length.
-    fn bytes_max(&self) -> usize {
+    /// An upper bound of the encoded length without the caller.
+    pub fn bytes_max(&self) -> usize {
         let texts = match self {
             Command::Acquire { name, owner, session, metadata, .. } => {
                 name.len() + owner.len() + session.len() + metadata.len()
@@ -257,6 +320,11 @@ impl<'a> Command<'a> {
     /// requests and sessions without a grant that ends.
     pub(crate) fn may_leave_mark(bytes: &[u8]) -> bool {
         matches!(bytes.first(), Some(&(tag::GIVE_UP | tag::CLOSE_SESSION)))
+    }
+
+    /// Whether these bytes, if they encode a command, are compared with the quota of its caller.
+    pub(crate) fn has_quota(bytes: &[u8]) -> bool {
+        matches!(bytes.first(), Some(&(tag::ACQUIRE | tag::ACQUIRE_TO_CLAIM)))
     }
 
     /// Appends the command's tag and fields to `into`.

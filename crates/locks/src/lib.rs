@@ -36,6 +36,7 @@
 //! ```
 
 mod batch;
+mod callers;
 mod codec;
 mod command;
 mod effects;

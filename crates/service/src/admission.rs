@@ -1,5 +1,6 @@
 //! The checks between the receipt of an operation and its replica, in their order.
 
+use crate::callers::Caller;
 use crate::plan::{Follow, Plan, Request, check, plan};
 use crate::refusal::{Refused, refused};
 use crate::route::route;
@@ -30,15 +31,20 @@ impl Admitted {
     }
 }
 
-/// Admits an operation that came `late_ms` later than usual: see [`wire::Lateness`].
+/// Admits an operation of this caller that came `late_ms` later than usual: see [`wire::Lateness`].
 ///
 /// # Errors
 /// The result for its sender: BUSY if the sender has given it up by now, INVALID_ARGUMENT with the
 /// change that the sender should make, or a stale route if the sender's map is old.
-pub fn admit(map: &ShardMap, mut operation: Operation, late_ms: u64) -> Result<Admitted, Refused> {
+pub fn admit(
+    map: &ShardMap,
+    mut operation: Operation,
+    caller: &Caller,
+    late_ms: u64,
+) -> Result<Admitted, Refused> {
     operation.held_up(late_ms).map_err(|error| refused(*error))?;
     check(&operation)?;
     let shard = route(map, &operation)?;
-    let Plan { kind, request, follow, timeout_ms } = plan(operation)?;
+    let Plan { kind, request, follow, timeout_ms } = plan(operation, caller)?;
     Ok(Admitted { shard, kind, request, follow, timeout_ms })
 }

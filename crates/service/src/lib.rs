@@ -9,7 +9,7 @@
 //! as not done. Every function is pure: it knows nothing of clocks, threads, sockets and disks.
 //!
 //! ```
-//! use palisade_service::{Request, admit, result};
+//! use palisade_service::{Caller, Request, admit, result};
 //! use routing::{MapVersion, NodeId, Replicas, ShardId, ShardMap, Slot};
 //! use wire::internal::v1::{Operation, Route, operation::Op, operation_result::Result as OpResult};
 //!
@@ -17,7 +17,8 @@
 //! let map = ShardMap::even(MapVersion(1), [(ShardId(0), replicas)].into());
 //! let check = wire::v1::CheckRequest { name: "a".into(), ..Default::default() };
 //! let route = Route { shard: 0, slot: Slot::of("a").index().into(), map_version: 1 };
-//! let admitted = admit(&map, Operation::routed(Op::Check(check), route), 0).expect("valid");
+//! let operation = Operation::routed(Op::Check(check), route);
+//! let admitted = admit(&map, operation, &Caller::NOBODY, 0).expect("valid");
 //! assert!(matches!(admitted.request, Request::Read { linearizable: true, .. }));
 //!
 //! // The leader changed before the replica could answer. A read changes nothing, so the sender
@@ -28,6 +29,7 @@
 //! ```
 
 mod admission;
+mod callers;
 mod limits;
 mod outcome;
 mod plan;
@@ -40,6 +42,7 @@ mod watching;
 mod tests;
 
 pub use admission::{Admitted, admit};
+pub use callers::{Caller, Callers};
 pub use limits::ROWS_BYTES_MAX;
 pub use outcome::{counted, history, result, unanswered, waiter};
 pub use plan::{Follow, Request};

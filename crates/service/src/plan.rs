@@ -1,8 +1,9 @@
 //! From an operation to the request for its replica: the input is validated, and the command
 //! encoded.
 
+use crate::callers::Caller;
 use crate::refusal::{Refused, invalid, refused};
-use locks::{Caller, Command, LeaseId, ListOf, Mode, Quota, RequestId, Token};
+use locks::{Command, LeaseId, ListOf, Mode, RequestId, Token};
 use shard::{Input, Query, Ticket, Wait};
 use wire::OperationKind;
 use wire::internal::v1::operation::Op;
@@ -81,16 +82,12 @@ pub(crate) fn check(operation: &Operation) -> Result<(), Refused> {
     wire::check_routed(operation).map_err(refused)
 }
 
-/// The plan for an operation that passed [`check`].
+/// The plan for an operation of this caller that passed [`check`].
 ///
 /// # Errors
 /// INVALID_ARGUMENT with the change that the sender should make.
-pub(crate) fn plan(operation: Operation) -> Result<Plan, Refused> {
-    let Operation { op, timeout_ms, principal, quota, .. } = operation;
-    locks::validate_principal(&principal).map_err(|error| invalid(error.to_string()))?;
-    let quota = quota.unwrap_or_default();
-    let quota = Quota { locks: quota.locks, sessions: quota.sessions, waits: quota.waits };
-    let caller = Caller { principal: &principal, quota };
+pub(crate) fn plan(operation: Operation, caller: &Caller) -> Result<Plan, Refused> {
+    let Operation { op, timeout_ms, .. } = operation;
     let Some(mut op) = op else { return Err(invalid("the operation is empty")) };
     wire::fill_routed_defaults(&mut op);
     let follow = match &op {
@@ -108,11 +105,9 @@ pub(crate) fn plan(operation: Operation) -> Result<Plan, Refused> {
 }
 
 /// The request of an operation that has its defaults.
-fn request(caller: Caller<'_>, op: Op) -> Result<Request, Refused> {
-    // Only an acquire is compared with a quota, so only its entry carries one.
-    let by = Caller::of(caller.principal);
+fn request(by: &Caller, op: Op) -> Result<Request, Refused> {
     match op {
-        Op::Acquire(acquire) => acquire_request(caller, &acquire),
+        Op::Acquire(acquire) => acquire_request(by, &acquire),
         Op::Renew(v1::RenewRequest { name, fencing_token }) => {
             propose(by, &Command::Renew { name: &name, token: Token(fencing_token) }, None)
         }
@@ -166,7 +161,7 @@ fn request(caller: Caller<'_>, op: Op) -> Result<Request, Refused> {
     }
 }
 
-fn acquire_request(caller: Caller<'_>, acquire: &v1::AcquireRequest) -> Result<Request, Refused> {
+fn acquire_request(by: &Caller, acquire: &v1::AcquireRequest) -> Result<Request, Refused> {
     let request_id = parse_request_id(&acquire.request_id)?;
     let wait_ms = acquire.wait_ms;
     let mode = match acquire.mode() {
@@ -187,19 +182,16 @@ fn acquire_request(caller: Caller<'_>, acquire: &v1::AcquireRequest) -> Result<R
         metadata: &acquire.metadata,
         claim_ttl_ms: acquire.claim_ttl_ms,
     };
-    propose(caller, &command, (wait_ms > 0).then_some(Wait { request_id, wait_ms }))
+    propose(by, &command, (wait_ms > 0).then_some(Wait { request_id, wait_ms }))
 }
 
-fn propose(
-    caller: Caller<'_>,
-    command: &Command<'_>,
-    wait: Option<Wait>,
-) -> Result<Request, Refused> {
+fn propose(by: &Caller, command: &Command<'_>, wait: Option<Wait>) -> Result<Request, Refused> {
     // The lock table has its own check, after the common check of the front doors. A command that
     // the table would not decode must not reach the log.
     locks::validate(command).map_err(|error| invalid(error.to_string()))?;
-    let mut bytes = Vec::new();
-    command.encode_as(caller, &mut bytes);
+    let mut bytes = Vec::with_capacity(by.encoded().len() + command.bytes_max());
+    bytes.extend_from_slice(by.encoded());
+    command.encode(&mut bytes);
     Ok(Request::Propose { command: bytes, wait })
 }
 

@@ -1,11 +1,12 @@
 //! From operations to requests, and from replies to results.
 
-use crate::plan::{check, plan};
+use crate::plan::{Plan, check};
+use crate::refusal::Refused;
 use crate::route::route;
-use crate::{Follow, Request, admit, history, result, stale_route, unanswered};
+use crate::{Caller, Callers, Follow, Request, admit, history, result, stale_route, unanswered};
 use locks::{
-    Bound, Caller, Command, EndKind, Grant, Holdings, LeaseId, Mode, Outcome, Quota, RequestId,
-    Tenure, Token,
+    Bound, Command, EndKind, Grant, Holdings, LeaseId, Mode, Outcome, Quota, RequestId, Tenure,
+    Token,
 };
 use routing::{MapVersion, NodeId, Replicas, ShardId, ShardMap, Slot};
 use shard::{Answer, Input, Query, Reply, Wait};
@@ -25,6 +26,12 @@ fn map() -> ShardMap {
     let replicas = Replicas { nodes: vec![NodeId(1), NodeId(2)], preferred_leader: NodeId(1) };
     let shards = [ShardId(0), ShardId(1)].map(|shard| (shard, replicas.clone()));
     ShardMap::even(MapVersion(3), shards.into())
+}
+
+/// The plan for the only operation of a frame.
+fn plan(operation: Operation) -> Result<Plan, Refused> {
+    let mut callers = Callers::default();
+    crate::plan::plan(operation.clone(), callers.of(&operation)?)
 }
 
 fn acquire() -> v1::AcquireRequest {
@@ -100,7 +107,7 @@ fn an_acquire_is_encoded_with_its_defaults() {
 }
 
 #[test]
-fn every_change_carries_its_caller_and_only_an_acquire_its_quota() {
+fn every_change_carries_its_caller_with_its_quota() {
     let name = || "a".to_owned();
     let quota = v1_quota(3, 2, 1);
     let changes = [
@@ -118,7 +125,6 @@ fn every_change_carries_its_caller_and_only_an_acquire_its_quota() {
         }),
     ];
     for op in changes {
-        let is_acquire = matches!(op, Op::Acquire(_));
         let asked = |principal: &str| Operation {
             principal: principal.into(),
             quota: Some(quota),
@@ -129,11 +135,12 @@ fn every_change_carries_its_caller_and_only_an_acquire_its_quota() {
                 panic!("a read")
             };
             let (caller, _) = Command::decode_as(&command).unwrap();
-            let expected = match is_acquire && !principal.is_empty() {
-                true => Quota { locks: 3, sessions: 2, waits: 1 },
-                false => Quota::default(),
+            // A quota means nothing without an identity.
+            let expected = match principal {
+                "" => locks::Caller::default(),
+                _ => locks::Caller { principal, quota: Quota { locks: 3, sessions: 2, waits: 1 } },
             };
-            assert_eq!(caller, Caller { principal, quota: expected });
+            assert_eq!(caller, expected);
         }
         for (principal, told) in [("x".repeat(257), "257 bytes"), ("a\nb".into(), "control")] {
             let refused = plan(asked(&principal)).expect_err("no such identity");
@@ -543,7 +550,8 @@ fn a_late_operation_is_admitted_with_the_time_that_is_left() {
         )
     };
     let left = |late_ms| {
-        let admitted = admit(&map, waiting.clone(), late_ms).expect("its sender still waits");
+        let admitted =
+            admit(&map, waiting.clone(), &Caller::NOBODY, late_ms).expect("its sender still waits");
         assert_eq!((admitted.shard, admitted.kind), (shard, OperationKind::Acquire));
         assert!(admitted.waits());
         let Request::Propose { wait: Some(wait), .. } = admitted.request else { panic!("a read") };
@@ -552,7 +560,9 @@ fn a_late_operation_is_admitted_with_the_time_that_is_left() {
     assert_eq!(left(0), (50, 100));
     assert_eq!(left(20), (30, 100));
     assert_eq!(left(70), (1, 79));
-    match *admit(&map, waiting.clone(), 149).expect_err("its sender has given it up") {
+    match *admit(&map, waiting.clone(), &Caller::NOBODY, 149)
+        .expect_err("its sender has given it up")
+    {
         OpResult::Error(error) => assert_eq!(error.code(), ErrorCode::Busy),
         other => panic!("{other:?}"),
     }

@@ -8,10 +8,11 @@
 //!   same input with the same words.
 //! - The answers as JSON ([`json`]).
 //! - The topology of a cluster as a message, checked when it is decoded.
-//! - Parts that all servers need: cluster identity, and lateness of frames.
+//! - Parts that all servers need: cluster identity, lateness of frames, and their callers.
 //!
 //! Of our other crates it knows `routing` only, for the topology.
 
+mod callers;
 mod cause;
 mod cursor;
 mod details;
@@ -26,6 +27,7 @@ mod routed;
 mod topology;
 mod validate;
 
+pub use callers::number_callers;
 pub use cause::{reason, root_cause};
 pub use cursor::{decode_cursor, encode_cursor};
 pub use details::ERROR_DOMAIN;

@@ -2,7 +2,6 @@
 
 use access::Identity;
 use std::sync::Arc;
-use wire::internal::v1::operation::Op;
 use wire::internal::v1::{Operation, Quota};
 
 /// The caller of an operation. It stands beside every operation on its way through the gateway, and
@@ -39,7 +38,10 @@ impl Caller {
         }
     }
 
-    /// Writes the identity of the caller on an operation, and on an acquire also its quota.
+    /// Writes the identity of the caller and its quota on an operation.
+    ///
+    /// Only an acquire is compared with the quota. All operations have it, so that a frame and a
+    /// log entry name each identity once.
     pub(super) fn sign(&self, operation: &mut Operation) {
         if let Caller::Traced(traced) = self {
             operation.trace = traced.1.to_vec();
@@ -47,15 +49,13 @@ impl Caller {
         }
         let Caller::Client(identity) = self else { return };
         identity.principal.as_str().clone_into(&mut operation.principal);
-        if let Some(Op::Acquire(_)) = &operation.op {
-            let quota = identity.quota();
-            let bound = |bound: Option<std::num::NonZeroU32>| bound.map_or(0, u32::from);
-            operation.quota = Some(Quota {
-                locks: bound(quota.locks_per_shard),
-                sessions: bound(quota.sessions_per_shard),
-                waits: bound(quota.waits_per_shard),
-            });
-        }
+        let quota = identity.quota();
+        let bound = |bound: Option<std::num::NonZeroU32>| bound.map_or(0, u32::from);
+        operation.quota = Some(Quota {
+            locks: bound(quota.locks_per_shard),
+            sessions: bound(quota.sessions_per_shard),
+            waits: bound(quota.waits_per_shard),
+        });
     }
 }
 
@@ -64,6 +64,7 @@ mod tests {
     use super::*;
     use access::Quota as Bounds;
     use std::num::NonZeroU32;
+    use wire::internal::v1::operation::Op;
     use wire::v1::AcquireRequest;
 
     fn alice() -> Arc<Identity> {

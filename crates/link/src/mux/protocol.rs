@@ -123,7 +123,8 @@ impl Protocol for Shards {
         (operation.id, operation.timeout_ms) = (id, timeout_ms);
     }
 
-    fn pack(operations: Vec<internal::Operation>, sent_ms: u64) -> internal::OperateRequest {
+    fn pack(mut operations: Vec<internal::Operation>, sent_ms: u64) -> internal::OperateRequest {
+        wire::number_callers(&mut operations);
         internal::OperateRequest { operations, sent_ms }
     }
 

@@ -21,7 +21,7 @@ use super::principals::Counted;
 use super::rows::{GrantRow, Lease, RenewalState, SessionRow, Terms, WaiterRow};
 use super::slab::NONE;
 use super::{LockTable, chain::Links};
-use crate::command::{Caller, Command};
+use crate::command::{Caller, Command, Prefix};
 use crate::effects::{Effects, WaitEnd};
 use crate::hash::{hash_number, hash_str};
 use crate::planted_bugs;
@@ -112,14 +112,12 @@ impl LockTable {
     /// identity may be refused, although it would be granted once the release is applied. Its
     /// caller tries again.
     pub fn over_quota(&self, command: &[u8], shard_ms: u64) -> Option<Outcome> {
-        let (Caller { principal, quota }, rest) = Caller::split(command).ok()?;
-        if principal.is_empty() {
-            return None;
-        }
+        let (Prefix::Named(caller), rest) = Prefix::of(command).ok()? else { return None };
+        let Caller { principal, quota } = Caller::read(caller).ok()?;
         if Command::may_leave_mark(rest) {
             return self.over_share(principal, rest, shard_ms);
         }
-        if quota == Quota::default() {
+        if quota == Quota::default() || !Command::has_quota(rest) {
             return None;
         }
         // Most callers are far from their quota, and then need not be decoded any further.

@@ -135,17 +135,21 @@ proptest! {
 
     #[test]
     fn batches_come_back_and_damage_is_found(
-        all in prop::collection::vec(parts(), 0..20), wall_ms in any::<u64>(), shard_ms in any::<u64>(),
+        all in prop::collection::vec((parts(), 0..4_usize), 0..20),
+        wall_ms in any::<u64>(), shard_ms in any::<u64>(),
         at in any::<prop::sample::Index>(), bit in 0..8u8,
     ) {
         let stamp = Stamp { wall_ms, shard_ms };
         let mut builder = BatchBuilder::new(stamp);
         prop_assert!(builder.is_empty());
-        for parts in &all {
+        let quota = Quota { locks: 1, sessions: 0, waits: 300 };
+        let callers =
+            [Caller::default(), Caller::of("ann"), Caller::of("bob"), Caller { principal: "ann", quota }];
+        for (parts, caller) in &all {
             let builder = std::cell::RefCell::new(&mut builder);
             with_command(|command| {
                 let mut bytes = Vec::new();
-                command.encode(&mut bytes);
+                command.encode_as(callers[*caller], &mut bytes);
                 builder.borrow_mut().push(&bytes);
             })(parts.clone());
         }
@@ -155,8 +159,8 @@ proptest! {
         prop_assert_eq!(bytes.len(), size);
         let batch = Batch::decode(&bytes).unwrap();
         prop_assert_eq!(batch.stamp, stamp);
-        for (parts, decoded) in all.into_iter().zip(&batch.commands) {
-            with_command(|command| assert_eq!(*decoded, (Caller::default(), command)))(parts);
+        for ((parts, caller), decoded) in all.into_iter().zip(&batch.commands) {
+            with_command(|command| assert_eq!(*decoded, (callers[caller], command)))(parts);
         }
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
@@ -274,6 +278,83 @@ fn the_bytes_of_commands_and_batches_never_change() {
     assert_eq!(bytes[5..], *b"\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x01\0\0\0\x03\x04\x01s");
 }
 
+/// The entry of these commands, and the bytes of its commands.
+fn entry_of(commands: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
+    let mut builder = BatchBuilder::default();
+    commands.iter().for_each(|command| builder.push(command));
+    let entry = builder.finish();
+    let commands = entry[25..].to_vec();
+    (entry, commands)
+}
+
+#[test]
+fn an_entry_names_each_caller_once_and_then_by_its_number() {
+    let commands: [&[u8]; 7] = [
+        b"\x0d\x03ann\x04\x01s",
+        b"\x04\x01s",
+        b"\x0e\x03ann\x07\0\x01\x04\x01s", // with a quota she is another caller
+        b"\x0d\x03bob\x04\x01s",
+        b"\x0d\x03bob\x04\x01s",
+        b"\x0d\x03ann\x04\x01s",
+        b"\x0e\x03ann\x07\0\x01\x04\x01s",
+    ];
+    let (entry, bytes) = entry_of(&commands);
+    let expected = [
+        &b"\x08\x0d\x03ann\x04\x01s"[..],
+        b"\x03\x04\x01s",
+        b"\x0b\x0e\x03ann\x07\0\x01\x04\x01s",
+        b"\x08\x0d\x03bob\x04\x01s",
+        b"\x05\x0f\x02\x04\x01s",
+        b"\x05\x0f\0\x04\x01s",
+        b"\x05\x0f\x01\x04\x01s",
+    ];
+    assert_eq!(bytes, expected.concat());
+    let decoded = Batch::decode(&entry).unwrap().commands;
+    let alone = commands.map(|bytes| Command::decode_as(bytes).unwrap());
+    assert_eq!(decoded, alone);
+}
+
+/// An entry of encoded commands, whose builder did not look at them.
+fn raw_entry(commands: &[&[u8]]) -> Vec<u8> {
+    let mut entry = BatchBuilder::default().finish();
+    entry[21..25].copy_from_slice(&(commands.len() as u32).to_le_bytes());
+    for command in commands {
+        entry.push(command.len() as u8);
+        entry.extend_from_slice(command);
+    }
+    let crc = crc32c::crc32c(&entry[5..]);
+    entry[1..5].copy_from_slice(&crc.to_le_bytes());
+    entry
+}
+
+#[test]
+fn a_number_that_the_entry_has_not_named_is_refused() {
+    let ann: &[u8] = b"\x0d\x03ann\x04\x01s";
+    let by = |number: u8| [0x0f, number, 4, 1, b's'];
+    assert!(Batch::decode(&raw_entry(&[ann, &by(0)])).is_ok());
+    for (commands, why) in [
+        (vec![&by(0)[..]], "nobody is named"),
+        (vec![&by(0), ann], "it is named only later"),
+        (vec![ann, &by(1)], "one is named"),
+        (vec![ann, b"\x0f\xff\xff\xff\xff\x0f\x04\x01s"], "the largest number"),
+        (vec![ann, b"\x0f\xff\xff\xff\xff\x1f\x04\x01s"], "past 32 bits"),
+        (vec![ann, b"\x0f"], "no number"),
+        (vec![ann, b"\x0f\0"], "no command"),
+        (vec![ann, b"\x0f\0\x0f\0\x04\x01s"], "two numbers"),
+    ] {
+        assert!(Batch::decode(&raw_entry(&commands)).is_err(), "{why}");
+    }
+    assert!(Command::decode_as(&by(0)).is_err(), "no entry is around it");
+}
+
+#[test]
+fn an_entry_of_an_earlier_version_names_its_callers_again_and_again() {
+    let ann: &[u8] = b"\x0d\x03ann\x04\x01s";
+    let entry = raw_entry(&[ann, ann, b"\x0d\x03bob\x04\x01s"]);
+    let callers = Batch::decode(&entry).unwrap().commands.into_iter().map(|(caller, _)| caller);
+    assert_eq!(callers.collect::<Vec<_>>(), ["ann", "ann", "bob"].map(Caller::of));
+}
+
 #[test]
 fn a_count_that_is_not_there_is_refused() {
     let mut bytes = BatchBuilder::new(Stamp::default()).finish();
@@ -293,6 +374,31 @@ fn an_oversize_batch_is_refused_and_cannot_be_built() {
     }
     assert!(builder.size_bytes() <= BATCH_BYTES_MAX);
     assert!(builder.size_bytes() > BATCH_BYTES_MAX - 1_010);
+}
+
+#[test]
+fn a_batch_full_of_callers_is_no_larger() {
+    // The shortest callers, and so many others that their numbers are longer than a short caller.
+    let short: Vec<String> = (b'a'..=b'z').map(|letter| char::from(letter).to_string()).collect();
+    let others = (0..20_000).map(|number| format!("{number:05}"));
+    let mut builder = BatchBuilder::default();
+    for principal in others.chain(short.iter().cycle().cloned().take(1 << 20)) {
+        let mut bytes = Vec::new();
+        let command = Command::CloseSession { session: "s" };
+        command.encode_as(Caller::of(&principal), &mut bytes);
+        if !builder.has_room(bytes.len()) {
+            break;
+        }
+        builder.push(&bytes);
+        assert!(builder.size_bytes() <= BATCH_BYTES_MAX);
+    }
+    assert!(builder.size_bytes() > BATCH_BYTES_MAX - 20, "{} bytes", builder.size_bytes());
+    let (size, entry) = (builder.size_bytes(), builder.finish());
+    assert_eq!(entry.len(), size);
+    let decoded = Batch::decode(&entry).unwrap().commands;
+    assert!(
+        decoded[20_000..].iter().zip(short.iter().cycle()).all(|((by, _), of)| by.principal == of)
+    );
 }
 
 /// The message to a caller that sends this command. The log must refuse the command too.

@@ -16,7 +16,7 @@ use crate::limits::{RESULT_FRAME_BYTES, STREAM_OPS_MAX, STREAM_RESULTS_MAX, STRE
 use crate::metrics::AcquireTimes;
 use locks::Outcome;
 use routing::ShardMap;
-use service::{Admitted, Follow, Refused, refused, stale_route};
+use service::{Admitted, Caller, Callers, Follow, Refused, refused, stale_route};
 use shard::{Answer as Answered, Reply};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -129,9 +129,14 @@ impl OperateStream {
         let late_ms = self.lateness.late_ms(frame.sent_ms, now_ms);
         // One map serves the whole frame, so that no operation pays for the look at it.
         let topology = self.context.topology.now();
+        let mut callers = Callers::default();
         for operation in frame.operations {
             let (id, kind) = (operation.id, operation.op.as_ref().map(Op::kind));
-            if let Err(result) = self.admit(topology.map(), operation, late_ms, received, now_ms) {
+            let caller = callers.of(&operation);
+            let admitted = caller.and_then(|caller| {
+                self.admit(topology.map(), operation, caller, late_ms, received, now_ms)
+            });
+            if let Err(result) = admitted {
                 self.context.metrics.answered(
                     kind,
                     service::counted(&result),
@@ -149,6 +154,7 @@ impl OperateStream {
         &mut self,
         map: &ShardMap,
         operation: Operation,
+        caller: &Caller,
         late_ms: u64,
         received: Instant,
         now_ms: u64,
@@ -157,16 +163,16 @@ impl OperateStream {
             let message = "this node is shutting down and did not do this: ask another replica";
             return Err(refused(Error::new(ErrorCode::ShuttingDown, message)));
         }
-        // An operation without a principal may touch the locks and sessions of any identity.
+        // An operation without a caller may touch the locks and sessions of any identity.
         let of_client = !matches!(operation.op, Some(Op::ReadStatus(_)));
-        if self.context.needs_principal && of_client && operation.principal.is_empty() {
+        if self.context.needs_principal && of_client && caller.is_nobody() {
             let message = "this node's cluster file has `access`, and the gateway does not say which \
                            identity asks: give the gateway the same cluster file";
             return Err(refused(Error::new(ErrorCode::Unauthenticated, message)));
         }
         let id = operation.id;
         let trace = Parent::of_bytes(&operation.trace);
-        let admitted = service::admit(map, operation, late_ms)?;
+        let admitted = service::admit(map, operation, caller, late_ms)?;
         let waits = admitted.waits();
         let Admitted { shard, kind, request, follow, timeout_ms } = admitted;
         let seat = self.context.host.seat(shard).ok_or_else(|| stale_route(map, shard))?;

@@ -9,7 +9,7 @@ use wire::internal::v1::operation::Op;
 use wire::internal::v1::operation_result::Result as OpResult;
 use wire::internal::v1::shard_service_client::ShardServiceClient;
 use wire::internal::v1::{
-    CancelWait, ClusterIdentity, ClusterRequest, ClusterResponse, OperateRequest, Operation,
+    CancelWait, ClusterIdentity, ClusterRequest, ClusterResponse, OperateRequest, Operation, Quota,
 };
 use wire::v1::{self, ErrorCode};
 
@@ -208,5 +208,51 @@ async fn with_identities_no_operation_comes_without_one() {
     }
     // The gateway asks for the status itself.
     soon("a status", cluster.status(NodeId(1), 0)).await;
+    cluster.stop_all().await;
+}
+
+/// Operations of many clients share a frame. One that says the number of its caller is of that
+/// caller, with its quota, and never of another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_numbered_caller_is_the_one_that_its_frame_named() {
+    let cluster = Cluster::start(3, 1, Settings::default()).await;
+    granted(cluster.ask_leader(acquire("before", 1)).await);
+    let leader = cluster.leader_of("before").await;
+    let mut caller = cluster.caller(leader).await;
+    let ask = |id: u64, name: &str| Operation {
+        id,
+        ..Operation::routed(acquire(name, 1), cluster.route(name))
+    };
+    let quota = Some(Quota { locks: 1, ..Quota::default() });
+    let operations = vec![
+        // Its identity is refused, and has a number nevertheless.
+        Operation { principal: "a\nb".into(), ..ask(1_000, "refused") },
+        Operation { principal: "ann".into(), quota, ..ask(1_001, "first") },
+        Operation { principal: "bob".into(), ..ask(1_002, "second") },
+        Operation { caller: 3, ..ask(1_003, "third") },
+        Operation { caller: 2, ..ask(1_004, "fourth") },
+        Operation { caller: 1, ..ask(1_005, "fifth") },
+        Operation { caller: 4, ..ask(1_006, "sixth") },
+        ask(1_007, "seventh"),
+    ];
+    let frame = OperateRequest { operations, ..Default::default() };
+    caller.frames.send(frame).await.unwrap();
+    for (id, principal) in [(1_001, "ann"), (1_002, "bob"), (1_003, "bob"), (1_007, "")] {
+        let held = granted(caller.result(id).await.expect("a result"));
+        assert_eq!(held.principal, principal, "operation {id}");
+    }
+    for (id, expected) in [
+        (1_000, ErrorCode::InvalidArgument),
+        (1_004, ErrorCode::Busy), // over the quota of ann
+        (1_005, ErrorCode::InvalidArgument),
+        (1_006, ErrorCode::InvalidArgument),
+    ] {
+        assert_eq!(code(caller.result(id).await.expect("a result")), expected, "operation {id}");
+    }
+    // Another frame knows nothing of these callers.
+    let operations = vec![Operation { caller: 2, ..ask(1_008, "eighth") }];
+    caller.frames.send(OperateRequest { operations, ..Default::default() }).await.unwrap();
+    let refused = code(caller.result(1_008).await.expect("a result"));
+    assert_eq!(refused, ErrorCode::InvalidArgument);
     cluster.stop_all().await;
 }

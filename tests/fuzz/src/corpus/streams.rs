@@ -156,9 +156,28 @@ pub(super) fn operate_requests() -> BTreeMap<String, Vec<u8>> {
             },
         )
     });
-    frames(operations, |operations| {
-        internal::OperateRequest { operations, ..Default::default() }.encode_to_vec()
-    })
+    let frame =
+        |operations| internal::OperateRequest { operations, ..Default::default() }.encode_to_vec();
+    let operations: Vec<(&str, internal::Operation)> = operations.collect();
+    let mut frames = frames(operations.iter().cloned(), frame);
+    frames.insert("all_with_callers".to_owned(), frame(with_callers(&operations)));
+    frames
+}
+
+/// The operations in one frame, of two identities that take turns.
+fn with_callers(operations: &[(&str, internal::Operation)]) -> Vec<internal::Operation> {
+    let quota = Some(internal::Quota { locks: 3, sessions: 1, waits: 300 });
+    let callers = [("spiffe://example/ann", quota), ("bob", None)];
+    let signed = operations.iter().zip(callers.into_iter().cycle());
+    let mut all: Vec<internal::Operation> = signed
+        .map(|((_, operation), (principal, quota))| internal::Operation {
+            principal: principal.to_owned(),
+            quota,
+            ..operation.clone()
+        })
+        .collect();
+    wire::number_callers(&mut all);
+    all
 }
 
 /// Each message by itself, and all messages in one frame.

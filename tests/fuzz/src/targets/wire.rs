@@ -5,7 +5,7 @@ use ::wire::v1::{Error, ErrorCode, StreamRequest, StreamResponse, operation_resu
 use locks::Command;
 use prost::Message;
 use routing::{MapVersion, NodeId, Replicas, SLOTS, ShardId, ShardMap, Slot, Topology};
-use service::{Refused, Request};
+use service::{Caller, Callers, Refused, Request};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::LazyLock;
@@ -41,7 +41,7 @@ pub(super) fn operation_frame(bytes: &[u8]) -> bool {
 /// replica can read from its log.
 pub(super) fn operate_request(bytes: &[u8]) -> bool {
     let Some(frame) = decode::<internal::OperateRequest>(bytes) else { return false };
-    let mut taken = false;
+    let (mut taken, mut callers) = (false, Callers::default());
     for mut operation in frame.operations {
         let valid = ::wire::check_routed(&operation).is_ok();
         if let Some(op) = &mut operation.op {
@@ -51,10 +51,13 @@ pub(super) fn operate_request(bytes: &[u8]) -> bool {
             !valid || ::wire::check_routed(&operation).is_ok(),
             "valid only without its defaults: {operation:?}"
         );
-        match command_of(operation) {
+        let caller = callers.of(&operation);
+        match caller.and_then(|caller| command_of(operation, caller)) {
             Ok(Some(command)) => {
-                let decoded = Command::decode(&command).expect("what is proposed can be applied");
+                let (caller, decoded) =
+                    Command::decode_as(&command).expect("what is proposed can be applied");
                 assert!(locks::validate(&decoded).is_ok());
+                assert!(locks::validate_principal(caller.principal).is_ok());
                 taken = true;
             }
             Ok(None) => taken = true,
@@ -69,8 +72,8 @@ pub(super) fn operate_request(bytes: &[u8]) -> bool {
 }
 
 /// The command that a node would propose for this operation. `None` for a read.
-fn command_of(operation: internal::Operation) -> Result<Option<Vec<u8>>, Refused> {
-    match service::admit(&MAP, operation, 0)?.request {
+fn command_of(operation: internal::Operation, caller: &Caller) -> Result<Option<Vec<u8>>, Refused> {
+    match service::admit(&MAP, operation, caller, 0)?.request {
         Request::Propose { command, .. } => Ok(Some(command)),
         Request::Read { .. } => Ok(None),
     }

@@ -15,7 +15,7 @@ use crate::checker::{Invariant, LateGrant, Sample, Violation};
 use crate::world::ask::request_of;
 use locks::Stamp;
 use routing::{NodeId, ShardId};
-use service::Admitted;
+use service::{Admitted, Callers};
 use shard::{
     Answer as Read, Input, Outputs, Query, Replica, ReplicaConfig, Reply, Ticket, Watched,
     join_snapshot,
@@ -366,7 +366,12 @@ impl World {
             Some(Op::Acquire(acquire)) => Some(request_of(&acquire.request_id)),
             _ => None,
         };
-        match service::admit(self.topologies.of(Place::Node(id)).map(), operation, late_ms) {
+        // Each message is a frame of one operation, which names its caller.
+        let mut callers = Callers::default();
+        let admitted = callers.of(&operation).and_then(|caller| {
+            service::admit(self.topologies.of(Place::Node(id)).map(), operation, caller, late_ms)
+        });
+        match admitted {
             Err(refused) => self.reply(id, from, ticket, *refused),
             Ok(Admitted { shard, kind, request: asked, timeout_ms, .. }) => {
                 let taken_us = self.now_us;

@@ -12,6 +12,7 @@ use crate::limits::*;
 use crate::router::Router;
 use crate::visitor::Visitor;
 use access::Work;
+use std::cell::LazyCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,11 +139,12 @@ fn take(
 ) -> AboveRate {
     let mut above = AboveRate::default();
     router.metrics.frame_operations.observe(frame.operations.len() as f64);
+    let now_ms = LazyCell::new(|| router.now_ms());
     for mut operation in frame.operations {
         let id = operation.id;
         let mut begin = || {
             let op = operation.op.as_ref();
-            let within = router.within_rate(running.visitor(), op);
+            let within = router.within_rate(running.visitor(), op, || *now_ms);
             above.count(
                 work_of(op.map(Op::kind)),
                 within.as_ref().err().map(|error| error.retry_after_ms),

@@ -260,6 +260,16 @@ impl Fakes {
     }
 }
 
+/// Puts the caller on an operation that names it by its number.
+fn in_full(operation: &mut NodeOperation, callers: &mut Vec<(String, Option<Quota>)>) {
+    if operation.caller > 0 {
+        let (principal, quota) = callers[operation.caller as usize - 1].clone();
+        (operation.principal, operation.quota, operation.caller) = (principal, quota, 0);
+    } else if !operation.principal.is_empty() {
+        callers.push((operation.principal.clone(), operation.quota));
+    }
+}
+
 #[tonic::async_trait]
 impl ShardService for FakeNode {
     type OperateStream = ReceiverStream<Result<OperateResponse, Status>>;
@@ -275,8 +285,10 @@ impl ShardService for FakeNode {
             while let Ok(Some(frame)) = frames.message().await {
                 node.frames.lock().unwrap().push(frame.operations.len());
                 let mut answered = Vec::new();
-                for operation in frame.operations {
+                let mut callers = Vec::new();
+                for mut operation in frame.operations {
                     let id = operation.id;
+                    in_full(&mut operation, &mut callers);
                     node.seen.lock().unwrap().push((node.id, operation.clone()));
                     match (node.handler)(node.id, &operation) {
                         Reaction::Answer(answer) => {
