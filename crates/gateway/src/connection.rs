@@ -25,6 +25,8 @@ pub(crate) struct Connection {
     pub(crate) scans: AtomicUsize,
     /// Its watches.
     pub(crate) watches: AtomicUsize,
+    /// The legs of its watches, one for each shard that a watch asks.
+    pub(crate) watch_legs: AtomicUsize,
 }
 
 /// An identity that was proven.

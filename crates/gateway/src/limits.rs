@@ -73,6 +73,12 @@ pub(crate) const WATCHES_MAX: usize = 16_384;
 pub(crate) const WATCHES_MIN: usize = 16;
 /// Watches of one connection. The excess is refused with BUSY.
 pub(crate) const CONNECTION_WATCHES_MAX: usize = 256;
+/// Legs of the watches of all clients: one for each shard that a watch asks. A watch that does not
+/// fit is refused with BUSY. A connection, and an identity, gets at most a quarter of the free ones.
+pub(crate) const WATCH_LEGS_MAX: usize = wire::limits::GATEWAY_WATCH_LEGS_MAX;
+/// Legs that a connection or an identity gets however full the gateway is, while any are left. They
+/// are few, so that watches of many shards leave the last legs to watches of single names.
+pub(crate) const WATCH_LEGS_MIN: usize = 16;
 /// Parts that the client of a watch has not taken yet. Above the bound its watch is stopped at the
 /// nodes, and goes on once the client has taken them all.
 pub(crate) const WATCH_PARTS_MAX: usize = 4_096;

@@ -3,7 +3,7 @@
 use super::handle::Seat;
 use super::queue::Next;
 use crate::admission::WatchSeat;
-use crate::core::watch::{Binding, Part, Position};
+use crate::core::watch::{Binding, Part, Position, legs};
 use crate::limits::{
     PROVE_AGAIN_EVERY, RESULT_FRAME_BYTES, WATCH_EVENTS_MAX, WATCH_POSITION_EVERY,
 };
@@ -70,7 +70,8 @@ impl Watched {
         let binding = Binding::of(&router.identity.fingerprint, &filter);
         let position = Position::decode(&request.position, &binding)
             .map_err(|why| Box::new(Error::invalid(why.to_string())))?;
-        let place = router.admission.watch(&visitor)?;
+        // A newer map may change the shards of an open watch. It keeps its count.
+        let place = router.admission.watch(&visitor, legs(&filter, &router.directory))?;
         let seat = router.watching.start(filter.clone(), position.clone());
         let every = |period| {
             let mut every = interval_at(Instant::now() + period, period);

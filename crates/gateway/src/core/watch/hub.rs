@@ -459,6 +459,11 @@ fn choose(nodes: &BTreeMap<u64, Node>, tried: &[u64], shard: u32, directory: &Di
     }
 }
 
+/// The number of legs of a watch with this filter: the shards that it asks.
+pub fn legs(filter: &WatchFilter, directory: &Directory) -> usize {
+    if filter.name.is_empty() { directory.shards().len() } else { 1 }
+}
+
 /// The shards that a filter concerns.
 fn shards_of(filter: &WatchFilter, directory: &Directory) -> BTreeSet<u32> {
     match filter.name.as_str() {

@@ -15,5 +15,5 @@ mod position;
 #[cfg(test)]
 mod tests;
 
-pub use hub::{Hub, Part, Taken, WatchId};
+pub use hub::{Hub, Part, Taken, WatchId, legs};
 pub use position::{Binding, NoPosition, Position};
