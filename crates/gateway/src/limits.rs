@@ -98,8 +98,14 @@ pub(crate) const STARTS_AT_ONCE: usize = 500;
 pub(crate) const STOPS_AT_ONCE: usize = 16_384;
 /// States of shards that one watch is told at the same time.
 pub(crate) const WATCH_STATES_AT_ONCE: usize = 2;
-/// First and longest pause, in milliseconds, of a watch that no replica of its shard serves.
+/// First and longest pause, in milliseconds, of a leg that no replica of its shard serves.
 pub(crate) const WATCH_PAUSE_MS: (u64, u64) = (50, 1_000);
+/// Time without a replica that serves a leg, in milliseconds, after which its watch ends with an
+/// error. Elections and restarts of nodes are shorter.
+pub(crate) const WATCH_UNSERVED_MS_MAX: u64 = 30_000;
+/// Time, in milliseconds, for which nodes are asked to keep the recent events of a shard after the
+/// end of its last watch.
+pub(crate) const WATCH_KEEP_MS: u64 = 30_000;
 /// Events in one message to the client of a watch. It is closed at [`RESULT_FRAME_BYTES`], too.
 pub(crate) const WATCH_EVENTS_MAX: usize = 1_024;
 /// How often the client of a watch is told how far the watch is, if no event tells it.

@@ -98,6 +98,12 @@ impl Queue {
         self.put(self.lock(), part, bytes);
     }
 
+    /// Ends the watch, once the client has taken the parts that are left.
+    pub(super) fn end(&self, error: Box<Error>) {
+        self.lock().over.get_or_insert(error);
+        self.ready.notify_one();
+    }
+
     fn put(&self, mut inner: MutexGuard<'_, Inner>, part: Part, bytes: usize) {
         if let Some(state) = &part.state {
             match state.last {

@@ -122,10 +122,10 @@ async fn a_watch_begins_with_the_state_and_goes_on_with_each_change() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     drop(stream);
-    let none: BTreeMap<u64, Vec<u32>> = (1..=3).map(|node| (node, vec![])).collect();
-    while fakes.watches.kept() != none || fakes.watches.stopped() == 0 {
+    while fakes.watches.stopped() == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    assert_eq!(fakes.watches.kept(), kept, "events are kept for those who come back");
 }
 
 #[tokio::test]
@@ -292,6 +292,17 @@ async fn a_node_that_knows_no_watches_is_passed_over() {
     let mut client = connect(&fakes.gateway).await;
     let mut stream = watch(&mut client, by_name("a"), "").await.unwrap();
     assert!(told(&mut stream).await.state.is_some());
+}
+
+/// Regression: such a watch was silent for ever.
+#[tokio::test]
+async fn a_watch_of_nodes_that_know_no_watches_ends() {
+    let fakes = fakes(1).await;
+    (1..=3).for_each(|node| fakes.watches.be_old(node));
+    let mut client = connect(&fakes.gateway).await;
+    let mut stream = watch(&mut client, by_name("a"), "").await.unwrap();
+    let status = timeout(PATIENCE, stream.message()).await.expect("an end").unwrap_err();
+    assert_eq!(Error::from_status(&status).unwrap().code(), ErrorCode::NoLeader);
 }
 
 #[tokio::test]
