@@ -41,8 +41,8 @@ pub(crate) const SCANS_MAX: usize = 256;
 /// Those of one connection that are calls, until the client has taken their answers. The excess is
 /// refused with BUSY, because each answer can have megabytes.
 pub(crate) const CONNECTION_SCANS_MAX: usize = 32;
-/// Time for a client to take some of a large answer. After it the connection ends, with its next
-/// probe.
+/// Time for a client to take some of a large answer, or of what a watch has for it. After it the
+/// connection ends, with its next probe.
 pub(crate) const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 /// Size of a piece of a large answer. The transport has one or two of them, and the rest stays
 /// here.
@@ -87,8 +87,8 @@ pub(crate) const WATCH_BYTES_MAX: usize = 1 << 20;
 /// Bytes that a client has not taken yet while it is told the state of a shard. A state that does
 /// not fit ends the watch, because it would be begun again and again.
 pub(crate) const WATCH_STATE_BYTES_MAX: usize = 32 << 20;
-/// Bytes that the clients of all watches together have not taken yet. Above the bound each watch
-/// has room for [`WATCH_BYTES_MIN`].
+/// Bytes that the clients of all watches together have not taken yet. A connection that has a
+/// quarter of what is free has room for [`WATCH_BYTES_MIN`] on each of its watches.
 pub(crate) const WATCHES_BYTES_MAX: usize = 256 << 20;
 /// Room of a watch however much others have not taken yet.
 pub(crate) const WATCH_BYTES_MIN: usize = 64 << 10;

@@ -2,7 +2,6 @@
 
 use super::handle::Seat;
 use super::queue::Next;
-use crate::admission::WatchSeat;
 use crate::core::watch::{Binding, Part, Position, legs};
 use crate::limits::{
     PROVE_AGAIN_EVERY, RESULT_FRAME_BYTES, WATCH_EVENTS_MAX, WATCH_POSITION_EVERY,
@@ -29,6 +28,7 @@ enum Happened {
 
 /// The watch of one client. Dropping it ends the watch.
 ///
+/// * Its place is that of the call, which is held until the client has taken all that it was told.
 /// * `position` is that of the last response.
 pub(crate) struct Watched {
     router: Arc<Router>,
@@ -43,7 +43,6 @@ pub(crate) struct Watched {
     untold: bool,
     look_again: Interval,
     tell_again: Interval,
-    _place: WatchSeat,
 }
 
 impl Watched {
@@ -72,7 +71,9 @@ impl Watched {
             .map_err(|why| Box::new(Error::invalid(why.to_string())))?;
         // A newer map may change the shards of an open watch. It keeps its count.
         let place = router.admission.watch(&visitor, legs(&filter, &router.directory))?;
-        let seat = router.watching.start(filter.clone(), position.clone());
+        let _ = visitor.held.set(Box::new(place)); // a call has one
+        let connection = visitor.connection.clone();
+        let seat = router.watching.start(filter.clone(), position.clone(), connection);
         let every = |period| {
             let mut every = interval_at(Instant::now() + period, period);
             every.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -90,7 +91,6 @@ impl Watched {
             untold: false,
             look_again: every(PROVE_AGAIN_EVERY),
             tell_again: every(WATCH_POSITION_EVERY),
-            _place: place,
         })
     }
 
