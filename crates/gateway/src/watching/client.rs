@@ -150,7 +150,7 @@ impl Watched {
         let mut response = WatchResponse::default();
         let mut bytes = 0;
         loop {
-            self.take(part, &mut response);
+            self.untold |= self.take(part, &mut response);
             if response.state.is_some() || response.events.len() >= WATCH_EVENTS_MAX {
                 break;
             }
@@ -161,16 +161,16 @@ impl Watched {
             bytes += more;
             part = next;
         }
-        self.untold = true;
         if response.state.is_none() && response.events.is_empty() {
             return Ok(None);
         }
         Ok(Some(self.respond(response)))
     }
 
-    /// Adds a part to a response, as far as the client may see the part.
-    fn take(&mut self, mut part: Part, response: &mut WatchResponse) {
-        self.sight.show(&mut part);
+    /// Adds a part to a response, as far as the client may see the part. Returns whether the
+    /// position after it is to be told. That of a hidden part waits for the next one.
+    fn take(&mut self, mut part: Part, response: &mut WatchResponse) -> bool {
+        let is_shown = self.sight.show(&mut part);
         let Part { shard, state, events, place } = part;
         if state.as_ref().is_some_and(|state| state.first) {
             self.position.set(shard, None);
@@ -180,6 +180,7 @@ impl Watched {
         }
         response.state = state;
         response.events.extend(events);
+        is_shown
     }
 
     fn respond(&mut self, response: WatchResponse) -> WatchResponse {

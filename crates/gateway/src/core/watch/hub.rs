@@ -213,7 +213,8 @@ impl Hub {
                 }
                 // It may have waited for this call, or for the end of the first try to make it.
                 leg.tried.retain(|tried| !up || *tried != node);
-                if up && !leg.is_refused_as_busy()
+                if up
+                    && !leg.is_refused_as_busy()
                     && let Some(at_ms) = leg.again_at_ms.take()
                 {
                     self.pauses.remove(&(at_ms, *id, *shard));
