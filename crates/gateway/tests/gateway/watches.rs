@@ -286,6 +286,34 @@ async fn a_client_that_does_not_read_is_stopped_and_costs_the_others_nothing() {
 }
 
 #[tokio::test]
+async fn a_watch_counts_with_its_legs_until_its_client_is_gone() {
+    let fakes = fakes(2).await;
+    let mut client = connect(&fakes.gateway).await;
+    let mut all = watch(&mut client, by_prefix(""), "").await.unwrap();
+    let mut one = watch(&mut client, by_name("a"), "").await.unwrap();
+    Seen::default().states(&mut all, 2).await;
+    told(&mut one).await;
+    let counts = |watches: usize, legs: usize| {
+        let fakes = &fakes;
+        async move {
+            let lines = [("watches", watches), ("watch_legs", legs)];
+            let lines = lines.map(|(name, count)| format!("palisade_gateway_{name} {count}\n"));
+            while !{
+                let text = fakes.get("/metrics").await;
+                lines.iter().all(|line| text.contains(line))
+            } {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    };
+    timeout(PATIENCE, counts(2, 3)).await.expect("three legs");
+    drop(all);
+    timeout(PATIENCE, counts(1, 1)).await.expect("one leg");
+    drop(one);
+    timeout(PATIENCE, counts(0, 0)).await.expect("none");
+}
+
+#[tokio::test]
 async fn a_node_that_knows_no_watches_is_passed_over() {
     let fakes = fakes(1).await;
     fakes.watches.be_old(fakes.leader(0).0);
