@@ -33,13 +33,15 @@ pub struct Account {
     waits: AtomicU32,
     streams: AtomicU32,
     watches: AtomicU32,
+    watch_legs: AtomicU32,
 }
 
-/// One wait, stream or watch of an account. Dropping it ends it there.
+/// One wait, stream or watch of an account, or the legs of one watch. Dropping it ends it there.
 #[derive(Debug)]
 pub struct Place {
     account: Arc<Account>,
     count: fn(&Account) -> &AtomicU32,
+    size: u32,
 }
 
 impl Account {
@@ -67,23 +69,34 @@ impl Account {
 
     /// Takes a place for a wait. `None` if the identity has `max` already.
     pub fn wait(self: &Arc<Account>, max: u32) -> Option<Place> {
-        self.place(max, |account| &account.waits)
+        self.place(1, max, |account| &account.waits)
     }
 
     /// Takes a place for a stream. `None` if the identity has `max` already.
     pub fn stream(self: &Arc<Account>, max: u32) -> Option<Place> {
-        self.place(max, |account| &account.streams)
+        self.place(1, max, |account| &account.streams)
     }
 
     /// Takes a place for a watch. `None` if the identity has `max` already.
     pub fn watch(self: &Arc<Account>, max: u32) -> Option<Place> {
-        self.place(max, |account| &account.watches)
+        self.place(1, max, |account| &account.watches)
     }
 
-    fn place(self: &Arc<Account>, max: u32, count: fn(&Account) -> &AtomicU32) -> Option<Place> {
-        let place = Place { account: self.clone(), count };
-        let before = count(self).fetch_add(1, Relaxed);
-        (before < max).then_some(place)
+    /// Takes a place for the `legs` of one watch: the shards that it asks. `None` if the identity
+    /// would have more than `max` with them.
+    pub fn watch_legs(self: &Arc<Account>, legs: u32, max: u32) -> Option<Place> {
+        self.place(legs, max, |account| &account.watch_legs)
+    }
+
+    fn place(
+        self: &Arc<Account>,
+        size: u32,
+        max: u32,
+        count: fn(&Account) -> &AtomicU32,
+    ) -> Option<Place> {
+        let place = Place { account: self.clone(), count, size };
+        let before = count(self).fetch_add(size, Relaxed);
+        (before.saturating_add(size) <= max).then_some(place)
     }
 
     /// Whether a new account would be the same. An account in use is none that can be forgotten.
@@ -99,7 +112,7 @@ impl Account {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        (self.count)(&self.account).fetch_sub(1, Relaxed);
+        (self.count)(&self.account).fetch_sub(self.size, Relaxed);
     }
 }
 

@@ -28,6 +28,7 @@ pub(crate) struct Admission {
     waits: Arc<Waits>,
     streams: Arc<Semaphore>,
     watches: Arc<Semaphore>,
+    watch_legs: Arc<Semaphore>,
     unary: Semaphore,
     scans: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
@@ -39,6 +40,7 @@ impl Default for Admission {
             waits: Arc::default(),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+            watch_legs: Arc::new(Semaphore::new(WATCH_LEGS_MAX)),
             unary: Semaphore::new(UNARY_MAX),
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
             bodies: Arc::new(Semaphore::new(BODIES_MAX)),
@@ -101,30 +103,60 @@ impl Admission {
         WATCHES_MAX - self.watches.available_permits()
     }
 
-    /// Takes a place for a watch.
+    /// The legs of all watches together.
+    pub(crate) fn watch_legs(&self) -> usize {
+        WATCH_LEGS_MAX - self.watch_legs.available_permits()
+    }
+
+    /// Takes a place for a watch that asks so many shards: one leg for each.
     ///
     /// # Errors
-    /// BUSY if the gateway or the connection has too many, or the identity its quota, or without
-    /// one its share.
-    pub(crate) fn watch(&self, visitor: &Visitor) -> Result<WatchSeat, Box<Error>> {
+    /// BUSY if the gateway or the connection has too many watches or legs, or the identity its
+    /// quota, or without one its share.
+    pub(crate) fn watch(&self, visitor: &Visitor, legs: usize) -> Result<WatchSeat, Box<Error>> {
         let full = |of: &str, max: usize| {
             let message = format!(
                 "this {of} has {max} watches already, and this one was not begun: end some first"
             );
             Box::new(Error::busy(message, 1_000))
         };
+        let wide = |of: &str| {
+            let message = format!(
+                "this {of} has its full share of the watches of this gateway, by the shards that \
+                 they ask, and this one, which asks {legs}, was not begun: end some first, or watch \
+                 single names"
+            );
+            Box::new(Error::busy(message, 1_000))
+        };
         let permit = self.watches.clone().try_acquire_owned();
         let permit = permit.map_err(|_| full("gateway", WATCHES_MAX))?;
         let share = share(self.watches.available_permits() + 1, WATCHES_MIN);
-        let connection = visitor.connection.clone();
-        let mut seat = WatchSeat { connection, _permit: permit, _of_identity: None };
-        if seat.connection.watches.fetch_add(1, Relaxed) >= CONNECTION_WATCHES_MAX {
-            return Err(full("connection", CONNECTION_WATCHES_MAX));
-        }
+        let max = CONNECTION_WATCHES_MAX;
+        let counted = Counted::of(&visitor.connection, |of| &of.watches, 1, max);
+        let counted = counted.ok_or_else(|| full("connection", max))?;
+        let legs_share = self::share(self.watch_legs.available_permits(), WATCH_LEGS_MIN);
+        let size = u32::try_from(legs).unwrap_or(u32::MAX);
+        let permits = self.watch_legs.clone().try_acquire_many_owned(size);
+        let permits = permits.map_err(|_| wide("gateway"))?;
+        let legs_counted = Counted::of(&visitor.connection, |of| &of.watch_legs, legs, legs_share);
+        let legs_counted = legs_counted.ok_or_else(|| wide("connection"))?;
+        let mut seat = WatchSeat {
+            _permits: [permit, permits],
+            _counted: [counted, legs_counted],
+            _of_identity: None,
+        };
         if let Some(identity) = visitor.caller.identity() {
+            let refused = |bound: Bound| bound.refusal(identity, "watches");
             let bound = Bound::of(identity.quota().watches, share);
-            let taken = identity.account.watch(bound.max());
-            seat._of_identity = Some(taken.ok_or_else(|| bound.refusal(identity, "watches"))?);
+            let watch = identity.account.watch(bound.max()).ok_or_else(|| refused(bound))?;
+            // A quota is in watches, and takes the place of both shares.
+            let bound = match bound {
+                Bound::Quota(_) => Bound::Quota(u32::MAX),
+                Bound::Share(_) => Bound::of(None, legs_share),
+            };
+            let legs = identity.account.watch_legs(size, bound.max());
+            let legs = legs.ok_or_else(|| refused(bound))?;
+            seat._of_identity = Some([watch, legs]);
         }
         Ok(seat)
     }
@@ -152,7 +184,7 @@ impl Admission {
     pub(crate) fn scan_call(&self, visitor: &Visitor) -> Result<ScanCall, Box<Error>> {
         let _place = self.scan()?;
         let max = CONNECTION_SCANS_MAX;
-        let counted = Counted::of(&visitor.connection, |of| &of.scans, max).ok_or_else(|| {
+        let counted = Counted::of(&visitor.connection, |of| &of.scans, 1, max).ok_or_else(|| {
             let message = format!(
                 "this connection has {max} lists, histories and statuses that are not answered, or \
                  whose answers were not read, and this one was not begun: read some first"
@@ -177,7 +209,7 @@ impl Admission {
         let permit = self.bodies.clone().try_acquire_owned();
         let _permit = permit.map_err(|_| refused("gateway", BODIES_MAX))?;
         let max = CONNECTION_BODIES_MAX;
-        let counted = Counted::of(&visitor.connection, |of| &of.bodies, max);
+        let counted = Counted::of(&visitor.connection, |of| &of.bodies, 1, max);
         let _counted = counted.ok_or_else(|| refused("connection", max))?;
         Ok(BodyPlace { _permit, _counted })
     }
@@ -194,18 +226,12 @@ impl Admission {
     }
 }
 
-/// The place of one watch. Dropping it gives the place back.
+/// The place of one watch, and the places of its legs. Dropping it gives them back.
 #[derive(Debug)]
 pub(crate) struct WatchSeat {
-    connection: Arc<Connection>,
-    _permit: OwnedSemaphorePermit,
-    _of_identity: Option<Place>,
-}
-
-impl Drop for WatchSeat {
-    fn drop(&mut self) {
-        self.connection.watches.fetch_sub(1, Relaxed);
-    }
+    _permits: [OwnedSemaphorePermit; 2],
+    _counted: [Counted; 2],
+    _of_identity: Option<[Place; 2]>,
 }
 
 /// The place of one list, history or cluster status. Dropping it gives the place back.
@@ -228,29 +254,31 @@ pub(crate) struct BodyPlace {
     _counted: Counted,
 }
 
-/// One thing more of a connection, by one of its counts. Dropping it takes the one off.
+/// Some things more of a connection, by one of its counts. Dropping it takes them off.
 #[derive(Debug)]
 struct Counted {
     connection: Arc<Connection>,
     count: fn(&Connection) -> &AtomicUsize,
+    size: usize,
 }
 
 impl Counted {
-    /// `None` if the connection has `max` of them.
+    /// `None` if the connection would have more than `max` with them.
     fn of(
         connection: &Arc<Connection>,
         count: fn(&Connection) -> &AtomicUsize,
+        size: usize,
         max: usize,
     ) -> Option<Counted> {
-        let counted = Counted { connection: connection.clone(), count };
-        let before = count(connection).fetch_add(1, Relaxed);
-        (before < max).then_some(counted)
+        let counted = Counted { connection: connection.clone(), count, size };
+        let before = count(connection).fetch_add(size, Relaxed);
+        (before + size <= max).then_some(counted)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        (self.count)(&self.connection).fetch_sub(1, Relaxed);
+        (self.count)(&self.connection).fetch_sub(self.size, Relaxed);
     }
 }
 
@@ -418,179 +446,4 @@ impl Drop for StreamPlace {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::Caller;
-    use wire::v1::ErrorCode;
-
-    /// A visitor by a connection of its own.
-    fn connected() -> Visitor {
-        Visitor::default()
-    }
-
-    fn fill(visitor: &Visitor, gateway: &Admission) -> Vec<WaitPlace> {
-        std::iter::from_fn(|| gateway.wait(visitor, false).ok()).collect()
-    }
-
-    #[test]
-    fn greedy_connections_leave_room_for_the_others() {
-        let gateway = Admission::default();
-        let greedy: Vec<Vec<WaitPlace>> = (0..24).map(|_| fill(&connected(), &gateway)).collect();
-        assert_eq!(greedy[0].len(), CONNECTION_WAITS_MAX);
-        let modest = fill(&connected(), &gateway);
-        assert!(modest.len() >= WAITS_MIN, "{} after {}", modest.len(), gateway.waits());
-        assert!(gateway.waits() <= WAITS_MAX);
-        drop((greedy, modest));
-        assert_eq!(gateway.waits(), 0);
-    }
-
-    #[test]
-    fn a_refused_wait_takes_no_place() {
-        let (visitor, gateway) = (connected(), Admission::default());
-        let unary: Vec<_> = std::iter::from_fn(|| gateway.wait(&visitor, true).ok()).collect();
-        assert_eq!(unary.len(), CONNECTION_UNARY_WAITS_MAX);
-        assert_eq!(gateway.waits(), CONNECTION_UNARY_WAITS_MAX);
-        assert!(gateway.wait(&visitor, false).is_ok(), "on a stream there is room");
-    }
-
-    #[test]
-    fn bodies_and_large_answers_of_a_connection_are_bounded() {
-        let (visitor, gateway) = (connected(), Admission::default());
-        let bodies: Vec<_> = std::iter::from_fn(|| gateway.body(&visitor).ok()).collect();
-        let scans: Vec<_> = std::iter::from_fn(|| gateway.scan_call(&visitor).ok()).collect();
-        assert_eq!((bodies.len(), scans.len()), (CONNECTION_BODIES_MAX, CONNECTION_SCANS_MAX));
-        let other = connected();
-        assert!(gateway.body(&other).is_ok() && gateway.scan_call(&other).is_ok());
-        drop((bodies, scans));
-        assert!(gateway.body(&visitor).is_ok() && gateway.scan_call(&visitor).is_ok());
-        assert_eq!(gateway.scans.available_permits(), SCANS_MAX, "a refused one takes no place");
-    }
-
-    #[test]
-    fn streams_of_a_connection_share_what_it_may_have_in_flight() {
-        let (visitor, gateway) = (connected(), Admission::default());
-        let first = gateway.stream(&visitor).unwrap();
-        assert_eq!(first.part(4_096), 4_096);
-        let others: Vec<_> = std::iter::from_fn(|| gateway.stream(&visitor).ok()).collect();
-        assert_eq!(others.len(), CONNECTION_STREAMS_MAX - 1);
-        assert_eq!(first.part(4_096), 4_096 / CONNECTION_STREAMS_MAX);
-        drop(others);
-        assert_eq!(first.part(4_096), 4_096);
-    }
-
-    /// Clients of an identity without a quota, each by a connection of its own.
-    fn clients_of(name: &str) -> impl Fn() -> Visitor + use<> {
-        clients_within(name, access::Quota::default())
-    }
-
-    fn clients_within(name: &str, quota: access::Quota) -> impl Fn() -> Visitor + use<> {
-        let identity = Identity::unrestricted(name.parse().unwrap(), quota);
-        let caller = Caller::Client(Arc::new(identity));
-        move || Visitor { caller: caller.clone(), ..connected() }
-    }
-
-    /// Regression: one identity with many connections took all waits and streams of a gateway.
-    #[test]
-    fn a_greedy_identity_leaves_room_for_the_others_however_many_connections_it_has() {
-        for name in ["mallory", access::ANONYMOUS] {
-            let gateway = Admission::default();
-            let greedy = clients_of(name);
-            let waits: Vec<_> = (0..64).flat_map(|_| fill(&greedy(), &gateway)).collect();
-            let fifth = |all: usize| all / 5 - 1..=all / 5 + 1;
-            assert!(fifth(WAITS_MAX).contains(&waits.len()), "{}", waits.len());
-            let refused = gateway.wait(&greedy(), false).unwrap_err();
-            assert_eq!((refused.code(), refused.retry_after_ms), (ErrorCode::Busy, 1_000));
-            assert!(refused.message.contains("its full share of the waits"), "{}", refused.message);
-            assert!(gateway.wait(&clients_of("alice")(), false).is_ok());
-
-            let open = || std::iter::from_fn(|| gateway.stream(&greedy()).ok());
-            let streams: Vec<_> = open().take(STREAMS_MAX).collect();
-            assert!(fifth(STREAMS_MAX).contains(&streams.len()), "{}", streams.len());
-            let refused = gateway.stream(&greedy()).unwrap_err();
-            assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
-            assert!(gateway.stream(&clients_of("alice")()).is_ok());
-            drop((waits, streams));
-            assert_eq!((gateway.waits(), gateway.streams.available_permits()), (0, STREAMS_MAX));
-        }
-    }
-
-    #[test]
-    fn watches_are_bounded_by_connection_identity_and_gateway() {
-        let gateway = Admission::default();
-        let of = |visitor: &Visitor| -> Vec<WatchSeat> {
-            std::iter::from_fn(|| gateway.watch(visitor).ok()).collect()
-        };
-        let one = of(&connected());
-        assert_eq!((one.len(), gateway.watches()), (CONNECTION_WATCHES_MAX, one.len()));
-        let greedy = clients_of("mallory");
-        let many: Vec<_> = (0..64).flat_map(|_| of(&greedy())).collect();
-        assert!(many.len() < WATCHES_MAX / 4, "{}", many.len());
-        let refused = gateway.watch(&greedy()).unwrap_err();
-        assert_eq!((refused.code(), refused.retry_after_ms), (ErrorCode::Busy, 1_000));
-        let quota = access::Quota { watches: NonZeroU32::new(2), ..Default::default() };
-        assert_eq!(of(&clients_within("alice", quota)()).len(), 2);
-        drop((one, many));
-        assert_eq!(gateway.watches(), 0);
-    }
-
-    #[test]
-    fn an_identity_gets_a_few_waits_and_streams_while_any_are_left() {
-        let gateway = Admission::default();
-        let (mut waits, mut streams) = (Vec::new(), Vec::new());
-        for n in 0.. {
-            let by = clients_of(&format!("greedy-{n}"));
-            let free = (WAITS_MAX - gateway.waits(), gateway.streams.available_permits());
-            if free == (0, 0) {
-                break;
-            }
-            let all_waits: Vec<_> = (0..8).flat_map(|_| fill(&by(), &gateway)).collect();
-            let open = std::iter::from_fn(|| gateway.stream(&by()).ok());
-            let all_streams: Vec<_> = open.take(STREAMS_MAX).collect();
-            assert!(all_waits.len() >= WAITS_MIN.min(free.0.div_ceil(2)), "{n}: {free:?}");
-            assert!(all_streams.len() >= STREAMS_MIN.min(free.1.div_ceil(2)), "{n}: {free:?}");
-            waits.push(all_waits);
-            streams.push(all_streams);
-        }
-        assert_eq!(gateway.waits(), WAITS_MAX);
-    }
-
-    /// Regression: a quota above the share gave no more than the share.
-    #[test]
-    fn a_quota_takes_the_place_of_the_share_within_what_the_gateway_has() {
-        for (max, waits_got, streams_got) in
-            [(10_000, 10_000, 10_000), (u32::MAX, WAITS_MAX, STREAMS_MAX)]
-        {
-            let gateway = Admission::default();
-            let quota = access::Quota {
-                waits: NonZeroU32::new(max),
-                streams: NonZeroU32::new(max),
-                ..Default::default()
-            };
-            let by = clients_within("batch", quota);
-            let waits: Vec<_> = (0..8_000)
-                .take_while(|_| gateway.waits() < waits_got)
-                .flat_map(|_| fill(&by(), &gateway))
-                .collect();
-            let open = std::iter::from_fn(|| gateway.stream(&by()).ok());
-            let streams: Vec<_> = open.take(2 * STREAMS_MAX).collect();
-            assert_eq!((waits.len(), streams.len()), (waits_got, streams_got));
-        }
-    }
-
-    #[test]
-    fn an_identity_has_its_quota_over_all_its_connections() {
-        let (gateway, two) = (Admission::default(), NonZeroU32::new(2));
-        let quota = access::Quota { waits: two, streams: two, ..Default::default() };
-        let by = clients_within("alice", quota);
-        let (one, Visitor { caller, .. }) = (by(), by());
-        let other = Visitor { caller: Caller::Traced(Box::new((caller, [9; 25]))), ..connected() };
-        let places = (gateway.wait(&one, false).unwrap(), gateway.wait(&other, true).unwrap());
-        let refused = gateway.wait(&other, false).unwrap_err();
-        assert_eq!((refused.code(), refused.retry_after_ms), (ErrorCode::Busy, 1_000));
-        assert_eq!(gateway.waits(), 2, "a refused wait takes no place");
-        let streams = (gateway.stream(&one).unwrap(), gateway.stream(&other).unwrap());
-        assert_eq!(gateway.stream(&by()).unwrap_err().code(), tonic::Code::ResourceExhausted);
-        drop((places, streams));
-        assert!(gateway.wait(&one, false).is_ok() && gateway.stream(&one).is_ok());
-    }
-}
+mod tests;

@@ -25,6 +25,10 @@ pub(crate) struct Connection {
     pub(crate) scans: AtomicUsize,
     /// Its watches.
     pub(crate) watches: AtomicUsize,
+    /// The legs of its watches, one for each shard that a watch asks.
+    pub(crate) watch_legs: AtomicUsize,
+    /// The bytes that its watches have for it, and that it has not taken.
+    pub(crate) watch_bytes: AtomicUsize,
 }
 
 /// An identity that was proven.

@@ -41,8 +41,8 @@ pub(crate) const SCANS_MAX: usize = 256;
 /// Those of one connection that are calls, until the client has taken their answers. The excess is
 /// refused with BUSY, because each answer can have megabytes.
 pub(crate) const CONNECTION_SCANS_MAX: usize = 32;
-/// Time for a client to take some of a large answer. After it the connection ends, with its next
-/// probe.
+/// Time for a client to take some of a large answer, or of what a watch has for it. After it the
+/// connection ends, with its next probe.
 pub(crate) const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 /// Size of a piece of a large answer. The transport has one or two of them, and the rest stays
 /// here.
@@ -73,6 +73,12 @@ pub(crate) const WATCHES_MAX: usize = 16_384;
 pub(crate) const WATCHES_MIN: usize = 16;
 /// Watches of one connection. The excess is refused with BUSY.
 pub(crate) const CONNECTION_WATCHES_MAX: usize = 256;
+/// Legs of the watches of all clients: one for each shard that a watch asks. A watch that does not
+/// fit is refused with BUSY. A connection, and an identity, gets at most a quarter of the free ones.
+pub(crate) const WATCH_LEGS_MAX: usize = wire::limits::GATEWAY_WATCH_LEGS_MAX;
+/// Legs that a connection or an identity gets however full the gateway is, while any are left. They
+/// are few, so that watches of many shards leave the last legs to watches of single names.
+pub(crate) const WATCH_LEGS_MIN: usize = 16;
 /// Parts that the client of a watch has not taken yet. Above the bound its watch is stopped at the
 /// nodes, and goes on once the client has taken them all.
 pub(crate) const WATCH_PARTS_MAX: usize = 4_096;
@@ -81,8 +87,8 @@ pub(crate) const WATCH_BYTES_MAX: usize = 1 << 20;
 /// Bytes that a client has not taken yet while it is told the state of a shard. A state that does
 /// not fit ends the watch, because it would be begun again and again.
 pub(crate) const WATCH_STATE_BYTES_MAX: usize = 32 << 20;
-/// Bytes that the clients of all watches together have not taken yet. Above the bound each watch
-/// has room for [`WATCH_BYTES_MIN`].
+/// Bytes that the clients of all watches together have not taken yet. A connection that has a
+/// quarter of what is free has room for [`WATCH_BYTES_MIN`] on each of its watches.
 pub(crate) const WATCHES_BYTES_MAX: usize = 256 << 20;
 /// Room of a watch however much others have not taken yet.
 pub(crate) const WATCH_BYTES_MIN: usize = 64 << 10;
@@ -92,8 +98,14 @@ pub(crate) const STARTS_AT_ONCE: usize = 500;
 pub(crate) const STOPS_AT_ONCE: usize = 16_384;
 /// States of shards that one watch is told at the same time.
 pub(crate) const WATCH_STATES_AT_ONCE: usize = 2;
-/// First and longest pause, in milliseconds, of a watch that no replica of its shard serves.
+/// First and longest pause, in milliseconds, of a leg that no replica of its shard serves.
 pub(crate) const WATCH_PAUSE_MS: (u64, u64) = (50, 1_000);
+/// Time without a replica that serves a leg, in milliseconds, after which its watch ends with an
+/// error. Elections and restarts of nodes are shorter.
+pub(crate) const WATCH_UNSERVED_MS_MAX: u64 = 30_000;
+/// Time, in milliseconds, for which nodes are asked to keep the recent events of a shard after the
+/// end of its last watch.
+pub(crate) const WATCH_KEEP_MS: u64 = 30_000;
 /// Events in one message to the client of a watch. It is closed at [`RESULT_FRAME_BYTES`], too.
 pub(crate) const WATCH_EVENTS_MAX: usize = 1_024;
 /// How often the client of a watch is told how far the watch is, if no event tells it.

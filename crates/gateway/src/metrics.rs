@@ -59,6 +59,7 @@ pub(crate) struct Metrics {
     connected: Vec<(NodeId, IntGauge)>,
     waits: IntGauge,
     watches: IntGauge,
+    watch_legs: IntGauge,
     connections: IntGauge,
     accept_pauses: IntGauge,
     connections_refused: IntCounter,
@@ -184,6 +185,10 @@ impl Metrics {
                 "Waiting acquires in flight, those of clients that are gone included.",
             )?,
             watches: r.gauge("watches", "Watches of clients.")?,
+            watch_legs: r.gauge(
+                "watch_legs",
+                "Legs of the watches of clients: one for each shard that a watch asks.",
+            )?,
             connections: r
                 .gauge("client_connections", "Open connections of clients and probes.")?,
             accept_pauses: r.gauge(
@@ -346,6 +351,7 @@ impl Metrics {
         self.ready.set(present.ready.into());
         self.waits.set(present.waits as i64);
         self.watches.set(present.watches as i64);
+        self.watch_legs.set(present.watch_legs as i64);
         self.connections.set(present.accepted.open() as i64);
         self.accept_pauses.set(present.accepted.spells() as i64);
         catch_up(&self.connections_refused, present.accepted.refused());
@@ -373,6 +379,7 @@ pub(crate) struct Present<'a> {
     pub(crate) waits: usize,
     /// Watches of clients.
     pub(crate) watches: usize,
+    pub(crate) watch_legs: usize,
     pub(crate) accepted: &'a Accepted,
     /// TLS towards the nodes.
     pub(crate) inside: Option<&'a Inside>,

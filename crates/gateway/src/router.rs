@@ -219,6 +219,7 @@ impl Router {
             ready: leaderless.is_empty() && !self.is_draining(),
             waits: self.admission.waits(),
             watches: self.admission.watches(),
+            watch_legs: self.admission.watch_legs(),
             accepted: &self.accepted,
             inside: self.nodes.inside(),
             clients: self.tls.as_deref(),

@@ -46,8 +46,16 @@ impl Sight {
         Some(Sight { identity: Some(identity.clone()), own, reads })
     }
 
-    /// Takes out of a part everything that the client may not see.
-    pub(crate) fn show(&self, part: &mut Part) {
+    /// Takes out of a part everything that the client may not see. Returns `false` if the part was
+    /// of hidden events alone. Its client must not notice it: a position that moves would tell that,
+    /// and when, something happened.
+    pub(crate) fn show(&self, part: &mut Part) -> bool {
+        let had_events = !part.events.is_empty();
+        self.redact(part);
+        part.state.is_some() || !part.events.is_empty() || !had_events
+    }
+
+    fn redact(&self, part: &mut Part) {
         let Some(identity) = &self.identity else { return };
         let principal = identity.principal.as_str();
         if self.own {
@@ -196,9 +204,15 @@ bindings: [{ identities: [both], roles: [both] }, { identities: [all], roles: [a
     fn a_filter_by_owner_or_session_shows_own_locks_alone_to_who_may_not_read_all() {
         for of in [filter("a:", "OWNER"), filter("", "OWNER")] {
             let mut shown = part();
-            Sight::of(&identity("both"), &of).unwrap().show(&mut shown);
+            let sight = Sight::of(&identity("both"), &of).unwrap();
+            assert!(sight.show(&mut shown));
             assert_eq!(shown.events.len(), 1);
             assert_eq!((shown.state.as_ref().unwrap().held.len(), shown.events.len()), (1, 1));
+            // Regression: an event of others moved the position that the client is told.
+            let mut of_others = Part { state: None, ..part() };
+            of_others.events.truncate(2);
+            assert!(!sight.show(&mut of_others) && of_others.events.is_empty());
+            assert!(sight.show(&mut Part::default()), "a place alone may be told");
         }
     }
 

@@ -35,8 +35,9 @@ pub(crate) const HISTORY_READS_MAX: usize = 16;
 /// Open calls for watches: one for each gateway is usual. Excess calls are refused with
 /// RESOURCE_EXHAUSTED.
 pub(crate) const WATCH_CALLS_MAX: usize = 256;
-/// Watches of one call. Excess watches end at once with BUSY.
-pub(crate) const WATCHES_MAX: usize = 262_144;
+/// Watches of one call, each a leg of a client's watch: as many as a gateway takes. Excess watches
+/// end at once with BUSY.
+pub(crate) const WATCHES_MAX: usize = wire::limits::GATEWAY_WATCH_LEGS_MAX;
 /// Watches of all calls. Excess watches end at once with BUSY.
 pub(crate) const WATCHES_OF_NODE_MAX: usize = 524_288;
 /// Orders of one call that no shard's task has taken. While there are as many, nothing more is read

@@ -55,6 +55,10 @@ pub fn list_rows(list: &ListRequest) -> u32 {
 /// Most waiting acquires of one gateway, over all its clients. A node takes as many on one stream,
 /// so that it never refuses a wait that a gateway accepted.
 pub const GATEWAY_WAITS_MAX: usize = 65_536;
+/// Most legs of the watches of one gateway, over all its clients. A watch has one leg for each shard
+/// that it asks. A node takes as many on one call, so that it has room for all legs of a gateway if
+/// the other nodes are down.
+pub const GATEWAY_WATCH_LEGS_MAX: usize = 262_144;
 /// Largest single operation, encoded, in bytes.
 pub const OPERATION_BYTES_MAX: usize = 64 << 10;
 /// Largest frame of operations, encoded, in bytes.

@@ -211,7 +211,7 @@ impl Single {
         Ok(())
     }
 
-    /// Begins a watch.
+    /// Begins a watch, of which `counted` have been counted already ([`begin`](Self::begin)).
     ///
     /// # Errors
     /// The refusal of a watch that was not begun: see [`Watched::begin`].
@@ -219,8 +219,10 @@ impl Single {
         &self,
         visitor: Visitor,
         request: WatchRequest,
+        counted: u32,
     ) -> Result<Watched, Box<Error>> {
-        let begun = Watched::begin(self.router.clone(), self.ending.clone(), visitor, request);
+        let (router, ending) = (self.router.clone(), self.ending.clone());
+        let begun = Watched::begin(router, ending, visitor, request, counted);
         begun.inspect_err(|error| self.router.metrics.refused(error))
     }
 

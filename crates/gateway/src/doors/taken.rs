@@ -1,18 +1,19 @@
-//! Large answers on their way to a client.
+//! Large answers, and watches, on their way to a client.
 //!
 //! * They go to the transport in small pieces, as the client takes them. So the unread rest of an
 //!   answer stays here, with the places that its call holds.
 //! * A piece at the transport keeps the places, too. HTTP/2 takes a whole piece however little its
 //!   client has room for.
 //! * A client that takes nothing for a while loses its connection. HTTP/2 has no such bound itself:
-//!   a client that answers probes may leave its answers unread for ever.
+//!   a client that answers probes may leave its answers unread for ever. A watch that has nothing to
+//!   tell is no such answer.
 
 use crate::limits::{PIECE_BYTES, TAKEN_WITHIN};
 use crate::visitor::Held;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use net::accept::Cut;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -33,7 +34,7 @@ pub(super) fn kept_until_taken(
     if places.get().is_none() {
         return answer;
     }
-    let taking = Arc::new(Taking { _places: places, pieces: AtomicU64::new(0) });
+    let taking = Arc::new(Taking::of(places));
     tokio::spawn(watch(Arc::downgrade(&taking), cut, TAKEN_WITHIN));
     answer.map(|body| Body::new(InPieces { body, rest: Bytes::new(), taking }))
 }
@@ -44,20 +45,32 @@ struct Taking {
     _places: Places,
     /// The pieces that the transport has got.
     pieces: AtomicU64,
+    /// The transport has taken all that there is, and waits for more.
+    is_idle: AtomicBool,
 }
 
-/// Ends a connection on which no piece is taken for `within`.
+impl Taking {
+    fn of(places: Places) -> Taking {
+        Taking { _places: places, pieces: AtomicU64::new(0), is_idle: AtomicBool::new(false) }
+    }
+}
+
+/// Ends a connection on which no piece is taken for `within`, although there is one.
 async fn watch(taking: Weak<Taking>, cut: Cut, within: Duration) {
-    let pieces = || taking.upgrade().map(|taking| taking.pieces.load(Relaxed));
-    let mut before = pieces();
+    let look = || {
+        let taking = taking.upgrade()?;
+        Some((taking.pieces.load(Relaxed), taking.is_idle.load(Relaxed)))
+    };
+    let mut before = look().map(|(pieces, _)| pieces);
     while before.is_some() {
         tokio::time::sleep(within).await;
-        let now = pieces();
-        if now.is_some() && now == before {
+        let Some((pieces, is_idle)) = look() else { return };
+        // It was not idle at any time between, because that would have ended with a piece.
+        if !is_idle && before == Some(pieces) {
             tracing::debug!("a client does not read its answers: its connection ends");
             return cut.now();
         }
-        before = now;
+        before = Some(pieces);
     }
 }
 
@@ -90,7 +103,9 @@ impl HttpBody for InPieces {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if self.rest.is_empty() {
-            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+            let polled = Pin::new(&mut self.body).poll_frame(context);
+            self.taking.is_idle.store(polled.is_pending(), Relaxed);
+            match ready!(polled) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.rest = data,
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
@@ -122,7 +137,9 @@ impl HttpBody for InPieces {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::convert::Infallible;
     use std::future::poll_fn;
+    use tokio::sync::mpsc;
 
     fn places(place: &Arc<()>) -> Places {
         let places = Places::default();
@@ -162,7 +179,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_takes_nothing_loses_its_connection_and_another_one_does_not() {
         let (cut, place) = (Cut::default(), Arc::new(()));
-        let taking = Arc::new(Taking { _places: places(&place), pieces: AtomicU64::new(0) });
+        let taking = Arc::new(Taking::of(places(&place)));
         watch(Arc::downgrade(&taking), cut.clone(), Duration::from_millis(1)).await;
         assert!(cut.is_made());
         let cut = Cut::default();
@@ -176,5 +193,35 @@ mod tests {
         };
         tokio::join!(watched, takes);
         assert!(!cut.is_made(), "it took all");
+    }
+
+    /// Regression: a watcher that read nothing kept its place and its unread parts for ever. One
+    /// that has read all may be quiet for as long as nothing happens.
+    #[tokio::test]
+    async fn a_watch_ends_if_its_client_takes_nothing_and_not_if_there_is_nothing_to_take() {
+        let within = Duration::from_millis(10);
+        let (cut, place) = (Cut::default(), Arc::new(()));
+        let (pieces, mut told) = mpsc::unbounded_channel::<Result<Bytes, Infallible>>();
+        let stream = futures_util::stream::poll_fn(move |context| told.poll_recv(context));
+        let body = Body::new(axum::body::Body::from_stream(stream));
+        let taking = Arc::new(Taking::of(places(&place)));
+        let mut body = InPieces { body, rest: Bytes::new(), taking: taking.clone() };
+        let watched = watch(Arc::downgrade(&taking), cut.clone(), within);
+        let mut watched = std::pin::pin!(watched);
+        for _ in 0..3 {
+            pieces.send(Ok(Bytes::from_static(b"granted"))).unwrap();
+            let next = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+            assert!(next.unwrap().is_ok());
+            let idle = poll_fn(|context| Poll::Ready(Pin::new(&mut body).poll_frame(context)));
+            assert!(idle.await.is_pending(), "all is taken");
+            assert!(tokio::time::timeout(5 * within, &mut watched).await.is_err());
+            assert!(!cut.is_made(), "nothing happened");
+        }
+        pieces.send(Ok(Bytes::from_static(b"broken"))).unwrap();
+        let next = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+        assert!(next.unwrap().is_ok());
+        pieces.send(Ok(Bytes::from_static(b"granted"))).unwrap();
+        watched.await; // the client does not come back for the second
+        assert!(cut.is_made());
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::Endpoint;
-use tonic::{Request, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 use wire::internal::v1::shard_service_client::ShardServiceClient;
 use wire::internal::v1::{ClusterIdentity, WatchFrame, WatchRequest, WatchResponse};
 use wire::limits::{HTTP2_FRAME_BYTES_MAX, RESULT_FRAME_BYTES_MAX};
@@ -20,7 +20,7 @@ pub(super) enum Heard {
     /// The call is up.
     Up { node: u64, requests: mpsc::UnboundedSender<WatchRequest> },
     /// The call has ended, or could not be made.
-    Down { node: u64 },
+    Down { node: u64, too_old: bool },
     /// The node has sent frames.
     Frames { node: u64, frames: Vec<WatchFrame> },
 }
@@ -35,6 +35,7 @@ pub(super) async fn keep(
     let (first, longest) = WATCH_CALL_PAUSE;
     let (mut pause, mut turn) = (first, 0);
     loop {
+        let mut too_old = false;
         if wanted.wait_for(|wanted| *wanted).await.is_err() {
             return;
         }
@@ -65,10 +66,11 @@ pub(super) async fn keep(
             }
             Err(why) => {
                 tracing::debug!(node, %why, "a node cannot be called for watches");
+                too_old = why.is_too_old();
                 turn += 1;
             }
         }
-        if heard.send(Heard::Down { node }).await.is_err() {
+        if heard.send(Heard::Down { node, too_old }).await.is_err() {
             return;
         }
         tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
@@ -119,4 +121,11 @@ enum Unusable {
     Silent,
     #[error(transparent)]
     NotMeant(#[from] NotMeant),
+}
+
+impl Unusable {
+    /// The node is of a version without watches.
+    fn is_too_old(&self) -> bool {
+        matches!(self, Unusable::Status(status) if status.code() == Code::Unimplemented)
+    }
 }

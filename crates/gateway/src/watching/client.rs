@@ -2,8 +2,7 @@
 
 use super::handle::Seat;
 use super::queue::Next;
-use crate::admission::WatchSeat;
-use crate::core::watch::{Binding, Part, Position};
+use crate::core::watch::{Binding, Part, Position, legs};
 use crate::limits::{
     PROVE_AGAIN_EVERY, RESULT_FRAME_BYTES, WATCH_EVENTS_MAX, WATCH_POSITION_EVERY,
 };
@@ -29,6 +28,7 @@ enum Happened {
 
 /// The watch of one client. Dropping it ends the watch.
 ///
+/// * Its place is that of the call, which is held until the client has taken all that it was told.
 /// * `position` is that of the last response.
 pub(crate) struct Watched {
     router: Arc<Router>,
@@ -43,11 +43,11 @@ pub(crate) struct Watched {
     untold: bool,
     look_again: Interval,
     tell_again: Interval,
-    _place: WatchSeat,
 }
 
 impl Watched {
-    /// Begins a watch that is permitted.
+    /// Begins a watch that is permitted. `counted` says as how many operations the call was counted
+    /// before.
     ///
     /// # Errors
     /// INVALID_ARGUMENT for a wrong filter or position, BUSY if there is no room or the rate is
@@ -57,6 +57,7 @@ impl Watched {
         ending: watch::Receiver<bool>,
         visitor: Visitor,
         request: WatchRequest,
+        counted: u32,
     ) -> Result<Watched, Box<Error>> {
         if *ending.borrow() {
             return Err(Box::new(Error::new(ErrorCode::ShuttingDown, ENDING)));
@@ -65,13 +66,18 @@ impl Watched {
         wire::check_watch_filter(&filter)?;
         // One, however many shards it asks: many at once would take the room of the client's
         // acquires.
-        router.within_rate_of(&visitor, None, || 1)?;
+        if counted == 0 {
+            router.within_rate_of(&visitor, None, || 1)?;
+        }
         let sight = router.permit_watch(&visitor, &filter)?;
         let binding = Binding::of(&router.identity.fingerprint, &filter);
         let position = Position::decode(&request.position, &binding)
             .map_err(|why| Box::new(Error::invalid(why.to_string())))?;
-        let place = router.admission.watch(&visitor)?;
-        let seat = router.watching.start(filter.clone(), position.clone());
+        // A newer map may change the shards of an open watch. It keeps its count.
+        let place = router.admission.watch(&visitor, legs(&filter, &router.directory))?;
+        let _ = visitor.held.set(Box::new(place)); // a call has one
+        let connection = visitor.connection.clone();
+        let seat = router.watching.start(filter.clone(), position.clone(), connection);
         let every = |period| {
             let mut every = interval_at(Instant::now() + period, period);
             every.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -89,7 +95,6 @@ impl Watched {
             untold: false,
             look_again: every(PROVE_AGAIN_EVERY),
             tell_again: every(WATCH_POSITION_EVERY),
-            _place: place,
         })
     }
 
@@ -145,7 +150,7 @@ impl Watched {
         let mut response = WatchResponse::default();
         let mut bytes = 0;
         loop {
-            self.take(part, &mut response);
+            self.untold |= self.take(part, &mut response);
             if response.state.is_some() || response.events.len() >= WATCH_EVENTS_MAX {
                 break;
             }
@@ -156,16 +161,16 @@ impl Watched {
             bytes += more;
             part = next;
         }
-        self.untold = true;
         if response.state.is_none() && response.events.is_empty() {
             return Ok(None);
         }
         Ok(Some(self.respond(response)))
     }
 
-    /// Adds a part to a response, as far as the client may see the part.
-    fn take(&mut self, mut part: Part, response: &mut WatchResponse) {
-        self.sight.show(&mut part);
+    /// Adds a part to a response, as far as the client may see the part. Returns whether the
+    /// position after it is to be told. That of a hidden part waits for the next one.
+    fn take(&mut self, mut part: Part, response: &mut WatchResponse) -> bool {
+        let is_shown = self.sight.show(&mut part);
         let Part { shard, state, events, place } = part;
         if state.as_ref().is_some_and(|state| state.first) {
             self.position.set(shard, None);
@@ -175,6 +180,7 @@ impl Watched {
         }
         response.state = state;
         response.events.extend(events);
+        is_shown
     }
 
     fn respond(&mut self, response: WatchResponse) -> WatchResponse {

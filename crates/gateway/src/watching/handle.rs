@@ -1,9 +1,10 @@
 //! The way from a client's watch to the task that serves all of them.
 
 use super::queue::{Budget, Queue};
+use crate::connection::Connection;
 use crate::core::watch::{Position, WatchId};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 use wire::v1::WatchFilter;
 
@@ -26,20 +27,27 @@ pub(crate) type Requests = mpsc::UnboundedReceiver<Asked>;
 pub(crate) struct Watching {
     asked: mpsc::UnboundedSender<Asked>,
     last: Arc<AtomicU64>,
-    budget: Arc<Budget>,
+    /// The bytes of all queues.
+    bytes: Arc<AtomicUsize>,
 }
 
 impl Watching {
     pub(crate) fn new() -> (Watching, Requests) {
         // Admission bounds the watches, and each has few requests under way.
         let (asked, requests) = mpsc::unbounded_channel();
-        (Watching { asked, last: Arc::default(), budget: Arc::default() }, requests)
+        (Watching { asked, last: Arc::default(), bytes: Arc::default() }, requests)
     }
 
-    /// Begins a watch.
-    pub(super) fn start(&self, filter: WatchFilter, from: Position) -> Seat {
+    /// Begins a watch of a client with this connection.
+    pub(super) fn start(
+        &self,
+        filter: WatchFilter,
+        from: Position,
+        connection: Arc<Connection>,
+    ) -> Seat {
         let id = self.last.fetch_add(1, Ordering::Relaxed);
-        let queue = Arc::new(Queue::new(self.budget.clone()));
+        let budget = Budget { all: self.bytes.clone(), connection };
+        let queue = Arc::new(Queue::new(budget));
         let start = Asked::Start { id, filter, from, queue: queue.clone() };
         let _ = self.asked.send(start); // the gateway ends
         Seat { id, queue, asked: self.asked.clone() }

@@ -1,11 +1,13 @@
 //! The parts that the client of one watch has not taken yet.
 //!
-//! * A queue is bounded in parts and bytes, and all queues together in bytes. A part that finds no
-//!   room is dropped, and the watch is stopped until the client has taken all others.
+//! * A queue is bounded in parts and bytes. All queues together are bounded in bytes, and so are
+//!   those of one connection. A part that finds no room is dropped, and the watch is stopped until
+//!   the client has taken all others.
 //! * An empty queue has room for one part of any size.
 //! * While a state is being told, the bound is higher. A state that does not fit ends the watch,
 //!   because to begin it again would come to the same.
 
+use crate::connection::Connection;
 use crate::core::watch::{Part, Taken};
 use crate::limits::{
     WATCH_BYTES_MAX, WATCH_BYTES_MIN, WATCH_PARTS_MAX, WATCH_STATE_BYTES_MAX, WATCHES_BYTES_MAX,
@@ -17,13 +19,29 @@ use tokio::sync::Notify;
 use wire::encoded_bytes;
 use wire::v1::Error;
 
-/// The bytes of all queues together.
-#[derive(Debug, Default)]
-pub(crate) struct Budget(AtomicUsize);
+/// The bytes of all queues, and of those of one connection among them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Budget {
+    pub(super) all: Arc<AtomicUsize>,
+    pub(super) connection: Arc<Connection>,
+}
 
 impl Budget {
+    /// Whether the connection has a quarter of what is free. So a few that read nothing leave room
+    /// for all others.
     fn is_spent(&self) -> bool {
-        self.0.load(Relaxed) >= WATCHES_BYTES_MAX
+        let free = WATCHES_BYTES_MAX.saturating_sub(self.all.load(Relaxed));
+        self.connection.watch_bytes.load(Relaxed) >= free / 4
+    }
+
+    fn add(&self, bytes: usize) {
+        self.all.fetch_add(bytes, Relaxed);
+        self.connection.watch_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    fn sub(&self, bytes: usize) {
+        self.all.fetch_sub(bytes, Relaxed);
+        self.connection.watch_bytes.fetch_sub(bytes, Relaxed);
     }
 }
 
@@ -32,7 +50,7 @@ pub(crate) struct Queue {
     inner: Mutex<Inner>,
     /// Signals a part, or the end.
     ready: Notify,
-    budget: Arc<Budget>,
+    budget: Budget,
 }
 
 #[derive(Debug, Default)]
@@ -56,7 +74,7 @@ pub(super) enum Next {
 }
 
 impl Queue {
-    pub(super) fn new(budget: Arc<Budget>) -> Queue {
+    pub(super) fn new(budget: Budget) -> Queue {
         Queue { inner: Mutex::default(), ready: Notify::new(), budget }
     }
 
@@ -98,6 +116,12 @@ impl Queue {
         self.put(self.lock(), part, bytes);
     }
 
+    /// Ends the watch, once the client has taken the parts that are left.
+    pub(super) fn end(&self, error: Box<Error>) {
+        self.lock().over.get_or_insert(error);
+        self.ready.notify_one();
+    }
+
     fn put(&self, mut inner: MutexGuard<'_, Inner>, part: Part, bytes: usize) {
         if let Some(state) = &part.state {
             match state.last {
@@ -106,7 +130,7 @@ impl Queue {
             };
         }
         inner.bytes += bytes;
-        self.budget.0.fetch_add(bytes, Relaxed);
+        self.budget.add(bytes);
         inner.parts.push_back((part, bytes));
         drop(inner);
         self.ready.notify_one();
@@ -120,7 +144,7 @@ impl Queue {
         }
         let (part, bytes) = inner.parts.pop_front()?;
         inner.bytes -= bytes;
-        self.budget.0.fetch_sub(bytes, Relaxed);
+        self.budget.sub(bytes);
         Some((part, bytes))
     }
 
@@ -150,7 +174,7 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        self.budget.0.fetch_sub(self.lock().bytes, Relaxed);
+        self.budget.sub(self.lock().bytes);
     }
 }
 
@@ -191,7 +215,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_does_not_read_fills_its_queue_and_nothing_else() {
-        let budget = Arc::new(Budget::default());
+        let budget = Budget::default();
         let (slow, other) = (Queue::new(budget.clone()), Queue::new(budget.clone()));
         assert_eq!(slow.push(event(2 * WATCH_BYTES_MAX)), Taken::Yes, "the first has room");
         assert_eq!(slow.push(event(1)), Taken::Full);
@@ -201,12 +225,13 @@ mod tests {
         while slow.push(event(1)) == Taken::Yes {}
         assert_eq!(taken(&slow).await, WATCH_PARTS_MAX);
         drop((slow, other));
-        assert_eq!(budget.0.load(Relaxed), 0);
+        assert_eq!(budget.all.load(Relaxed), 0);
+        assert_eq!(budget.connection.watch_bytes.load(Relaxed), 0);
     }
 
     #[tokio::test]
     async fn a_state_has_more_room_and_ends_the_watch_if_it_does_not_fit() {
-        let queue = Queue::new(Arc::default());
+        let queue = Queue::new(Budget::default());
         let part = WATCH_BYTES_MAX / 2;
         let fit = (0..).take_while(|_| queue.push(state(part, false)) == Taken::Yes).count();
         assert!((60..=64).contains(&fit), "{fit}");
@@ -219,11 +244,30 @@ mod tests {
 
     #[test]
     fn above_the_budget_of_all_each_has_a_little_room() {
-        let budget = Arc::new(Budget::default());
-        budget.0.store(WATCHES_BYTES_MAX, Relaxed);
+        let budget = Budget::default();
+        budget.all.store(WATCHES_BYTES_MAX, Relaxed);
         let queue = Queue::new(budget.clone());
         assert_eq!(queue.push(state(WATCH_BYTES_MIN / 2, false)), Taken::Yes);
         assert_eq!(queue.push(state(WATCH_BYTES_MIN, false)), Taken::Full, "not over");
-        budget.0.store(queue.lock().bytes, Relaxed);
+        budget.all.store(queue.lock().bytes, Relaxed);
+    }
+
+    /// Regression: eight states that one client did not read took the room of all watches.
+    #[test]
+    fn a_connection_has_at_most_a_quarter_of_the_room_that_is_free() {
+        let all = Arc::<AtomicUsize>::default();
+        let of_connection = || Budget { all: all.clone(), connection: Arc::default() };
+        let (greedy, other) = (of_connection(), of_connection());
+        let queues: Vec<Queue> = (0..256).map(|_| Queue::new(greedy.clone())).collect();
+        for queue in &queues {
+            while queue.push(state(WATCH_BYTES_MAX / 2, false)) == Taken::Yes {}
+        }
+        let spent = all.load(Relaxed);
+        // A fifth, and the first part of each queue.
+        assert!(spent <= WATCHES_BYTES_MAX / 5 + 257 * WATCH_BYTES_MAX / 2, "{spent}");
+        let queue = Queue::new(other);
+        for _ in 0..16 {
+            assert_eq!(queue.push(state(WATCH_BYTES_MAX / 2, false)), Taken::Yes);
+        }
     }
 }

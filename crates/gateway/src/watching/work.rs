@@ -3,7 +3,7 @@
 use super::call::{self, Heard};
 use super::handle::{Asked, Requests};
 use super::queue::Queue;
-use crate::core::watch::{Hub, Taken, WatchId};
+use crate::core::watch::{Call, Hub, Taken, WatchId};
 use crate::limits::{WATCH_EVERY, WATCH_FRAMES_UNDER_WAY};
 use crate::router::Router;
 use std::collections::BTreeMap;
@@ -36,7 +36,7 @@ pub(crate) async fn work(
     let (heard, mut outcomes) = mpsc::channel(WATCH_FRAMES_UNDER_WAY);
     let mut work = Work {
         router,
-        hub: Hub::default(),
+        hub: Hub::new(rand::random()),
         queues: BTreeMap::new(),
         calls: BTreeMap::new(),
         wanted: BTreeMap::new(),
@@ -89,7 +89,7 @@ impl Work {
             Asked::Resume(id) => self.hub.resume(id, directory, now_ms),
             Asked::Stop(id) => {
                 self.queues.remove(&id);
-                self.hub.stop(id);
+                self.hub.stop(id, now_ms);
             }
         }
     }
@@ -100,11 +100,12 @@ impl Work {
         match heard {
             Heard::Up { node, requests } => {
                 calls.insert(node, requests);
-                hub.on_node(node, true, directory, now_ms);
+                hub.on_node(node, Call::Up, directory, now_ms);
             }
-            Heard::Down { node } => {
+            Heard::Down { node, too_old } => {
                 calls.remove(&node);
-                hub.on_node(node, false, directory, now_ms);
+                let call = if too_old { Call::TooOld } else { Call::Down };
+                hub.on_node(node, call, directory, now_ms);
             }
             Heard::Frames { node, frames } => {
                 for frame in frames {
@@ -133,8 +134,15 @@ impl Work {
         }
     }
 
-    /// Sends the core's messages to the nodes, and begins the calls that the core needs.
+    /// Sends the core's messages to the nodes, and begins the calls that the core needs. Tells
+    /// clients the ends of their watches.
     fn send(&mut self) {
+        for (id, error) in self.hub.over() {
+            tracing::debug!(%error, "a watch ends, because no node serves it");
+            if let Some(queue) = self.queues.get(&id) {
+                queue.end(error);
+            }
+        }
         if let Some(nodes) = self.hub.wanted(&self.router.directory) {
             for (node, wants) in &self.wanted {
                 wants.send_replace(nodes.contains(node));

@@ -122,10 +122,10 @@ async fn a_watch_begins_with_the_state_and_goes_on_with_each_change() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     drop(stream);
-    let none: BTreeMap<u64, Vec<u32>> = (1..=3).map(|node| (node, vec![])).collect();
-    while fakes.watches.kept() != none || fakes.watches.stopped() == 0 {
+    while fakes.watches.stopped() == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    assert_eq!(fakes.watches.kept(), kept, "events are kept for those who come back");
 }
 
 #[tokio::test]
@@ -286,12 +286,51 @@ async fn a_client_that_does_not_read_is_stopped_and_costs_the_others_nothing() {
 }
 
 #[tokio::test]
+async fn a_watch_counts_with_its_legs_until_its_client_is_gone() {
+    let fakes = fakes(2).await;
+    let mut client = connect(&fakes.gateway).await;
+    let mut all = watch(&mut client, by_prefix(""), "").await.unwrap();
+    let mut one = watch(&mut client, by_name("a"), "").await.unwrap();
+    Seen::default().states(&mut all, 2).await;
+    told(&mut one).await;
+    let counts = |watches: usize, legs: usize| {
+        let fakes = &fakes;
+        async move {
+            let lines = [("watches", watches), ("watch_legs", legs)];
+            let lines = lines.map(|(name, count)| format!("palisade_gateway_{name} {count}\n"));
+            while !{
+                let text = fakes.get("/metrics").await;
+                lines.iter().all(|line| text.contains(line))
+            } {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    };
+    timeout(PATIENCE, counts(2, 3)).await.expect("three legs");
+    drop(all);
+    timeout(PATIENCE, counts(1, 1)).await.expect("one leg");
+    drop(one);
+    timeout(PATIENCE, counts(0, 0)).await.expect("none");
+}
+
+#[tokio::test]
 async fn a_node_that_knows_no_watches_is_passed_over() {
     let fakes = fakes(1).await;
     fakes.watches.be_old(fakes.leader(0).0);
     let mut client = connect(&fakes.gateway).await;
     let mut stream = watch(&mut client, by_name("a"), "").await.unwrap();
     assert!(told(&mut stream).await.state.is_some());
+}
+
+/// Regression: such a watch was silent for ever.
+#[tokio::test]
+async fn a_watch_of_nodes_that_know_no_watches_ends() {
+    let fakes = fakes(1).await;
+    (1..=3).for_each(|node| fakes.watches.be_old(node));
+    let mut client = connect(&fakes.gateway).await;
+    let mut stream = watch(&mut client, by_name("a"), "").await.unwrap();
+    let status = timeout(PATIENCE, stream.message()).await.expect("an end").unwrap_err();
+    assert_eq!(Error::from_status(&status).unwrap().code(), ErrorCode::NoLeader);
 }
 
 #[tokio::test]

@@ -5,24 +5,29 @@
 //! ```text
 //!           start, stop, resume ─►┌─────┐─► requests  one message for each node
 //! on_node, on_frame, on_time ────►│ Hub │─► deliver   a part for the client of a watch
-//!                                 └─────┘─► wanted    the nodes to have a call to
+//!                                 │     │─► wanted    the nodes to have a call to
+//!                                 └─────┘─► over      watches that cannot be served
 //! ```
 //!
 //! * A leg is served by the shard's leader if that can be, and by another replica if not.
 //! * The place of a leg is that of the last part that its client's queue has taken. So a leg that
 //!   was stopped, because the node went or the client did not read, goes on without a gap.
 //! * Parts of a leg that was stopped are dropped: its number is not used again.
+//! * A leg that a full node refuses is tried again after the time that the node names. A leg that no
+//!   node serves for long ends its watch with an error, because its client would wait in silence.
 //! * Few states of one watch are told at a time, so that a watch of many shards does not fill the
 //!   queue of its client.
 
+use super::leg::{Choice, Leg, choose, route, shards_of, too_old};
+use super::retention::Retention;
 use crate::core::Directory;
 use crate::core::watch::Position;
 use crate::limits::{STARTS_AT_ONCE, STOPS_AT_ONCE, WATCH_PAUSE_MS, WATCH_STATES_AT_ONCE};
-use routing::{MapVersion, ShardId};
+use routing::{MapVersion, NodeId, ShardId};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use wire::internal::v1::{KeepRecent, Route, StartWatch, WatchFrame, WatchPlace, WatchRequest};
-use wire::v1::{Event, WatchFilter, WatchState};
+use wire::internal::v1::{KeepRecent, StartWatch, WatchFrame, WatchPlace, WatchRequest};
+use wire::v1::{Error, ErrorCode, Event, WatchFilter, WatchState};
 
 /// The number of a client's watch at one gateway.
 pub type WatchId = u64;
@@ -53,8 +58,8 @@ pub enum Taken {
 
 /// A node, as far as watches need it.
 #[derive(Debug, Default)]
-struct Node {
-    call: Call,
+pub(super) struct Node {
+    pub(super) call: Call,
     /// It was told which shards it keeps recent events of.
     is_told: bool,
     /// The message that is being put together.
@@ -63,12 +68,16 @@ struct Node {
 
 /// The call to a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Call {
+pub enum Call {
     /// It was not tried yet, or is being tried for the first time.
     #[default]
     Unknown,
+    /// The node answers.
     Up,
+    /// It has ended, or could not be made.
     Down,
+    /// It could not be made, because the node is of a version without watches.
+    TooOld,
 }
 
 /// One client's watch.
@@ -80,26 +89,11 @@ struct Watch {
     full: bool,
 }
 
-/// One shard of a watch.
-#[derive(Debug, Default)]
-struct Leg {
-    /// The number of the watch at the node, and the node, while one serves it.
-    served: Option<(u64, u64)>,
-    /// How far the client was told.
-    place: Option<WatchPlace>,
-    /// The nodes that have ended it since the last part.
-    tried: Vec<u64>,
-    /// The pauses since the last part.
-    pauses: u32,
-    /// When it is to be tried again.
-    again_at_ms: Option<u64>,
-}
-
 /// All watches of a gateway.
 ///
 /// * `legs` has each leg that a node serves, by its number there.
 /// * `pauses` has each leg that is to be tried again, by the time.
-/// * `watched` counts the legs of each shard, served or not. `hosted` has these shards by node, as
+/// * `retention` counts the legs of each shard, served or not. `hosted` has its shards by node, as
 ///   of the last call of [`wanted`](Hub::wanted), and `changed` says that they changed since.
 #[derive(Debug, Default)]
 pub struct Hub {
@@ -107,16 +101,25 @@ pub struct Hub {
     nodes: BTreeMap<u64, Node>,
     legs: BTreeMap<u64, (WatchId, u32)>,
     pauses: BTreeSet<(u64, WatchId, u32)>,
-    watched: BTreeMap<u32, usize>,
+    retention: Retention,
     hosted: BTreeMap<u64, BTreeSet<u32>>,
     changed: bool,
     last_leg: u64,
     version: Option<MapVersion>,
     /// How often a leg went on at another node.
     moves: u64,
+    /// The watches that have ended here, until the driver takes them.
+    over: Vec<(WatchId, Box<Error>)>,
+    /// The state of the dice for pauses.
+    dice: u64,
 }
 
 impl Hub {
+    /// Without watches. The seed spreads the pauses of many gateways.
+    pub fn new(seed: u64) -> Hub {
+        Hub { dice: seed, ..Hub::default() }
+    }
+
     /// Begins a watch, with the position that its client has.
     pub fn start(
         &mut self,
@@ -128,20 +131,25 @@ impl Hub {
     ) {
         let mut legs = BTreeMap::new();
         for shard in shards_of(&filter, directory) {
-            legs.insert(shard, Leg { place: from.place(shard), ..Leg::default() });
-            self.watch(shard);
+            legs.insert(shard, Leg::of(from.place(shard)));
+            self.changed |= self.retention.add(shard);
         }
         self.watches.insert(id, Watch { filter, legs, full: false });
         self.go_on(id, directory, now_ms);
     }
 
     /// Ends a watch. Its parts on their way are dropped.
-    pub fn stop(&mut self, id: WatchId) {
+    pub fn stop(&mut self, id: WatchId, now_ms: u64) {
         self.stop_legs(id);
         let Some(watch) = self.watches.remove(&id) else { return };
         for shard in watch.legs.into_keys() {
-            self.unwatch(shard);
+            self.retention.remove(shard, now_ms);
         }
+    }
+
+    /// The watches that have ended since the last time, because no node serves them.
+    pub fn over(&mut self) -> Vec<(WatchId, Box<Error>)> {
+        std::mem::take(&mut self.over)
     }
 
     /// Goes on with a watch after its client has read everything in its queue.
@@ -174,7 +182,7 @@ impl Hub {
         }
         self.hosted.clear();
         for (shard, node) in directory.replicas() {
-            if self.watched.contains_key(&shard.0) {
+            if self.retention.has(shard.0) {
                 self.hosted.entry(node.0).or_default().insert(shard.0);
             }
         }
@@ -183,28 +191,37 @@ impl Hub {
         Some(self.hosted.keys().copied().collect())
     }
 
-    /// The call to a node is up, or has ended, or could not be made.
-    pub fn on_node(&mut self, node: u64, up: bool, directory: &Directory, now_ms: u64) {
-        let call = if up { Call::Up } else { Call::Down };
+    /// The call to a node has changed.
+    pub fn on_node(&mut self, node: u64, call: Call, directory: &Directory, now_ms: u64) {
         *self.nodes.entry(node).or_default() = Node { call, ..Node::default() };
+        let is_here = |(shard, of): (ShardId, NodeId)| (of.0 == node).then_some(shard.0);
+        let hosted: BTreeSet<u32> = directory.replicas().into_iter().filter_map(is_here).collect();
+        let up = call == Call::Up;
         let mut concerned = BTreeSet::new();
         for (id, watch) in &mut self.watches {
             for (shard, leg) in &mut watch.legs {
                 if let Some((number, of)) = leg.served {
                     if of == node {
                         self.legs.remove(&number);
-                        leg.served = None;
-                        leg.tried.push(node);
+                        leg.lost(node, None, now_ms);
                         concerned.insert(*id);
                     }
                     continue;
                 }
+                if !hosted.contains(shard) {
+                    continue;
+                }
                 // It may have waited for this call, or for the end of the first try to make it.
                 leg.tried.retain(|tried| !up || *tried != node);
-                if let Some(at_ms) = leg.again_at_ms.take() {
+                if up
+                    && !leg.is_refused_as_busy()
+                    && let Some(at_ms) = leg.again_at_ms.take()
+                {
                     self.pauses.remove(&(at_ms, *id, *shard));
                 }
-                concerned.insert(*id);
+                if leg.again_at_ms.is_none() {
+                    concerned.insert(*id);
+                }
             }
         }
         concerned.into_iter().for_each(|id| self.go_on(id, directory, now_ms));
@@ -234,7 +251,7 @@ impl Hub {
             });
             let part = Part { shard, state, events, place };
             match deliver(id, part) {
-                Taken::Over => return self.stop(id),
+                Taken::Over => return self.stop(id, now_ms),
                 Taken::Full => {
                     self.stop_legs(id);
                     if let Some(watch) = self.watches.get_mut(&id) {
@@ -250,7 +267,7 @@ impl Hub {
                 leg.place = None;
             }
             leg.place = place.or(leg.place);
-            (leg.pauses, leg.tried) = (0, Vec::new());
+            leg.told();
             if !was_told && leg.place.is_some() {
                 self.go_on(id, directory, now_ms); // the next state
             }
@@ -259,19 +276,26 @@ impl Hub {
             tracing::debug!(node, shard, %why, "a node has ended a watch: it goes on elsewhere");
             self.legs.remove(&number);
             let Some(leg) = self.leg_mut(id, shard) else { return };
-            leg.served = None;
-            leg.tried.push(node);
+            // Another replica may have room. It is asked after the pause, too: otherwise the legs of
+            // a full node would go around all nodes at once, again and again.
+            let busy_ms = (why.code() == ErrorCode::Busy).then_some(why.retry_after_ms);
+            leg.lost(node, Some(why), now_ms);
+            if let Some(ms) = busy_ms {
+                self.pause(id, shard, u64::from(ms).max(WATCH_PAUSE_MS.0), now_ms);
+            }
             self.go_on(id, directory, now_ms);
         }
     }
 
     /// When [`on_time`](Hub::on_time) is due.
     pub fn due_at_ms(&self) -> Option<u64> {
-        self.pauses.first().map(|(at_ms, _, _)| *at_ms)
+        let pause = self.pauses.first().map(|(at_ms, _, _)| *at_ms);
+        pause.into_iter().chain(self.retention.due_at_ms()).min()
     }
 
-    /// Tries each leg again once its pause is over.
+    /// Tries each leg again once its pause is over, and lets shards go that no watch asks.
     pub fn on_time(&mut self, directory: &Directory, now_ms: u64) {
+        self.changed |= self.retention.on_time(now_ms);
         let mut concerned = BTreeSet::new();
         while let Some((at_ms, id, shard)) = self.pauses.first().copied()
             && at_ms <= now_ms
@@ -305,14 +329,14 @@ impl Hub {
                 if let Some(watch) = self.watches.get_mut(&id) {
                     watch.legs.remove(&shard);
                 }
-                self.unwatch(shard);
+                self.retention.remove(shard, now_ms);
                 forgotten.push((id, forget(shard)));
             }
             for shard in shards {
                 let Some(watch) = self.watches.get_mut(&id) else { continue };
                 if let Entry::Vacant(leg) = watch.legs.entry(shard) {
                     leg.insert(Leg::default());
-                    self.watch(shard);
+                    self.retention.add(shard);
                 }
             }
             self.go_on(id, directory, now_ms);
@@ -350,25 +374,41 @@ impl Hub {
             if begins && states >= WATCH_STATES_AT_ONCE {
                 continue;
             }
-            if self.start_leg(id, shard, directory, now_ms) && begins {
-                states += 1;
+            match self.start_leg(id, shard, directory, now_ms) {
+                Ok(is_served) => states += usize::from(is_served && begins),
+                Err(error) => {
+                    self.stop(id, now_ms);
+                    return self.over.push((id, error));
+                }
             }
         }
     }
 
     /// Starts one leg at a node, or lets it pause. Returns whether a node serves it.
-    fn start_leg(&mut self, id: WatchId, shard: u32, directory: &Directory, now_ms: u64) -> bool {
-        let Some(watch) = self.watches.get_mut(&id) else { return false };
-        let Some(leg) = watch.legs.get_mut(&shard) else { return false };
+    ///
+    /// # Errors
+    /// The end of its watch.
+    fn start_leg(
+        &mut self,
+        id: WatchId,
+        shard: u32,
+        directory: &Directory,
+        now_ms: u64,
+    ) -> Result<bool, Box<Error>> {
+        let Some(watch) = self.watches.get_mut(&id) else { return Ok(false) };
+        let Some(leg) = watch.legs.get_mut(&shard) else { return Ok(false) };
         let node = match choose(&self.nodes, &leg.tried, shard, directory) {
             Choice::Node(node) => node,
-            Choice::Wait => return false,
+            Choice::Wait => return Ok(false),
+            Choice::TooOld => return Err(too_old(shard)),
             Choice::None => {
-                let at_ms = now_ms + (WATCH_PAUSE_MS.0 << leg.pauses.min(8)).min(WATCH_PAUSE_MS.1);
-                (leg.tried, leg.again_at_ms) = (Vec::new(), Some(at_ms));
-                leg.pauses += 1;
-                self.pauses.insert((at_ms, id, shard));
-                return false;
+                if let Some(error) = leg.is_given_up(shard, now_ms) {
+                    return Err(error);
+                }
+                leg.tried = Vec::new();
+                let ms = (WATCH_PAUSE_MS.0 << leg.pauses.min(8)).min(WATCH_PAUSE_MS.1);
+                self.pause(id, shard, ms, now_ms);
+                return Ok(false);
             }
         };
         self.last_leg += 1;
@@ -376,7 +416,7 @@ impl Hub {
         if !leg.tried.is_empty() {
             self.moves += 1;
         }
-        leg.served = Some((number, node));
+        (leg.served, leg.served_at_ms) = (Some((number, node)), now_ms);
         self.legs.insert(number, (id, shard));
         let start = StartWatch {
             id: number,
@@ -385,7 +425,27 @@ impl Hub {
             after: leg.place,
         };
         self.nodes.entry(node).or_default().request.start.push(start);
-        true
+        Ok(true)
+    }
+
+    /// Lets a leg pause for this time and up to half as long again, so that legs which stopped
+    /// together do not come back together.
+    fn pause(&mut self, id: WatchId, shard: u32, ms: u64, now_ms: u64) {
+        let more_ms = self.roll() % (ms / 2 + 1);
+        let at_ms = now_ms + ms + more_ms;
+        if let Some(leg) = self.leg_mut(id, shard) {
+            leg.pauses += 1;
+            leg.again_at_ms = Some(at_ms);
+            self.pauses.insert((at_ms, id, shard));
+        }
+    }
+
+    /// The next number of the dice (SplitMix64).
+    fn roll(&mut self) -> u64 {
+        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.dice ^ (self.dice >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
     }
 
     /// Stops all legs of a watch. Their places stay.
@@ -398,6 +458,7 @@ impl Hub {
     fn stop_leg(&mut self, id: WatchId, shard: u32) {
         let Some(leg) = self.leg_mut(id, shard) else { return };
         let (served, again_at_ms) = (leg.served.take(), leg.again_at_ms.take());
+        leg.unserved_since_ms = None;
         if let Some(at_ms) = again_at_ms {
             self.pauses.remove(&(at_ms, id, shard));
         }
@@ -411,69 +472,8 @@ impl Hub {
         }
     }
 
-    fn watch(&mut self, shard: u32) {
-        let count = self.watched.entry(shard).or_default();
-        *count += 1;
-        self.changed |= *count == 1;
-    }
-
-    fn unwatch(&mut self, shard: u32) {
-        if let Some(count) = self.watched.get_mut(&shard) {
-            *count -= 1;
-            if *count == 0 {
-                self.watched.remove(&shard);
-                self.changed = true;
-            }
-        }
-    }
-
     fn leg_mut(&mut self, id: WatchId, shard: u32) -> Option<&mut Leg> {
         self.watches.get_mut(&id)?.legs.get_mut(&shard)
-    }
-}
-
-/// The node for a leg.
-enum Choice {
-    Node(u64),
-    /// The call to the leader is being made for the first time.
-    Wait,
-    None,
-}
-
-/// Chooses the leader, or else another replica, of those that did not end the leg.
-fn choose(nodes: &BTreeMap<u64, Node>, tried: &[u64], shard: u32, directory: &Directory) -> Choice {
-    let Some(targets) = directory.targets(ShardId(shard), false) else { return Choice::None };
-    let call = |node: &u64| nodes.get(node).map_or(Call::Unknown, |node| node.call);
-    let others = targets.all.iter().copied().filter(|node| *node != targets.first);
-    let untried: Vec<u64> =
-        std::iter::once(targets.first).chain(others).filter(|node| !tried.contains(node)).collect();
-    if untried.first().is_some_and(|first| call(first) == Call::Unknown) {
-        return Choice::Wait;
-    }
-    if let Some(node) = untried.iter().find(|node| call(node) == Call::Up) {
-        return Choice::Node(*node);
-    }
-    match untried.iter().any(|node| call(node) == Call::Unknown) {
-        true => Choice::Wait,
-        false => Choice::None,
-    }
-}
-
-/// The shards that a filter concerns.
-fn shards_of(filter: &WatchFilter, directory: &Directory) -> BTreeSet<u32> {
-    match filter.name.as_str() {
-        "" => directory.shards().into_iter().map(|shard| shard.0).collect(),
-        name => [directory.route(name).shard.0].into(),
-    }
-}
-
-fn route(filter: &WatchFilter, shard: u32, directory: &Directory) -> Route {
-    match filter.name.as_str() {
-        "" => Route { shard, slot: 0, map_version: directory.version().0 },
-        name => {
-            let route = directory.route(name);
-            Route { shard, slot: route.slot.index().into(), map_version: route.version.0 }
-        }
     }
 }
 

@@ -10,10 +10,13 @@
 //! clocks.
 
 mod hub;
+mod leg;
 mod position;
+mod retention;
 
 #[cfg(test)]
 mod tests;
 
-pub use hub::{Hub, Part, Taken, WatchId};
+pub use hub::{Call, Hub, Part, Taken, WatchId};
+pub use leg::legs;
 pub use position::{Binding, NoPosition, Position};

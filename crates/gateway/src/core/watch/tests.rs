@@ -83,7 +83,38 @@ impl World {
     fn set(&mut self, node: u64, up: bool) {
         self.served.retain(|(of, _), _| *of != node);
         self.up.insert(node, up);
-        self.hub.on_node(node, up, &self.directory, self.now_ms);
+        let call = if up { Call::Up } else { Call::Down };
+        self.hub.on_node(node, call, &self.directory, self.now_ms);
+        self.flush();
+    }
+
+    /// The client of a watch that has ended comes back with its position.
+    fn come_back(&mut self) {
+        let over = self.hub.over();
+        let [(7, error)] = &over[..] else { return assert!(over.is_empty(), "{over:?}") };
+        assert_eq!(error.code(), ErrorCode::NoLeader);
+        let mut position = Position::default();
+        for (shard, told) in &self.told {
+            position.set(*shard, told.map(|index| WatchPlace { index, ordinals: 1 }));
+        }
+        self.full = false;
+        self.hub.start(7, WatchFilter::default(), &position, &self.directory, self.now_ms);
+        self.flush();
+    }
+
+    /// The nodes that serve a leg.
+    fn serving(&self, shard: u32) -> Vec<u64> {
+        let of = |(_, served): &(_, &Served)| served.start.route.unwrap().shard == shard;
+        self.served.iter().filter(of).map(|((node, _), _)| *node).collect()
+    }
+
+    /// The node that serves a leg ends it.
+    fn end(&mut self, shard: u32, why: Error) {
+        let of = |(_, served): &(_, &Served)| served.start.route.unwrap().shard == shard;
+        let (node, id) = *self.served.iter().find(of).unwrap().0;
+        self.served.remove(&(node, id));
+        let frame = WatchFrame { id, ended: Some(why), ..Default::default() };
+        self.hub.on_frame(node, frame, &self.directory, self.now_ms, |_, _| unreachable!());
         self.flush();
     }
 
@@ -195,6 +226,7 @@ proptest! {
                 Does::Pass(ms) => world.pass(ms),
                 Does::Resume(room) => world.resume(room),
             }
+            world.come_back();
         }
         // Once all is well, everything is told.
         (1..=NODES).for_each(|node| world.set(node, true));
@@ -206,15 +238,17 @@ proptest! {
                 break;
             }
             world.pass(100);
+            world.come_back();
             (0..world.served.len()).for_each(|pick| world.step(pick, false));
         }
         let told: Vec<_> = world.told.iter().map(|(shard, told)| (*shard, *told)).collect();
         let logs: Vec<_> = world.logs.iter().map(|(shard, end)| (*shard, Some(*end))).collect();
         prop_assert_eq!(told, logs);
         // And nothing is left behind.
-        world.hub.stop(7);
+        world.hub.stop(7, world.now_ms);
         world.flush();
         prop_assert!(world.served.is_empty(), "{:?}", world.served);
+        world.pass(crate::limits::WATCH_KEEP_MS);
         prop_assert!(world.hub.is_empty() && world.hub.due_at_ms().is_none());
         prop_assert!(world.kept.values().all(Vec::is_empty));
     }
@@ -262,10 +296,78 @@ fn a_shard_that_is_gone_from_the_map_is_forgotten() {
     let [(1, part)] = &forgotten[..] else { panic!("{forgotten:?}") };
     assert_eq!(part.shard, former.0);
     assert!(part.state.as_ref().is_some_and(|state| state.first && state.last));
-    (1..=NODES).for_each(|node| hub.on_node(node, true, &directory, 0));
+    (1..=NODES).for_each(|node| hub.on_node(node, Call::Up, &directory, 0));
     hub.wanted(&directory);
     let started = hub.requests().into_iter().find_map(|(_, mut request)| request.start.pop());
     assert_eq!(started.unwrap().route.unwrap().shard, directory.route("jobs/1").shard.0);
+}
+
+/// A world with one shard after another told completely.
+fn told() -> World {
+    let mut world = World::new();
+    (1..=NODES).for_each(|node| world.set(node, true));
+    while world.told.len() < SHARDS as usize || world.told.values().any(Option::is_none) {
+        (0..world.served.len()).for_each(|pick| world.step(pick, false));
+    }
+    world
+}
+
+/// Regression: a leg that a full node refused was tried at all replicas at once, and anew 50 ms
+/// later or when any call came up.
+#[test]
+fn a_leg_that_a_full_node_refuses_pauses_for_the_time_that_the_node_names() {
+    let mut world = told();
+    let mut asked = Vec::new();
+    for _ in 0..NODES {
+        asked.extend(world.serving(0));
+        world.end(0, Error::busy("full", 700));
+        world.pass(699);
+        let other = (1..=NODES).find(|node| !asked.contains(node)).unwrap_or(1);
+        world.set(other, true);
+        assert_eq!(world.serving(0), Vec::<u64>::new(), "it pauses");
+        world.pass(351);
+    }
+    asked.sort_unstable();
+    assert_eq!(asked, [1, 2, 3], "each has been asked once");
+}
+
+/// Regression: a watch that no node served was silent for ever.
+#[test]
+fn a_leg_that_no_node_serves_for_long_ends_its_watch() {
+    let mut world = told();
+    // A quiet leg is served, although it tells nothing.
+    world.pass(1_000_000);
+    assert!(world.hub.over().is_empty());
+    (1..=NODES).for_each(|node| world.set(node, false));
+    world.pass(20_000);
+    assert!(world.hub.over().is_empty());
+    (0..20).for_each(|_| world.pass(1_000));
+    let [(7, error)] = &world.hub.over()[..] else { panic!("it goes on in silence") };
+    assert_eq!(error.code(), ErrorCode::NoLeader);
+    assert!(world.hub.is_empty());
+
+    let mut world = told();
+    for _ in 0..100 {
+        if !world.serving(0).is_empty() {
+            world.end(0, Error::busy("full", 700));
+        }
+        world.pass(1_050);
+    }
+    let [(7, error)] = &world.hub.over()[..] else { panic!("it goes on in silence") };
+    assert_eq!((error.code(), error.retry_after_ms), (ErrorCode::Busy, 700));
+}
+
+/// Regression: with nodes of a version without watches, a watch was silent for ever.
+#[test]
+fn nodes_without_watches_end_a_watch_at_once() {
+    let mut world = World::new();
+    for node in 1..=NODES {
+        assert!(world.hub.over().is_empty(), "another may know watches");
+        world.hub.on_node(node, Call::TooOld, &world.directory, 0);
+    }
+    let [(7, error)] = &world.hub.over()[..] else { panic!("it goes on in silence") };
+    assert_eq!(error.code(), ErrorCode::NoLeader);
+    assert!(error.message.contains("upgrade"), "{error}");
 }
 
 /// Regression: after the loss of a node, all its watches went to the next one in one message, which

@@ -191,7 +191,7 @@ impl LockService for Locks {
         mut request: Request<WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let visitor = Visitor::take(&mut request);
-        let watched = self.0.watch(visitor, request.into_inner());
+        let watched = self.0.watch(visitor, request.into_inner(), 0);
         let mut watched = watched.map_err(|error| Status::from(*error))?;
         let (outgoing, responses) = mpsc::channel(RESULT_FRAMES_UNDER_WAY);
         tokio::spawn(async move {

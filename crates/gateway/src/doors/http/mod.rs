@@ -145,9 +145,7 @@ impl Door {
             Method::Watch => None,
             _ => return self.open(request.uri()),
         };
-        if kind.is_some() {
-            self.single.begin(&visitor, kind)?;
-        }
+        self.single.begin(&visitor, kind)?;
         let ids = ids.map_err(|_| invalid("the path is no UTF-8: encode it as UTF-8"))?;
         let of_path = ids.iter().next().map_or_else(String::new, |(_, id)| id.to_owned());
         let (uri, headers) = (request.uri().clone(), request.headers().clone());
