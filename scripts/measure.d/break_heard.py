@@ -1,8 +1,8 @@
 """Time from the answer to a break until the SDK's holder knows of it.
 
 tools/load/examples/break_heard.rs holds locks with guards and with a session, and breaks them one after the other through a second
-client. No renewal is due meanwhile, so only the watch of the holder tells it. The time ends when the future `lost` resolves. The
-cluster has no other work.
+client. No renewal is due meanwhile, so only the watch of the holder tells it. The time ends when the future `lost` resolves.
+It is 0 where the holder hears before the answer comes, so the time from the request stands beside it. The cluster has no other work.
 """
 import math
 import subprocess
@@ -24,13 +24,16 @@ def measure(run):
         raise Failed(ran.stderr.strip())
     heard_ms = {}
     for line in ran.stdout.splitlines():
-        holder, took_ms = line.split()
-        heard_ms.setdefault(holder, []).append(float(took_ms))
+        holder, *took_ms = line.split()
+        heard_ms.setdefault(holder, []).append([float(ms) for ms in took_ms])
     for holder, took_ms in heard_ms.items():
-        took_ms.sort()
-        run.row(holder=holder, breaks=len(took_ms), p50_ms=percentile(took_ms, 50), p99_ms=percentile(took_ms, 99), max_ms=took_ms[-1])
-    worst = max(percentile(took_ms, 99) for took_ms in heard_ms.values())
-    run.judge("a break is known to its holder, p99 of the slower kind", worst, f"< {P99_MAX_MS} ms", worst < P99_MAX_MS, "ms")
+        after_answer, after_request = (sorted(column) for column in zip(*took_ms))
+        run.row(holder=holder, breaks=len(took_ms), p50_ms=percentile(after_answer, 50), p99_ms=percentile(after_answer, 99),
+                max_ms=after_answer[-1], request_p50_ms=percentile(after_request, 50), request_p99_ms=percentile(after_request, 99),
+                request_max_ms=after_request[-1])
+    worst = max(row["p99_ms"] for row in run.rows)
+    run.judge("from its answer, a break is known to its holder, p99 of the slower kind", worst, f"< {P99_MAX_MS} ms",
+              worst < P99_MAX_MS, "ms")
 
 
 def percentile(ordered, percent):

@@ -1,9 +1,9 @@
 //! Breaks locks that guards and a session hold, for `scripts/measure break-heard`.
 //!
 //! One client holds the locks, and another one breaks them, one after the other. No renewal is due
-//! while this runs, so only its watch can tell the holder. Each line of output is a kind of holder
-//! and the milliseconds from the answer to the break until `lost` resolves. They are 0 where the
-//! holder heard before the answer came.
+//! while this runs, so only its watch can tell the holder. Each line of output is a kind of holder,
+//! and the milliseconds until its `lost` resolves: from the answer to the break, and from its
+//! request. The first is 0 where the holder heard before the answer came.
 
 use clap::Parser;
 use client::{AcquireOptions, Client, ClientOptions, Error, Held, SessionOptions};
@@ -43,6 +43,7 @@ async fn break_all<L: Held + 'static>(
             let reason = lock.lost().await;
             (Instant::now(), reason)
         });
+        let asked = Instant::now();
         let broken = breaker.break_lock(&name, token, "measured", "break-heard").await;
         let answered = Instant::now();
         broken.map_err(|error| format!("{name} could not be broken: {error}"))?;
@@ -50,7 +51,8 @@ async fn break_all<L: Held + 'static>(
             .await
             .map_err(|_| format!("the {kind} of {name} did not hear of the break"))?
             .map_err(|error| error.to_string())?;
-        println!("{kind} {:.3}", heard.saturating_duration_since(answered).as_secs_f64() * 1e3);
+        let since = |then| heard.saturating_duration_since(then).as_secs_f64() * 1e3;
+        println!("{kind} {:.3} {:.3}", since(answered), since(asked));
     }
     Ok(())
 }
