@@ -1,6 +1,8 @@
 //! A lock that keeps itself: renewed in the background, and released at the end.
 
 use crate::acquiring::{Holding, Timed, left_until};
+use crate::ends::Heard;
+use crate::hearing::Subject;
 use crate::lease::{Lease, LeaseCell, LostReason, pause_after_failure};
 use crate::unwanted::Unwanted;
 use crate::{AcquireOptions, Client, Error, ErrorCode, Grant, Held, WatchOptions, ends};
@@ -188,22 +190,26 @@ fn still_valid(mut lease: Lease, asleep: Duration) -> Result<(Lease, Duration), 
 }
 
 /// Loses the lock as soon as the service says that its token ended.
+///
+/// The watch asks for the locks of its own owner. Otherwise each of the holders of a shared lock
+/// would be told of each change by another, and of the whole queue.
 async fn hear(client: Client, grant: Grant, lease: Arc<LeaseCell>) {
-    if !ends::worth_it(&client).await {
-        return;
-    }
-    let Some(_place) = client.hearing().guard() else { return };
-    let options = WatchOptions::new().name(&grant.resource_name);
-    ends::hear(&client, options, |event| {
-        let token = event.grant.as_ref().map(|ended| ended.fencing_token);
-        let ours = token == Some(grant.fencing_token) && event.resource_name == grant.resource_name;
-        match ends::reason(event).filter(|_| ours) {
-            Some(why) => {
-                lease.lose(LostReason::Fenced(why));
-                ControlFlow::Break(())
+    let (name, token) = (grant.resource_name, grant.fencing_token);
+    let options = WatchOptions::new().name(&name).owner(grant.owner_id);
+    ends::hear(&client, Subject::Name(name.clone()), options, |heard| {
+        match heard {
+            Heard::Event(event) => {
+                let ended = event.grant.as_ref().map(|ended| ended.fencing_token);
+                let ours = ended == Some(token) && event.resource_name == name;
+                if let Some(why) = ends::reason(event).filter(|_| ours) {
+                    lease.lose(LostReason::Fenced(why));
+                    return ControlFlow::Break(());
+                }
             }
-            None => ControlFlow::Continue(()),
+            Heard::State { tokens, .. } if !tokens.contains(&token) => lease.doubt(),
+            Heard::State { .. } => {}
         }
+        ControlFlow::Continue(())
     })
     .await;
 }
@@ -212,7 +218,7 @@ async fn hear(client: Client, grant: Grant, lease: Arc<LeaseCell>) {
 async fn renew(client: Client, grant: Grant, lease: Arc<LeaseCell>) {
     let interval_max = client.options().renew_interval_max;
     loop {
-        tokio::time::sleep_until(lease.renew_at(interval_max)).await;
+        lease.due(interval_max).await;
         let (left, ttl) = (lease.valid_for(), lease.ttl());
         if left.is_zero() {
             return;

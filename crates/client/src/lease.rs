@@ -81,18 +81,21 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 ///
 /// * `valid_until` never goes back.
 /// * A lost lease stays lost: a renewal acknowledged after the validity ran out does not revive it.
+/// * A doubt ends no lease. It makes the next renewal due at once, and only a renewal that was sent
+///   after the doubt settles it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     ttl: Duration,
     sent: Instant,
     valid_until: Instant,
+    doubted: Option<Instant>,
     lost: Option<LostReason>,
 }
 
 impl Lease {
     /// A lease with an acknowledged request that was sent at `sent`.
     pub fn new(sent: Instant, ttl: Duration) -> Lease {
-        Lease { ttl, sent, valid_until: valid_until(sent, ttl), lost: None }
+        Lease { ttl, sent, valid_until: valid_until(sent, ttl), doubted: None, lost: None }
     }
 
     /// Takes in a renewal that was sent at `sent` and acknowledged by `now`. Returns whether the
@@ -104,7 +107,13 @@ impl Lease {
         self.ttl = ttl;
         self.sent = self.sent.max(sent);
         self.valid_until = self.valid_until.max(valid_until(sent, ttl));
+        self.doubted = self.doubted.filter(|doubted| sent < *doubted);
         true
+    }
+
+    /// Notes a sign at `now` that the server may have ended the lease.
+    pub fn doubt(&mut self, now: Instant) {
+        self.doubted = Some(now);
     }
 
     /// Marks the lease as lost. The first reason stays.
@@ -128,9 +137,10 @@ impl Lease {
         }
     }
 
-    /// When the next renewal is due: see [`renew_every`].
+    /// When the next renewal is due: see [`renew_every`]. In the past if the lease is in doubt.
     pub fn renew_at(&self, interval_max: Duration) -> Instant {
-        self.sent + renew_every(self.ttl, interval_max)
+        let due = self.sent + renew_every(self.ttl, interval_max);
+        self.doubted.map_or(due, |doubted| doubted.min(due))
     }
 
     /// The time to live of the lease.
@@ -221,6 +231,24 @@ impl LeaseCell {
         self.watched.send_modify(|watched| watched.lease.lose(reason));
     }
 
+    /// Makes the next renewal due now, because the server may have ended the lease.
+    pub(crate) fn doubt(&self) {
+        self.watched.send_modify(|watched| watched.lease.doubt(Instant::now()));
+    }
+
+    /// Waits until the next renewal is due.
+    pub(crate) async fn due(&self, interval_max: Duration) {
+        let mut changes = self.watched.subscribe();
+        loop {
+            let due = changes.borrow_and_update().lease.renew_at(interval_max);
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => return,
+                // The sender lives as long as `self`.
+                _ = changes.changed() => {}
+            }
+        }
+    }
+
     /// The reason why the lease is lost by now. `None` if it is valid.
     pub(crate) fn lost_now(&self) -> Option<LostReason> {
         let (now, asleep) = (Instant::now(), self.clock.total());
@@ -291,6 +319,20 @@ mod tests {
         assert!(lease.renewed(sent + 500 * MS, sent + 400 * MS, 1_000 * MS));
         assert!(lease.renewed(sent + 510 * MS, sent + 300 * MS, 1_000 * MS));
         assert_eq!(lease.valid_for(sent + 400 * MS), 988 * MS);
+    }
+
+    #[test]
+    fn only_a_renewal_that_was_sent_after_a_doubt_settles_it() {
+        let sent = Instant::now();
+        let mut lease = Lease::new(sent, 10_000 * MS);
+        lease.doubt(sent + 200 * MS);
+        assert_eq!(lease.lost_at(sent + 200 * MS), None, "a doubt ends nothing");
+        assert_eq!(lease.renew_at(10_000 * MS), sent + 200 * MS);
+        // This renewal was on its way, so the server may have ended the lease after it.
+        assert!(lease.renewed(sent + 300 * MS, sent + 100 * MS, 10_000 * MS));
+        assert_eq!(lease.renew_at(10_000 * MS), sent + 200 * MS);
+        assert!(lease.renewed(sent + 400 * MS, sent + 310 * MS, 10_000 * MS));
+        assert_eq!(lease.renew_at(10_000 * MS), sent + 310 * MS + 10_000 * MS / 3);
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod held;
 pub mod lease;
 mod letting_go;
 mod options;
+mod pauses;
 mod planted_bugs;
 mod servers;
 mod session;

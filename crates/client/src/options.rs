@@ -38,8 +38,8 @@ pub struct ClientOptions {
     pub renew_interval_max: Duration,
     /// Whether guards and sessions watch their locks, so that they hear at once of a break or
     /// another end. Without a watch, or without the permission `watch`, they hear with their next
-    /// renewal. A lock that is held for a moment is not watched, and at most 64 guards of one
-    /// client have a watch. Default: yes.
+    /// renewal. A lock that is held for a moment is not watched. At most 64 guards and 16 sessions
+    /// of one client have a watch at the same time; others wait for a place. Default: yes.
     pub watch_held: bool,
     /// The clock that tells how long this machine has been suspended. Default: the machine's own.
     pub suspend_clock: SuspendClock,

@@ -26,14 +26,31 @@ pub(crate) struct Servers {
 struct Server {
     target: Target,
     link: OnceLock<Link<Locks>>,
-    channel: Mutex<Option<Channel>>,
+    dialled: Mutex<Dialled>,
     /// Held while connecting, so that only one caller connects.
     connecting: tokio::sync::Mutex<()>,
 }
 
+/// The channel for unary RPCs and watches of one gateway.
+///
+/// * `generation` counts the channels that were dialled, and is that of the last one.
+#[derive(Debug, Default)]
+struct Dialled {
+    generation: u64,
+    channel: Option<Channel>,
+}
+
+/// A connected channel, and its number among the channels to its gateway. A caller that finds the
+/// channel broken passes the number to [`Servers::forget_channel`].
+#[derive(Debug)]
+pub(crate) struct Connected {
+    pub(crate) channel: Authorized,
+    pub(crate) generation: u64,
+}
+
 impl Server {
-    fn channel(&self) -> MutexGuard<'_, Option<Channel>> {
-        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+    fn dialled(&self) -> MutexGuard<'_, Dialled> {
+        self.dialled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -41,13 +58,11 @@ impl Servers {
     pub(crate) fn new(endpoints: Vec<String>, options: &ClientOptions) -> Result<Servers, Error> {
         let mut servers = Vec::new();
         for address in endpoints {
-            let (link, channel, connecting) =
-                (OnceLock::new(), Mutex::default(), tokio::sync::Mutex::default());
             servers.push(Server {
                 target: endpoint::target(&address, &options.security)?,
-                link,
-                channel,
-                connecting,
+                link: OnceLock::new(),
+                dialled: Mutex::default(),
+                connecting: tokio::sync::Mutex::default(),
             });
         }
         if servers.is_empty() {
@@ -77,7 +92,7 @@ impl Servers {
     /// Whether a connection to any gateway was up a moment ago.
     pub(crate) fn is_connected(&self) -> bool {
         let connected = |server: &Server| {
-            server.link.get().is_some_and(Link::is_connected) || server.channel().is_some()
+            server.link.get().is_some_and(Link::is_connected) || server.dialled().channel.is_some()
         };
         self.servers.iter().any(connected)
     }
@@ -123,12 +138,12 @@ impl Servers {
     ) -> Result<Answer, Failure> {
         let wait = Duration::from_millis(operation.op.as_ref().map_or(0, |op| op.wait_ms()).into());
         let began = Instant::now();
-        let channel = self.channel(target, timeout).await?;
+        let Connected { channel, generation } = self.channel(target, timeout).await?;
         // The time to connect is part of the time of the operation.
         let left = timeout.saturating_sub(began.elapsed()).max(Duration::from_millis(1));
         let outcome = unary::call(channel, operation, left + wait).await;
         if matches!(outcome, Err(Failure::Lost(_))) {
-            self.forget_channel(target);
+            self.forget_channel(target, generation);
         }
         outcome
     }
@@ -138,7 +153,7 @@ impl Servers {
         &self,
         target: u64,
         timeout: Duration,
-    ) -> Result<Authorized, Failure> {
+    ) -> Result<Connected, Failure> {
         let server = &self.servers[target as usize];
         let within = timeout.min(self.link.connect_timeout);
         let configure = |endpoint: Endpoint| {
@@ -148,17 +163,24 @@ impl Servers {
         };
         let connect = async {
             let _turn = server.connecting.lock().await;
-            let channel = server.channel().clone();
-            if let Some(channel) = channel {
-                return Ok(channel);
+            let known = {
+                let dialled = server.dialled();
+                dialled.channel.clone().map(|channel| (channel, dialled.generation))
+            };
+            if let Some(known) = known {
+                return Ok(known);
             }
-            let connected = server.target.connect(within, configure).await?;
-            Ok::<Channel, DialError>(server.channel().insert(connected).clone())
+            let channel = server.target.connect(within, configure).await?;
+            let mut dialled = server.dialled();
+            dialled.generation += 1;
+            dialled.channel = Some(channel.clone());
+            Ok::<(Channel, u64), DialError>((channel, dialled.generation))
         };
         let why = match tokio::time::timeout(within, connect).await {
-            Ok(Ok(channel)) => {
+            Ok(Ok((channel, generation))) => {
                 let authorize = Authorize { token: self.link.token.clone() };
-                return Ok(InterceptedService::new(channel, authorize));
+                let channel = InterceptedService::new(channel, authorize);
+                return Ok(Connected { channel, generation });
             }
             Ok(Err(error)) => wire::root_cause(&error),
             Err(_) => format!("no answer in {} ms", within.as_millis()),
@@ -167,8 +189,13 @@ impl Servers {
         Err(Failure::NotSent(format!("cannot connect to {address}: {why}").into()))
     }
 
-    pub(crate) fn forget_channel(&self, target: u64) {
-        *self.servers[target as usize].channel() = None;
+    /// Drops a channel that failed, so that the next caller dials anew. A newer channel stays,
+    /// because other calls may be in flight on it.
+    pub(crate) fn forget_channel(&self, target: u64, generation: u64) {
+        let mut dialled = self.servers[target as usize].dialled();
+        if dialled.generation == generation {
+            dialled.channel = None;
+        }
     }
 }
 

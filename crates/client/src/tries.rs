@@ -4,7 +4,7 @@
 //! It knows nothing of the meaning of an answer, and keeps nothing from one operation to the next.
 
 use crate::options::whole_ms;
-use crate::servers::Servers;
+use crate::servers::{Connected, Servers};
 use crate::{Error, trace, unary};
 use link::drive::{Driven, drive};
 use link::mux::{Answer, Failure};
@@ -73,15 +73,16 @@ where
         let began = Instant::now();
         let outcome = match servers.channel(next.target, timeout).await {
             // The time to connect is part of the time of the operation.
-            Ok(channel) => {
+            Ok(Connected { channel, generation }) => {
                 let left = timeout.saturating_sub(began.elapsed()).max(LEAST_TIME);
-                send(channel, left).await.map_err(|status| unary::failed(&status))
+                let sent = send(channel, left).await.map_err(|status| unary::failed(&status));
+                if matches!(sent, Err(Failure::Lost(_))) {
+                    servers.forget_channel(next.target, generation);
+                }
+                sent
             }
             Err(not_sent) => Err(not_sent),
         };
-        if matches!(outcome, Err(Failure::Lost(_))) {
-            servers.forget_channel(next.target);
-        }
         servers.heard(next.target, &outcome);
         reach.heard(&outcome);
         outcome

@@ -1,17 +1,19 @@
 //! Watches: the present state of locks, and then each change of them once.
 
-use crate::servers::Servers;
+use crate::pauses::Pauses;
+use crate::servers::{Connected, Servers};
 use crate::{Client, Error, ErrorCode, unary};
 use futures_util::{Stream, stream};
+use rand::seq::SliceRandom;
 use std::time::Duration;
+use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};
 use wire::ErrorClass;
 use wire::v1::{self, EventKind, WatchFilter, WatchRequest, WatchResponse};
 
-/// First and longest pause between two tries to go on.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-/// Longest pause while the gateways have no room for the watch. Many clients may be in that state.
-const BUSY_PAUSE_MAX: Duration = Duration::from_secs(15);
+/// How long a client waits before it shows its token again. A token in a file is read again after a
+/// second.
+const TOKEN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Which locks to watch, and which of their events. All that is set must match. The default is all
 /// events of all locks.
@@ -105,13 +107,39 @@ pub struct Watch {
     client: Client,
     filter: WatchFilter,
     position: String,
-    responses: Option<Streaming<WatchResponse>>,
-    /// The gateway that is asked, as a number from 0.
-    target: Option<u64>,
-    /// Failures since the last response.
-    failures: u32,
+    open: Option<Open>,
+    /// The gateways in the order in which they are asked, as numbers from 0. The order after the
+    /// first is random, so that the watches of a gateway that ends spread over the others. Empty
+    /// before the first try.
+    order: Vec<u64>,
+    /// Gateways that were asked before the present one.
+    turns: usize,
+    pauses: Pauses,
+    /// When the next try may be made. It stands here because a caller may drop the future that
+    /// waits for it.
+    resume_at: Instant,
     /// Gateways in a row that do not know watches.
     unserved: usize,
+    /// The token was good, so that it may be good again once its file is read anew.
+    proven: bool,
+}
+
+/// An open call.
+#[derive(Debug)]
+struct Open {
+    responses: Streaming<WatchResponse>,
+    since: Instant,
+    /// The channel of the call: see [`Connected`].
+    generation: u64,
+}
+
+/// A call that failed, or ended.
+#[derive(Debug)]
+struct Failed {
+    /// `None` if the gateway ended the call without an error.
+    status: Option<Status>,
+    /// The channel of the call. `None` if there is none.
+    generation: Option<u64>,
 }
 
 impl Client {
@@ -122,10 +150,13 @@ impl Client {
             client: self.clone(),
             filter,
             position,
-            responses: None,
-            target: None,
-            failures: 0,
+            open: None,
+            order: Vec::new(),
+            turns: 0,
+            pauses: Pauses::default(),
+            resume_at: Instant::now(),
             unserved: 0,
+            proven: false,
         }
     }
 }
@@ -136,23 +167,26 @@ impl Watch {
     ///
     /// # Errors
     /// [`Error::is_invalid`] for a wrong filter or position. An error of class
-    /// [`Denied`](wire::ErrorClass::Denied) if the client may not watch this, or not any more. Code
-    /// INTERNAL if no gateway knows watches.
+    /// [`Denied`](wire::ErrorClass::Denied) if the client may not watch this, or not any more. A
+    /// token that was good and is not any more is read and shown again once before that. Code
+    /// INTERNAL if no gateway knows watches. After an error, the next call tries anew.
     pub async fn next(&mut self) -> Result<Told, Error> {
         loop {
             self.open().await?;
-            let Some(responses) = &mut self.responses else { continue };
-            let failed = match responses.message().await {
+            let Some(open) = &mut self.open else { continue };
+            let status = match open.responses.message().await {
                 Ok(Some(told)) => {
-                    (self.failures, self.unserved) = (0, 0);
+                    (self.unserved, self.proven) = (0, true);
                     self.position.clone_from(&told.position);
                     return Ok(told);
                 }
                 Ok(None) => None,
                 Err(status) => Some(status),
             };
-            self.responses = None;
-            self.after_failure(failed).await?;
+            let generation = Some(open.generation);
+            self.pauses.ran_for(open.since.elapsed());
+            self.open = None;
+            self.after_failure(Failed { status, generation })?;
         }
     }
 
@@ -161,10 +195,11 @@ impl Watch {
     /// # Errors
     /// As of [`next`](Self::next).
     pub async fn open(&mut self) -> Result<(), Error> {
-        while self.responses.is_none() {
+        while self.open.is_none() {
+            tokio::time::sleep_until(self.resume_at).await;
             match self.try_open().await? {
-                Ok(responses) => self.responses = Some(responses),
-                Err(status) => self.after_failure(Some(status)).await?,
+                Ok(open) => self.open = Some(open),
+                Err(failed) => self.after_failure(failed)?,
             }
         }
         Ok(())
@@ -185,69 +220,130 @@ impl Watch {
         })
     }
 
-    /// Asks the present gateway once.
-    async fn try_open(&mut self) -> Result<Result<Streaming<WatchResponse>, Status>, Error> {
-        let servers = self.client.servers()?;
-        let target = *self.target.get_or_insert_with(|| servers.first());
-        let timeout = self.client.options().timeout;
-        let request =
-            WatchRequest { filter: Some(self.filter.clone()), position: self.position.clone() };
-        let asked = async {
-            let channel = servers.channel(target, timeout).await;
-            let channel = channel.map_err(|why| Status::unavailable(format!("{why:?}")))?;
-            unary::service(channel).watch(request).await.map(|response| response.into_inner())
-        };
-        let unanswered = || Err(Status::deadline_exceeded("no answer"));
-        Ok(tokio::time::timeout(timeout, asked).await.unwrap_or_else(|_| unanswered()))
+    /// Delays the next try as if the gateway had no room.
+    pub(crate) fn back_off(&mut self) {
+        self.resume_at = Instant::now() + self.pauses.next(true, Duration::ZERO);
     }
 
-    /// Turns to the next gateway, after a pause that grows with each failure in a row.
+    /// The gateway that is asked now, as a number from 0.
+    fn target(&mut self, servers: &Servers) -> u64 {
+        if self.order.is_empty() {
+            self.order = order(servers.first(), servers.targets());
+        }
+        self.order[self.turns % self.order.len()]
+    }
+
+    /// Asks the present gateway once.
+    async fn try_open(&mut self) -> Result<Result<Open, Failed>, Error> {
+        let client = self.client.clone();
+        let (servers, timeout) = (client.servers()?, client.options().timeout);
+        let target = self.target(servers);
+        let request =
+            WatchRequest { filter: Some(self.filter.clone()), position: self.position.clone() };
+        let until = Instant::now() + timeout;
+        let (channel, generation) = match servers.channel(target, timeout).await {
+            Ok(Connected { channel, generation }) => (channel, generation),
+            Err(why) => {
+                let status = Some(Status::unavailable(format!("{why:?}")));
+                return Ok(Err(Failed { status, generation: None }));
+            }
+        };
+        let mut service = unary::service(channel);
+        let status = match tokio::time::timeout_at(until, service.watch(request)).await {
+            Ok(Ok(response)) => {
+                let (responses, since) = (response.into_inner(), Instant::now());
+                return Ok(Ok(Open { responses, since, generation }));
+            }
+            Ok(Err(status)) => status,
+            Err(_) => Status::deadline_exceeded("no answer"),
+        };
+        Ok(Err(Failed { status: Some(status), generation: Some(generation) }))
+    }
+
+    /// Turns to the next gateway, and delays the next try by a pause that grows with each failure in
+    /// a row.
     ///
     /// # Errors
     /// If no gateway would serve the watch.
-    async fn after_failure(&mut self, failed: Option<Status>) -> Result<(), Error> {
-        let servers = self.client.servers()?;
-        let error = failed.as_ref().and_then(v1::Error::from_status);
-        if let Some(error) = &error
-            && matches!(error.class(), ErrorClass::FixInput | ErrorClass::Denied)
-        {
-            return Err(error.clone().into());
+    fn after_failure(&mut self, failed: Failed) -> Result<(), Error> {
+        let client = self.client.clone();
+        let servers = client.servers()?;
+        let Failed { status, generation } = failed;
+        let error = status.as_ref().and_then(v1::Error::from_status);
+        if let Some(error) = &error {
+            if error.code() == ErrorCode::Unauthenticated && std::mem::take(&mut self.proven) {
+                tracing::debug!(%error, "a watch shows its token again");
+                self.resume_at = Instant::now() + TOKEN_PAUSE.mul_f64(rand::random_range(1.0..2.0));
+                return Ok(());
+            }
+            if matches!(error.class(), ErrorClass::FixInput | ErrorClass::Denied) {
+                return Err(error.clone().into());
+            }
         }
-        if failed.as_ref().is_some_and(|status| status.code() == Code::Unimplemented) {
+        if status.as_ref().is_some_and(|status| status.code() == Code::Unimplemented) {
             self.unserved += 1;
             if self.unserved >= servers.targets().len() {
+                self.unserved = 0;
                 let message = "the gateways know no watches: use gateways of a newer version";
                 return Err(Error::new(ErrorCode::Internal, message));
             }
         }
-        tracing::debug!(?failed, "a watch goes on through the next gateway");
-        if let Some(target) = self.target {
-            // Calls share the channel. It is good if an older gateway answers, and a gateway that
-            // gives this watch no answer in time may serve others.
-            let is_lost = |status: &Status| {
+        tracing::debug!(?status, "a watch goes on through the next gateway");
+        // Calls share the channel. It is good if an older gateway answers, and a gateway that gives
+        // this watch no answer in time may serve others.
+        let is_lost = error.is_none()
+            && status.is_some_and(|status| {
                 !matches!(status.code(), Code::Unimplemented | Code::DeadlineExceeded)
-            };
-            if error.is_none() && failed.as_ref().is_some_and(is_lost) {
-                servers.forget_channel(target);
-            }
-            self.target = Some(next_of(servers, target));
+            });
+        if let Some(generation) = generation.filter(|_| is_lost) {
+            servers.forget_channel(self.target(servers), generation);
         }
+        self.turns += 1;
         let is_busy = error.as_ref().is_some_and(|error| error.code() == ErrorCode::Busy);
-        let (first, longest) = (PAUSE.0, if is_busy { BUSY_PAUSE_MAX } else { PAUSE.1 });
-        let pause = match self.failures {
-            // All watches of a gateway that ends come to the others.
-            0 => first.mul_f64(rand::random_range(0.0..4.0)),
-            failures => (first * (1 << failures.min(8))).min(longest),
-        };
-        self.failures += 1;
-        let asked = error.map_or(0, |error| error.retry_after_ms);
-        let pause = pause.max(Duration::from_millis(asked.into()).min(longest));
-        tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
+        let asked_ms = error.map_or(0, |error| error.retry_after_ms);
+        let pause = self.pauses.next(is_busy, Duration::from_millis(asked_ms.into()));
+        self.resume_at = Instant::now() + pause;
         Ok(())
     }
 }
 
-/// The gateway after this one.
-fn next_of(servers: &Servers, target: u64) -> u64 {
-    (target + 1) % servers.targets().len().max(1) as u64
+/// All gateways once, the first at the front and the others at random.
+fn order(first: u64, targets: &[u64]) -> Vec<u64> {
+    let mut order = targets.to_vec();
+    order.shuffle(&mut rand::rng());
+    if let Some(at) = order.iter().position(|target| *target == first) {
+        order.swap(0, at);
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[tokio::test]
+    async fn a_pause_holds_though_the_future_that_waits_is_dropped() {
+        let mut watch = Client::connect(["127.0.0.1:1"]).watch(WatchOptions::new());
+        let busy = v1::Error::new(ErrorCode::Busy, "no room");
+        let busy = v1::Error { retry_after_ms: 60_000, ..busy };
+        watch.after_failure(Failed { status: Some(busy.into()), generation: None }).unwrap();
+        for _ in 0..3 {
+            let opened = tokio::time::timeout(Duration::from_millis(200), watch.open()).await;
+            assert!(opened.is_err());
+        }
+        assert_eq!(watch.turns, 1, "no gateway was asked within the minute");
+    }
+
+    #[test]
+    fn a_watch_turns_to_each_gateway_once_in_a_random_order() {
+        let targets = [0, 1, 2, 3];
+        let drawn: BTreeSet<Vec<u64>> = (0..200).map(|_| order(2, &targets)).collect();
+        for order in &drawn {
+            assert_eq!(order[0], 2, "the gateway that answered last comes first");
+            assert_eq!(order.iter().collect::<BTreeSet<_>>().len(), 4);
+        }
+        let next: BTreeSet<u64> = drawn.iter().map(|order| order[1]).collect();
+        assert_eq!(next, BTreeSet::from([0, 1, 3]));
+    }
 }

@@ -2,8 +2,10 @@
 
 use super::lives::{self, Answered, Keeper, Lives, LockCell, Named};
 use crate::acquiring::{Timed, left_until};
+use crate::ends::{self, Heard};
+use crate::hearing::Subject;
 use crate::lease::{Lease, LeaseCell, Sent};
-use crate::{Client, Error, ErrorCode, Opened, WatchOptions, ends};
+use crate::{Client, Error, ErrorCode, Opened, WatchOptions};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -20,8 +22,9 @@ pub(super) struct Inner {
     pub(super) owner: String,
     pub(super) metadata: String,
     lives: Arc<Mutex<Lives>>,
-    /// Signals that a lease was started, because it may be due before the next heartbeat.
-    pub(super) started: Notify,
+    /// Signals that a lease was started or is in doubt, because it may be due before the next
+    /// heartbeat.
+    pub(super) due_changed: Notify,
     /// Hears of ends of the session's locks, once it has held one.
     hearing: Mutex<Option<JoinHandle<()>>>,
 }
@@ -53,7 +56,7 @@ impl Inner {
             owner,
             metadata,
             lives: Arc::default(),
-            started: Notify::new(),
+            due_changed: Notify::new(),
             hearing: Mutex::default(),
         }
     }
@@ -69,7 +72,7 @@ impl Inner {
 
     /// Makes a lock of a grant.
     pub(super) async fn take_up(
-        &self,
+        self: &Arc<Self>,
         timed: &Timed,
         acquiring: &Acquiring<'_>,
         until: Instant,
@@ -137,19 +140,18 @@ impl Inner {
         let clock = self.client.options().suspend_clock.clone();
         let lease =
             self.lives().start(grant, LeaseCell::new(fresh, sent.asleep, clock), broken_count)?;
-        self.started.notify_one();
+        self.due_changed.notify_one();
         Ok(lease)
     }
 
     /// Hears of ends of the session's locks from now on, unless it does.
-    fn hear(&self) {
+    fn hear(self: &Arc<Self>) {
         let mut hearing = self.hearing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.lives().is_closed() || hearing.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
-        let (client, id, lives) =
-            (self.client.clone(), self.id.clone(), Arc::downgrade(&self.lives));
-        *hearing = Some(tokio::spawn(hear(client, id, lives)));
+        let (client, id) = (self.client.clone(), self.id.clone());
+        *hearing = Some(tokio::spawn(hear(client, id, Arc::downgrade(self))));
     }
 
     /// Ends all leases. Returns the shards where the server may still hold locks.
@@ -217,17 +219,22 @@ impl Inner {
 }
 
 /// Passes on ends of a session's locks until the session is gone.
-async fn hear(client: Client, id: String, lives: Weak<Mutex<Lives>>) {
-    if !ends::worth_it(&client).await {
-        return;
-    }
-    ends::hear(&client, WatchOptions::new().session(&id), |event| {
-        let Some(lives) = lives.upgrade() else { return ControlFlow::Break(()) };
-        if let (Some(why), Some(grant)) = (ends::reason(event), &event.grant)
-            && grant.session_id == id
-        {
-            let (life, token) = (grant.session_life, grant.fencing_token);
-            lives::lock(&lives).heard_of_end(event.shard, life, token, why);
+async fn hear(client: Client, id: String, session: Weak<Inner>) {
+    ends::hear(&client, Subject::Session, WatchOptions::new().session(&id), |heard| {
+        let Some(session) = session.upgrade() else { return ControlFlow::Break(()) };
+        match heard {
+            Heard::Event(event) => {
+                if let (Some(why), Some(grant)) = (ends::reason(event), &event.grant)
+                    && grant.session_id == id
+                {
+                    let (life, token) = (grant.session_life, grant.fencing_token);
+                    session.lives().heard_of_end(event.shard, life, token, why);
+                }
+            }
+            Heard::State { shard, tokens } => {
+                session.lives().heard_of_state(shard, &tokens);
+                session.due_changed.notify_one();
+            }
         }
         ControlFlow::Continue(())
     })

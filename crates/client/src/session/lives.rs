@@ -415,6 +415,21 @@ impl Lives {
         }
     }
 
+    /// Takes in all tokens that the session holds on a shard, as a watch tells them. If a lock of
+    /// the shard is not among them, the next heartbeat is due at once, and its answer decides.
+    pub(super) fn heard_of_state(&mut self, shard: u32, tokens: &BTreeSet<u64>) {
+        if self.acquiring > 0 {
+            // The grant of an acquire in flight may have ended before this state was read.
+            self.doubts += 1;
+        }
+        let Some(life) = self.shards.get(&shard) else { return };
+        let is_held =
+            |kept: &Kept| kept.cell.upgrade().is_some_and(|cell| cell.lost_now().is_none());
+        if life.locks.iter().any(|(token, kept)| !tokens.contains(token) && is_held(kept)) {
+            life.lease.doubt();
+        }
+    }
+
     fn heard_of_breaks(&mut self, state: &SessionLeaseState) {
         let mut life = self.shards.get_mut(&state.shard).filter(|life| life.id == state.life);
         if let Some(life) = &mut life {

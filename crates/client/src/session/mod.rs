@@ -173,7 +173,7 @@ async fn beat(inner: Arc<Inner>) {
         let due = inner.lives().renew_at(interval_max).map_or(idle, |due| due.min(idle));
         tokio::select! {
             () = tokio::time::sleep_until(due) => {}
-            () = inner.started.notified() => continue,
+            () = inner.due_changed.notified() => continue,
         }
         if let Err(error) = inner.beat_once(inner.client.options().timeout).await {
             tracing::debug!(session = inner.id, %error, "a heartbeat did not reach every shard: tried again soon");

@@ -19,14 +19,14 @@ use wire::v1::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// No renewal is due while a test runs.
-const LONG: Duration = Duration::from_secs(3_600);
+pub const LONG: Duration = Duration::from_secs(3_600);
 
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("still waiting: {what}"))
 }
 
 /// A gateway that grants everything, with tokens that count.
-async fn granting() -> Fake {
+pub async fn granting() -> Fake {
     let tokens = Arc::new(AtomicU64::new(0));
     Fake::start(move |op| {
         Reaction::Answer(match op {
@@ -58,12 +58,12 @@ async fn granting() -> Fake {
     .await
 }
 
-fn client(fakes: &[&Fake]) -> Client {
+pub fn client(fakes: &[&Fake]) -> Client {
     let options = ClientOptions::new().owner("me").renew_interval_max(LONG);
     Client::with_options(fakes.iter().map(|fake| fake.endpoint()), options)
 }
 
-fn ended(kind: EventKind, name: &str, token: u64, session: &str) -> Told {
+pub fn ended(kind: EventKind, name: &str, token: u64, session: &str) -> Told {
     let grant = Grant {
         resource_name: name.into(),
         fencing_token: token,
@@ -88,11 +88,11 @@ fn for_another_reason(mut told: Told) -> Told {
     told
 }
 
-fn at(position: &str) -> Told {
+pub fn at(position: &str) -> Told {
     Told { position: position.into(), ..Default::default() }
 }
 
-fn is_renewal(op: &Op) -> bool {
+pub fn is_renewal(op: &Op) -> bool {
     matches!(op, Op::Renew(_))
 }
 
@@ -242,4 +242,28 @@ async fn a_watch_that_no_gateway_would_serve_ends() {
     within("the newer one", client(&[&old, &newer]).watch(WatchOptions::new()).open())
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_watch_that_fails_leaves_a_newer_channel_alone() {
+    let tries = Arc::new(AtomicU64::new(0));
+    let fake = Fake::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+        0 => Reaction::Hangup,
+        _ => Reaction::Answer(Answer::Renew(RenewResponse::default())),
+    })
+    .await;
+    fake.serve_watches();
+    let client = Client::with_options([fake.endpoint()], ClientOptions::new().unary(true));
+    let mut watch = client.watch(WatchOptions::new());
+    within("the call", watch.open()).await.unwrap();
+    // The first try fails, so the client dials again.
+    client.renew("a", 1).await.unwrap();
+    assert_eq!(fake.connections(), 2);
+    fake.tell(Err(Status::internal("its connection broke"))).await;
+    tokio::select! {
+        told = watch.next() => panic!("{told:?}"),
+        () = within("a watch", fake.until_watched(2)) => {}
+    }
+    client.renew("a", 1).await.unwrap();
+    assert_eq!(fake.connections(), 2);
 }

@@ -2,6 +2,7 @@
 //! it received.
 #![allow(dead_code)] // each test file uses its own part of it
 
+use futures_util::StreamExt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -31,6 +32,9 @@ pub fn error(code: ErrorCode) -> Reaction {
 
 type Handler = dyn Fn(&Op) -> Reaction + Send + Sync;
 
+/// The error of a refused watch, by its request and its bearer token.
+type Refuses = dyn Fn(&WatchRequest, &str) -> Option<Error> + Send + Sync;
+
 #[derive(Clone)]
 pub struct Fake {
     pub address: SocketAddr,
@@ -45,8 +49,9 @@ type Responses = mpsc::Sender<Result<WatchResponse, Status>>;
 #[derive(Default)]
 struct Watching {
     served: bool,
-    denied: bool,
+    refuses: Option<Box<Refuses>>,
     requests: Vec<WatchRequest>,
+    tokens: Vec<String>,
     open: Vec<Responses>,
 }
 
@@ -56,6 +61,7 @@ struct Seen {
     frames: Vec<usize>,
     sent_ms: Vec<u64>,
     streams: usize,
+    connections: usize,
 }
 
 impl Fake {
@@ -69,10 +75,11 @@ impl Fake {
             watching: Arc::default(),
         };
         let service = LockServiceServer::new(fake.clone());
+        let seen = fake.seen.clone();
+        let incoming = TcpListenerStream::new(listener)
+            .inspect(move |_| seen.lock().unwrap().connections += 1);
         tokio::spawn(
-            tonic::transport::Server::builder()
-                .add_service(service)
-                .serve_with_incoming(TcpListenerStream::new(listener)),
+            tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming),
         );
         fake
     }
@@ -84,7 +91,22 @@ impl Fake {
 
     /// Denies watches from now on.
     pub fn deny_watches(&self) {
-        self.watching.lock().unwrap().denied = true;
+        self.refuse_watches(|_, _| Some(Error::new(ErrorCode::PermissionDenied, "says the fake")));
+    }
+
+    /// Serves watches from now on, but for those that get an error here.
+    pub fn refuse_watches(
+        &self,
+        refuses: impl Fn(&WatchRequest, &str) -> Option<Error> + Send + Sync + 'static,
+    ) {
+        let mut watching = self.watching.lock().unwrap();
+        watching.served = true;
+        watching.refuses = Some(Box::new(refuses));
+    }
+
+    /// The bearer tokens of all watches, in the order of `watch_requests`. Empty if there was none.
+    pub fn watch_tokens(&self) -> Vec<String> {
+        self.watching.lock().unwrap().tokens.clone()
     }
 
     /// The requests of all watches, also of those that were refused.
@@ -146,6 +168,11 @@ impl Fake {
     /// The time of sending in each frame.
     pub fn sent_ms(&self) -> Vec<u64> {
         self.seen.lock().unwrap().sent_ms.clone()
+    }
+
+    /// The connections that were made so far.
+    pub fn connections(&self) -> usize {
+        self.seen.lock().unwrap().connections
     }
 
     pub fn streams(&self) -> usize {
@@ -344,10 +371,15 @@ impl LockService for Fake {
         &self,
         request: Request<WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        let token = request.metadata().get("authorization").map(|token| token.to_str().unwrap());
+        let token = token.and_then(|token| token.strip_prefix("Bearer ")).unwrap_or("").to_owned();
+        let request = request.into_inner();
         let mut watching = self.watching.lock().unwrap();
-        watching.requests.push(request.into_inner());
-        if watching.denied {
-            return Err(Error::new(ErrorCode::PermissionDenied, "says the fake").into());
+        let refused = watching.refuses.as_ref().and_then(|refuses| refuses(&request, &token));
+        watching.requests.push(request);
+        watching.tokens.push(token);
+        if let Some(error) = refused {
+            return Err(error.into());
         }
         if !watching.served {
             return Err(Status::unimplemented("this gateway does not serve watches"));
