@@ -7,6 +7,7 @@ use crate::error::{Because, Error};
 use crate::faults::{Stage, Wound};
 use crate::judge::{Evidence, judge};
 use crate::kinds::{COMBINATIONS, Kind};
+use crate::names;
 use crate::network::Network;
 use crate::plan::{Plan, Round};
 use crate::probe::{Prober, all_back, all_level, samples};
@@ -183,13 +184,25 @@ impl Conductor {
             let refused = late.filter(|operation| operation.result == Outcome::Fenced).count();
             round.refused_after_pause = Some(refused);
         }
-        records.push(self.prober.recorder.take());
+        // Each watch must come past the entries that are the last ones now.
+        let mut reached = BTreeMap::new();
         match all_level(&self.cluster, RECOVERS_WITHIN).await {
-            Some(shards) => self.samples.extend(samples(&shards)),
+            Some(shards) => {
+                self.samples.extend(samples(&shards));
+                reached.extend(shards.iter().map(|status| (status.shard, status.applied_index)));
+            }
             None => round
                 .failures
                 .push(format!("replicas did not level within {RECOVERS_WITHIN:?} of quiet")),
         }
+        let names: Vec<String> =
+            (1..=CLIENTS).map(|process| names::watched(number, process)).collect();
+        if !self.prober.mark(number, &names, RECOVERS_WITHIN).await {
+            round.failures.push("the watched names could not be taken in quiet".to_owned());
+            reached.clear();
+        }
+        let watches = self.clients.end_watches(number, &reached).await?;
+        records.push(self.prober.recorder.take());
         self.await_ends(&Wound::default(), &mut round).await;
         let names: BTreeSet<&str> = records
             .iter()
@@ -204,8 +217,14 @@ impl Conductor {
                 Vec::new()
             }
         };
-        let evidence =
-            Evidence { records, tenures, quiet: quiet.stretches, drifted: wound.drifted };
+        let evidence = Evidence {
+            records,
+            watches,
+            reached,
+            tenures,
+            quiet: quiet.stretches,
+            drifted: wound.drifted,
+        };
         Ok((round, evidence))
     }
 
