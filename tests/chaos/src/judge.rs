@@ -4,7 +4,7 @@
 
 use crate::record::{Record, merge};
 use palisade_sim::checker::{
-    self, Bounds, Call, History, Outcome, TenureRecord, WatchCounts, WatchRecord,
+    self, Bounds, Call, History, Outcome, Reached, TenureRecord, WatchCounts, WatchRecord,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -21,9 +21,8 @@ pub struct Evidence {
     pub records: Vec<Record>,
     /// The records of the watches.
     pub watches: Vec<WatchRecord>,
-    /// An entry of each shard that each watch must have come to. Empty if the replicas did not
-    /// level.
-    pub reached: BTreeMap<u32, u64>,
+    /// The entries that each watch must have come to. None if the replicas did not level.
+    pub reached: Reached,
     /// The service's history of all names, read at the end.
     pub tenures: Vec<TenureRecord>,
     /// The stretches without faults and changes of leaders, from start to end, in microseconds of

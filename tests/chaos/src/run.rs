@@ -13,7 +13,7 @@ use crate::plan::{Plan, Round};
 use crate::probe::{Prober, all_back, all_level, samples};
 use crate::report::Report;
 use local_cluster::{Leader, Member};
-use palisade_sim::checker::{Outcome, Sample, check_convergence};
+use palisade_sim::checker::{Outcome, Reached, Sample, check_convergence};
 use palisade_sim::rng::Rng;
 use routing::Settings;
 use std::collections::{BTreeMap, BTreeSet};
@@ -185,11 +185,13 @@ impl Conductor {
             round.refused_after_pause = Some(refused);
         }
         // Each watch must come past the entries that are the last ones now.
-        let mut reached = BTreeMap::new();
+        let mut reached = Reached { at_us: now_us(), ..Reached::default() };
         match all_level(&self.cluster, RECOVERS_WITHIN).await {
             Some(shards) => {
                 self.samples.extend(samples(&shards));
-                reached.extend(shards.iter().map(|status| (status.shard, status.applied_index)));
+                reached
+                    .entries
+                    .extend(shards.iter().map(|status| (status.shard, status.applied_index)));
             }
             None => round
                 .failures
@@ -199,9 +201,9 @@ impl Conductor {
             (1..=CLIENTS).map(|process| names::watched(number, process)).collect();
         if !self.prober.mark(number, &names, RECOVERS_WITHIN).await {
             round.failures.push("the watched names could not be taken in quiet".to_owned());
-            reached.clear();
+            reached.entries.clear();
         }
-        let watches = self.clients.end_watches(number, &reached).await?;
+        let watches = self.clients.end_watches(number, &reached.entries).await?;
         records.push(self.prober.recorder.take());
         self.await_ends(&Wound::default(), &mut round).await;
         let names: BTreeSet<&str> = records

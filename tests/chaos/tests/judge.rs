@@ -5,8 +5,7 @@
 
 use palisade_chaos::judge::{Evidence, judge};
 use palisade_chaos::record::Record;
-use palisade_sim::checker::{Call, End, Holder, Mode, Operation, Outcome, TenureRecord};
-use std::collections::BTreeMap;
+use palisade_sim::checker::{Call, End, Holder, Mode, Operation, Outcome, Reached, TenureRecord};
 
 /// Three clients in two processes take turns on one name, check it, and come late.
 struct Story {
@@ -82,7 +81,7 @@ impl Story {
         let evidence = Evidence {
             records: records.collect(),
             watches: Vec::new(),
-            reached: BTreeMap::new(),
+            reached: Reached::default(),
             tenures: self.tenures.clone(),
             quiet: vec![(0, self.now_us)],
             drifted: false,
@@ -182,7 +181,7 @@ fn an_early_expiry_is_found_unless_clocks_drifted() {
     let evidence = Evidence {
         records: story.records.to_vec(),
         watches: Vec::new(),
-        reached: BTreeMap::new(),
+        reached: Reached::default(),
         tenures: story.tenures.clone(),
         quiet: Vec::new(),
         drifted: true,

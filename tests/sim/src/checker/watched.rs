@@ -124,6 +124,15 @@ impl Change for ToldChange {
     }
 }
 
+/// Entries to which each watch must have come.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Reached {
+    /// The index of an applied entry of each shard. Empty if no entries are known.
+    pub entries: BTreeMap<u32, u64>,
+    /// All that was acknowledged before this time is in entries up to these.
+    pub at_us: u64,
+}
+
 /// How much the watches of a run show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchCounts {
@@ -143,17 +152,16 @@ impl std::ops::AddAssign for WatchCounts {
     }
 }
 
-/// Judges the watches of a round. `reached` is an entry of each shard, applied after the last
-/// operation, to which each watch must have come.
+/// Judges the watches of a round by the history of its operations.
 pub fn check_watches(
     watches: &[WatchRecord],
     history: &History,
-    reached: &BTreeMap<u32, u64>,
+    reached: &Reached,
 ) -> (Vec<Violation>, WatchCounts) {
     let mut judge = Judge::default();
     judge.gather(watches);
     for record in watches {
-        judge.follow(record, reached);
+        judge.follow(record, &reached.entries);
     }
     judge.compare_pictures();
     judge.compare_history(history);
@@ -457,18 +465,22 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Each watch knows what was held after the last operation.
-    fn compare_ends(&mut self, history: &History, reached: &BTreeMap<u32, u64>) {
+    /// Each watch knows what was held after the operations that its entries have.
+    fn compare_ends(&mut self, history: &History, reached: &Reached) {
         let tenures = history.tenures.iter().flatten();
         let open: BTreeSet<(u32, u64)> = tenures
             .filter(|tenure| tenure.end.is_none())
             .map(|tenure| (tenure.shard, tenure.token))
             .collect();
         for Ended { record, shard, follower } in &self.ends {
-            let is_at_end =
-                reached.get(shard).is_some_and(|index| follower.place() > Some((*index, u32::MAX)));
+            let is_at_end = reached
+                .entries
+                .get(shard)
+                .is_some_and(|index| follower.place() > Some((*index, u32::MAX)));
             let here = |operation: &&Operation| {
-                operation.shard == *shard && matches(record.name.as_deref(), &operation.name)
+                operation.shard == *shard
+                    && operation.return_us.is_some_and(|return_us| return_us <= reached.at_us)
+                    && matches(record.name.as_deref(), &operation.name)
             };
             for operation in history.operations.iter().filter(here).filter(|_| is_at_end) {
                 let (token, must_hold) = match (&operation.call, &operation.result) {

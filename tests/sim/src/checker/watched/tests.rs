@@ -15,7 +15,7 @@ const OF_ONE: usize = 2;
 struct Run {
     history: History,
     watches: Vec<WatchRecord>,
-    reached: BTreeMap<u32, u64>,
+    reached: Reached,
 }
 
 fn name_of(token: u64) -> &'static str {
@@ -88,7 +88,9 @@ impl Run {
             WatchRecord { client: at as u32, name, notes }
         };
         let watches = (0..3).map(record).collect();
-        Run { history, watches, reached: BTreeMap::from([(0, FIRST.0 + 2 * TOKENS + 1)]) }
+        let entries = BTreeMap::from([(0, FIRST.0 + 2 * TOKENS + 1)]);
+        let reached = Reached { entries, at_us: FIRST.1 + 10_000 * (TOKENS + 1) };
+        Run { history, watches, reached }
     }
 
     /// The note with the changes of an index.
