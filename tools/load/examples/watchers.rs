@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Watches of one connection. A gateway has room for 256.
@@ -32,7 +32,9 @@ const TTL: Duration = Duration::from_secs(3_600);
 /// The time of one try of an operation.
 const TRY_FOR: Duration = Duration::from_secs(5);
 /// The longest time for an operation, and for all watches to be told what they lack.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Watches that wait for their first state at the same time.
+const STARTS_AT_ONCE: usize = 256;
 /// How often the watches are compared with the changes while they are waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -79,12 +81,16 @@ impl Watched {
     }
 
     /// Watches the lock, from its position on.
-    async fn watch(self: Arc<Watched>, client: Client) {
+    async fn watch(self: Arc<Watched>, client: Client, starts: Arc<Semaphore>) {
+        let mut start = starts.acquire_owned().await.ok();
         let options = WatchOptions::new().name(&self.name).position(&self.lock().position);
         let mut watch = client.watch(options);
         loop {
             match watch.next().await {
-                Ok(told) => self.take(told),
+                Ok(told) => {
+                    self.take(told);
+                    drop(start.take());
+                }
                 Err(error) => return eprintln!("{}: {error}", self.name),
             }
         }
@@ -266,10 +272,14 @@ async fn start(
     args: &Args,
     locks: &[Arc<Watched>],
 ) -> Result<(Vec<JoinHandle<()>>, Duration), String> {
-    let mut watches = Vec::new();
+    let (mut watches, starts) = (Vec::new(), Arc::new(Semaphore::new(STARTS_AT_ONCE)));
     for locks in locks.chunks(WATCHES_PER_CONNECTION) {
         let client = Client::with_options(&args.watch, ClientOptions::new());
-        watches.extend(locks.iter().map(|lock| tokio::spawn(lock.clone().watch(client.clone()))));
+        watches.extend(
+            locks
+                .iter()
+                .map(|lock| tokio::spawn(lock.clone().watch(client.clone(), starts.clone()))),
+        );
     }
     let took = all(locks, |lock| !lock.states.is_empty()).await;
     took.map(|took| (watches, took)).ok_or_else(|| {

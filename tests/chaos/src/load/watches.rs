@@ -8,7 +8,7 @@ use crate::clock::now_us;
 use client::{Client, Told, WatchOptions};
 use gateway::core::watch::{Binding, Position};
 use palisade_sim::checker::watch::Place;
-use palisade_sim::checker::{End, Happened, ToldChange, ToldState, WatchNote, WatchRecord};
+use palisade_sim::checker::{End, Happened, OLDEST, ToldChange, ToldState, WatchNote, WatchRecord};
 use palisade_sim::rng::Rng;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,9 +17,6 @@ use tokio::time::{Instant, timeout_at};
 use wire::internal::v1::WatchPlace;
 use wire::v1::{Event, EventKind, WatchFilter};
 
-/// The place of the first entry of a log. No node keeps events from there on, because it begins to
-/// keep them with the first watch.
-const OUTDATED: WatchPlace = WatchPlace { index: 1, ordinals: 0 };
 /// The time that a watch has to come to the last entry. A gateway tells positions every 5 s in
 /// silence, and a node every 10 s.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(30);
@@ -136,17 +133,18 @@ impl Watcher {
 
     /// The position at the beginning of all logs.
     fn outdated(&self) -> Position {
-        let mut position = Position::default();
-        (0..self.shards).for_each(|shard| position.set(shard, Some(OUTDATED)));
+        let (mut position, (index, ordinals)) = (Position::default(), OLDEST);
+        let oldest = WatchPlace { index, ordinals };
+        (0..self.shards).for_each(|shard| position.set(shard, Some(oldest)));
         position
     }
 }
 
-/// The place on each shard that a position names. The outdated one is left out.
+/// The place on each shard that a position names.
 fn places(position: &str, shards: u32, binding: &Binding) -> BTreeMap<u32, Place> {
     let position = Position::decode(position, binding).unwrap_or_default();
     let of_shard = |shard| Some((shard, position.place(shard)?));
-    let places = (0..shards).filter_map(of_shard).filter(|(_, place)| *place != OUTDATED);
+    let places = (0..shards).filter_map(of_shard);
     places.map(|(shard, place)| (shard, (place.index, place.ordinals))).collect()
 }
 

@@ -86,6 +86,11 @@ pub struct Follower {
 }
 
 impl Follower {
+    /// Everything before this place counts as told, and nothing is held or queued then.
+    pub fn at(place: Option<Place>) -> Follower {
+        Follower { place, picture: Picture::default() }
+    }
+
     /// Everything before this place was told. `None` while the state is told.
     pub fn place(&self) -> Option<Place> {
         self.place

@@ -6,7 +6,7 @@
 //! * No two watches are told different things of one place.
 //! * From place to place, a watch is told all that matches its filter, once and in order
 //!   ([`Follower`]). A state agrees with the states and changes that other watches were told.
-//! * A watch that comes back with an outdated position is told that events were lost.
+//! * A watch that comes back with a position is told all changes since, or that events were lost.
 //! * Each change that is told is in the history. Each tenure of the history is told, where a watch
 //!   was told everything around it.
 //! * No grant is told before it is asked for, and no operation succeeds with a token after its end
@@ -18,6 +18,9 @@ use super::watch::{Change, Effect, Follower, Picture, Place};
 use super::{Invariant, Violation};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The place of the first entry of a log. No name of a round is in use then.
+pub const OLDEST: Place = (1, 0);
 
 /// The watch of one client in one round, over all its connections.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -34,9 +37,9 @@ pub struct WatchRecord {
 /// What happened to a watch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum WatchNote {
-    /// The client began a new call, with the last position or with an outdated one.
+    /// The client began a new call, with the last position or with the [oldest](OLDEST).
     GoesOn {
-        /// The position is older than all that nodes remember.
+        /// It is the oldest position. Few nodes remember the changes since then.
         outdated: bool,
     },
     /// An answer arrived.
@@ -225,8 +228,7 @@ impl<'a> Judge<'a> {
     fn follow(&mut self, record: &'a WatchRecord, reached: &BTreeMap<u32, u64>) {
         let name = record.name.as_deref();
         let mut followers: BTreeMap<u32, Follower> = BTreeMap::new();
-        // After an outdated position, the shards that were told a new state.
-        let mut renewed: Option<BTreeSet<u32>> = None;
+        let mut begins_at = None;
         for note in &record.notes {
             let (state, events, places) = match note {
                 WatchNote::Told { state, events, places, .. } => (state, events, places),
@@ -234,22 +236,18 @@ impl<'a> Judge<'a> {
                     self.counts.resumed += usize::from(!outdated);
                     if *outdated {
                         followers.clear();
-                        renewed = Some(BTreeSet::new());
+                        begins_at = Some(OLDEST);
                     }
                     continue;
                 }
             };
             if let Some(state) = state {
                 let (shard, place) = (state.shard, places.get(&state.shard).copied());
-                let follower = followers.entry(shard).or_default();
+                let follower = followers.entry(shard).or_insert_with(|| Follower::at(begins_at));
                 self.counts.resynced += usize::from(state.first && state.resync);
-                if let Some(renewed) = &mut renewed
-                    && state.first
-                    && renewed.insert(shard)
-                    && !state.resync
-                {
+                if state.first && !state.resync && follower.place().is_some() {
                     self.found.push(format!(
-                        "client {}, shard {shard}: the position was outdated, and no resync was told",
+                        "client {}, shard {shard}: its watch was told a new state, and no resync",
                         record.client
                     ));
                 }
@@ -271,17 +269,10 @@ impl<'a> Judge<'a> {
                 told.entry(*shard).or_default();
             }
             for (shard, told) in told {
-                let follower = followers.entry(shard).or_default();
+                let follower = followers.entry(shard).or_insert_with(|| Follower::at(begins_at));
                 let (from, to) = (follower.place(), places.get(&shard).copied());
                 if told.is_empty() && from == to {
                     continue;
-                }
-                if renewed.as_ref().is_some_and(|renewed| !renewed.contains(&shard)) {
-                    self.found.push(format!(
-                        "client {}, shard {shard}: the position was outdated, and the watch went \
-                         on without a state",
-                        record.client
-                    ));
                 }
                 let due = |from: Place, to: Place| {
                     let span = self.log.range((shard, from)..(shard, to));
@@ -291,6 +282,9 @@ impl<'a> Judge<'a> {
                 if let Err(what) = follower.events(&told, to, due) {
                     let client = record.client;
                     self.found.push(format!("client {client}, {name:?}, shard {shard}: {what}"));
+                }
+                if from == Some(OLDEST) {
+                    self.pictures.push((name, shard, OLDEST, Picture::default()));
                 }
                 if let (Some(from), Some(to)) = (from, follower.place()) {
                     self.span(name, shard, from, to);

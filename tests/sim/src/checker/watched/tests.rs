@@ -199,19 +199,19 @@ fn two_watches_that_are_told_different_things_are_found() {
 }
 
 #[test]
-fn an_outdated_position_needs_a_resync() {
+fn after_an_outdated_position_nothing_is_left_out_without_a_resync() {
     let mut run = Run::sound();
     for note in &mut run.watches[FICKLE].notes {
         if let WatchNote::Told { state: Some(state), .. } = note {
             state.resync = false;
         }
     }
-    run.is_found("no resync");
+    run.is_found("and no resync");
     let mut run = Run::sound();
     run.watches[FICKLE]
         .notes
         .retain(|note| !matches!(note, WatchNote::Told { state: Some(state), .. } if state.resync));
-    run.is_found("went on without a state");
+    run.is_found("instead of");
 }
 
 #[test]
