@@ -93,15 +93,15 @@ class Run:
 
 
 class Cluster:
-    """Nodes and one gateway on loopback, each a process of its own.
+    """Nodes and gateways on loopback, each a process of its own. The first gateway is that of `command` and `bench`.
 
     With identities there is TLS on all connections, and each identity has a certificate. The first of them is that of `command` and
     `bench`. With a policy in addition, there is access control.
     """
 
     def __init__(self, run, name, port, nodes=5, replicas=5, shards=4, settings=None, placement=None, node_env=None,
-                 wrap=None, under=None, identities=(), policy=None):
-        assert nodes < METRICS_OFFSET, f"{nodes} nodes have no ports"
+                 wrap=None, under=None, identities=(), policy=None, gateways=1):
+        assert nodes + gateways <= METRICS_OFFSET, f"{nodes} nodes and {gateways} gateways have no ports"
         self.run, self.port, self.nodes, self.shards = run, port, nodes, shards
         self.node_env, self.wrap = node_env or {}, wrap or (lambda what: [])
         self.directory = (under or run.work) / name
@@ -109,14 +109,16 @@ class Cluster:
         self.processes = {}
         listed = [f'  - {{id: {n}, address: "127.0.0.1:{port + n}", metrics: "127.0.0.1:{port + METRICS_OFFSET + n}"}}'
                   for n in range(1, nodes + 1)]
+        endpoints = [f"127.0.0.1:{port}", *(f"127.0.0.1:{port + METRICS_OFFSET - n}" for n in range(1, gateways))]
+        self.endpoints = {f"gateway-{n}" if n > 1 else "gateway": address for n, address in enumerate(endpoints, 1)}
         self.config = self.directory / "cluster.yaml"
         self.config.write_text("\n".join([
             "cluster: measure", f"shards: {shards}", f"replicas: {replicas}", "nodes:", *listed,
-            "gateways:", f'  - {{address: "127.0.0.1:{port}"}}',
+            "gateways:", *(f'  - {{address: "{address}"}}' for address in endpoints),
             *(["placement:"] if placement else []),
             *(f"  - {{shard: {shard}, nodes: {on}}}" for shard, on in enumerate(placement or [])),
             *(["settings:"] if settings else []), *(f"  {key}: {value}" for key, value in (settings or {}).items()), ""]))
-        self.endpoint = f"127.0.0.1:{port}"
+        self.endpoint = endpoints[0]
         self.own = []
         if identities:
             self.secure(identities, policy)
@@ -145,7 +147,8 @@ class Cluster:
     def __enter__(self):
         for n in range(1, self.nodes + 1):
             self.start_node(n)
-        self._start("gateway", ["gateway", "--config", self.config, "--listen", self.endpoint], {})
+        for gateway in self.endpoints:
+            self.start_gateway(gateway)
         self.wait(lambda: self.status() is not None, READY_WITHIN_S, "not every shard had a leader")
         return self
 
@@ -155,6 +158,15 @@ class Cluster:
 
     def start_node(self, n):
         self._start(f"node-{n}", ["node", "--config", self.config, "--id", n, "--data-dir", self.data(n)], self.node_env)
+
+    def start_gateway(self, gateway):
+        self._start(gateway, ["gateway", "--config", self.config, "--listen", self.endpoints[gateway]], {})
+
+    def kill(self, what):
+        """Kills a process, and forgets it until it is started again."""
+        process = self.processes.pop(what)
+        process.kill()
+        process.wait()
 
     def data(self, n):
         return self.directory / f"node-{n}"

@@ -10,6 +10,8 @@ use crate::load::{Order, Told};
 use crate::record::Record;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use palisade_sim::checker::WatchRecord;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -97,6 +99,32 @@ impl Clients {
             process.answer().await?;
             records.push(Record::load(path).because(path.display())?);
             // The record has been read. A history that breaks an invariant is kept as a whole.
+            let _ = std::fs::remove_file(path);
+        }
+        Ok(records)
+    }
+
+    /// Ends the watches after these entries, and returns their records.
+    ///
+    /// # Errors
+    /// If a client process does not answer.
+    pub async fn end_watches(
+        &mut self,
+        round: u32,
+        reached: &BTreeMap<u32, u64>,
+    ) -> Result<Vec<WatchRecord>, Error> {
+        let path = |number: usize| self.dir.join(format!("watches-{round}-{number}.json"));
+        let paths: Vec<PathBuf> = (0..self.processes.len()).map(path).collect();
+        for (process, path) in self.processes.iter_mut().zip(&paths) {
+            let (reached, record) = (reached.clone(), path.clone());
+            process.order(&Order::EndWatches { reached, record }).await?;
+        }
+        let mut records = Vec::new();
+        for (process, path) in self.processes.iter_mut().zip(&paths) {
+            process.answer().await?;
+            let text = std::fs::read(path).because(path.display())?;
+            let read: Vec<WatchRecord> = serde_json::from_slice(&text).because(path.display())?;
+            records.extend(read);
             let _ = std::fs::remove_file(path);
         }
         Ok(records)

@@ -3,7 +3,9 @@
 //! The same checker judges simulations.
 
 use crate::record::{Record, merge};
-use palisade_sim::checker::{self, Bounds, Call, History, Outcome, TenureRecord};
+use palisade_sim::checker::{
+    self, Bounds, Call, History, Outcome, Reached, TenureRecord, WatchCounts, WatchRecord,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -17,6 +19,10 @@ const OPERATIONS_SHOWN: usize = 6;
 pub struct Evidence {
     /// The records of the client processes and the conductor.
     pub records: Vec<Record>,
+    /// The records of the watches.
+    pub watches: Vec<WatchRecord>,
+    /// The entries that each watch must have come to. None if the replicas did not level.
+    pub reached: Reached,
     /// The service's history of all names, read at the end.
     pub tenures: Vec<TenureRecord>,
     /// The stretches without faults and changes of leaders, from start to end, in microseconds of
@@ -38,6 +44,8 @@ pub struct Verdict {
     pub checks: usize,
     /// The attempts that were refused because the token or session was over.
     pub fenced: usize,
+    /// How much the watches were told.
+    pub watches: WatchCounts,
     /// The number of violations.
     pub violations: usize,
     /// The violations to show, for people.
@@ -56,7 +64,7 @@ const CLAIM_TTL_MS: u32 = 10_000;
 /// The fastest and slowest clock of a round with drift.
 const DRIFT: (f64, f64) = (2.0, 0.5);
 
-/// Judges a round by invariants 1 to 10.
+/// Judges a round by invariants 1 to 10, 13 to 15, and 17.
 pub fn judge(evidence: &Evidence) -> Verdict {
     let (server_rate_max, server_rate_min) = if evidence.drifted { DRIFT } else { (1.0, 1.0) };
     let bounds = Bounds {
@@ -68,7 +76,10 @@ pub fn judge(evidence: &Evidence) -> Verdict {
         calm: evidence.quiet.clone(),
     };
     let history = merge(&evidence.records, evidence.tenures.clone(), &evidence.quiet, bounds);
-    let judged = checker::check(&history);
+    let mut judged = checker::check(&history);
+    let (of_watches, watches) =
+        checker::check_watches(&evidence.watches, &history, &evidence.reached);
+    judged.violations.extend(of_watches);
     let count = |counts: &dyn Fn(&checker::Operation) -> bool| {
         history.operations.iter().filter(|o| counts(o)).count()
     };
@@ -82,6 +93,7 @@ pub fn judge(evidence: &Evidence) -> Verdict {
             )
         }),
         fenced: count(&|operation| operation.result == Outcome::Fenced),
+        watches,
         undecided: judged.undecided_names.len(),
         violations: judged.violations.len(),
         shown: shown(&history, &judged.violations),

@@ -13,6 +13,17 @@ const HOT: u64 = 10;
 const COLD: u64 = 300;
 const PERMITS: u32 = 3;
 
+/// The beginning of all names of a round.
+pub fn all(round: u32) -> String {
+    format!("r{round}.")
+}
+
+/// The name that a client process watches by itself, by its number from 1. Clients take it
+/// exclusively.
+pub fn watched(round: u32, process: usize) -> String {
+    format!("r{round}.{}/hot-{}", (process - 1) % 2, (process - 1) % 3)
+}
+
 /// A name, and the way it is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {

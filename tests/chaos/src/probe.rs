@@ -58,6 +58,28 @@ impl Prober {
         Some(longest)
     }
 
+    /// Has an entry of every shard and of these names applied from now on. Returns whether that
+    /// happened in time.
+    pub async fn mark(&mut self, round: u32, names: &[String], within: Duration) -> bool {
+        let started = Instant::now();
+        for name in names {
+            loop {
+                let request = self.caller.number();
+                let (name, mode) = (name.clone(), Mode::Exclusive);
+                let wish =
+                    Wish { request, name, mode, ttl_ms: 1_000, wait_ms: 5_000, session: None };
+                if let Ok(grant) = self.caller.acquire(&wish).await {
+                    let _ = self.caller.release(&wish.name, grant.fencing_token).await;
+                    break;
+                }
+                if started.elapsed() > within {
+                    return false;
+                }
+            }
+        }
+        self.all_serve(round, within).await.is_some()
+    }
+
     /// Reads every tenure of these names.
     ///
     /// # Errors

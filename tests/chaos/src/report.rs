@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::kinds::Kind;
 use crate::plan::{Plan, Round};
+use palisade_sim::checker::WatchCounts;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -43,6 +44,7 @@ pub struct Report {
     grants: usize,
     checks: usize,
     undecided: usize,
+    watches: WatchCounts,
     refused_after_pause: Option<usize>,
 }
 
@@ -70,6 +72,7 @@ impl Report {
         self.grants += round.verdict.grants;
         self.checks += round.verdict.checks;
         self.undecided += round.verdict.undecided;
+        self.watches += round.verdict.watches;
         if let Some(refused) = round.refused_after_pause {
             *self.refused_after_pause.get_or_insert_default() += refused;
         }
@@ -82,7 +85,19 @@ impl Report {
             && self.panics.is_empty()
             && self.missing().is_empty()
             && self.refused_after_pause != Some(0)
+            && self.unwatched().is_none()
             && !self.interrupted
+    }
+
+    /// What no watch of the run has shown.
+    fn unwatched(&self) -> Option<&'static str> {
+        let WatchCounts { events, resumed, resynced } = self.watches;
+        match (events, resumed, resynced) {
+            (0, ..) => Some("No watch was told of a change"),
+            (_, 0, _) => Some("No watch went on by its position"),
+            (.., 0) => Some("No watch was told a new state because events were lost"),
+            _ => None,
+        }
     }
 
     /// The kinds that the plan asks for and that did not occur.
@@ -138,6 +153,15 @@ impl Report {
             let _ =
                 writeln!(text, "never came: {}, so this run shows nothing about it.", kind.title());
         }
+        let WatchCounts { events, resumed, resynced } = self.watches;
+        let _ = writeln!(
+            text,
+            "Watches were told {events} changes, went on by their position {resumed} times, and \
+             were told {resynced} times that events were lost."
+        );
+        if let Some(what) = self.unwatched() {
+            let _ = writeln!(text, "{what}, so this run shows nothing about that.");
+        }
         match self.refused_after_pause {
             None => {}
             Some(0) => text
@@ -184,6 +208,7 @@ impl Report {
             "grants": self.grants,
             "linearizable_checks": self.checks,
             "undecided_names": self.undecided,
+            "watches": self.watches,
             "refused_after_pause": self.refused_after_pause,
             "convergence_violations": self.convergence,
             "panics": self.panics,
@@ -222,10 +247,11 @@ pub fn line(round: &Round) -> String {
         time.map_or("–".into(), |time| format!("{} ms", time.as_millis()))
     };
     let mut text = format!(
-        "round {:>3}  {:<48} {:>6} operations, served during it after {:>8}, recovered after {:>8}",
+        "round {:>3}  {:<48} {:>6} operations, {:>6} changes told, served during it after {:>8}, recovered after {:>8}",
         round.number,
         title(&round.kinds),
         round.verdict.operations,
+        round.verdict.watches.events,
         ms(round.interruption),
         ms(round.recovery),
     );

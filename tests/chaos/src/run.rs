@@ -7,12 +7,13 @@ use crate::error::{Because, Error};
 use crate::faults::{Stage, Wound};
 use crate::judge::{Evidence, judge};
 use crate::kinds::{COMBINATIONS, Kind};
+use crate::names;
 use crate::network::Network;
 use crate::plan::{Plan, Round};
 use crate::probe::{Prober, all_back, all_level, samples};
 use crate::report::Report;
 use local_cluster::{Leader, Member};
-use palisade_sim::checker::{Outcome, Sample, check_convergence};
+use palisade_sim::checker::{Outcome, Reached, Sample, check_convergence};
 use palisade_sim::rng::Rng;
 use routing::Settings;
 use std::collections::{BTreeMap, BTreeSet};
@@ -183,13 +184,27 @@ impl Conductor {
             let refused = late.filter(|operation| operation.result == Outcome::Fenced).count();
             round.refused_after_pause = Some(refused);
         }
-        records.push(self.prober.recorder.take());
+        // Each watch must come past the entries that are the last ones now.
+        let mut reached = Reached { at_us: now_us(), ..Reached::default() };
         match all_level(&self.cluster, RECOVERS_WITHIN).await {
-            Some(shards) => self.samples.extend(samples(&shards)),
+            Some(shards) => {
+                self.samples.extend(samples(&shards));
+                reached
+                    .entries
+                    .extend(shards.iter().map(|status| (status.shard, status.applied_index)));
+            }
             None => round
                 .failures
                 .push(format!("replicas did not level within {RECOVERS_WITHIN:?} of quiet")),
         }
+        let names: Vec<String> =
+            (1..=CLIENTS).map(|process| names::watched(number, process)).collect();
+        if !self.prober.mark(number, &names, RECOVERS_WITHIN).await {
+            round.failures.push("the watched names could not be taken in quiet".to_owned());
+            reached.entries.clear();
+        }
+        let watches = self.clients.end_watches(number, &reached.entries).await?;
+        records.push(self.prober.recorder.take());
         self.await_ends(&Wound::default(), &mut round).await;
         let names: BTreeSet<&str> = records
             .iter()
@@ -204,8 +219,14 @@ impl Conductor {
                 Vec::new()
             }
         };
-        let evidence =
-            Evidence { records, tenures, quiet: quiet.stretches, drifted: wound.drifted };
+        let evidence = Evidence {
+            records,
+            watches,
+            reached,
+            tenures,
+            quiet: quiet.stretches,
+            drifted: wound.drifted,
+        };
         Ok((round, evidence))
     }
 

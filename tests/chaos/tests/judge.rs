@@ -5,7 +5,7 @@
 
 use palisade_chaos::judge::{Evidence, judge};
 use palisade_chaos::record::Record;
-use palisade_sim::checker::{Call, End, Holder, Mode, Operation, Outcome, TenureRecord};
+use palisade_sim::checker::{Call, End, Holder, Mode, Operation, Outcome, Reached, TenureRecord};
 
 /// Three clients in two processes take turns on one name, check it, and come late.
 struct Story {
@@ -80,6 +80,8 @@ impl Story {
         });
         let evidence = Evidence {
             records: records.collect(),
+            watches: Vec::new(),
+            reached: Reached::default(),
             tenures: self.tenures.clone(),
             quiet: vec![(0, self.now_us)],
             drifted: false,
@@ -178,6 +180,8 @@ fn an_early_expiry_is_found_unless_clocks_drifted() {
     story.is_found("2 no early expiry");
     let evidence = Evidence {
         records: story.records.to_vec(),
+        watches: Vec::new(),
+        reached: Reached::default(),
         tenures: story.tenures.clone(),
         quiet: Vec::new(),
         drifted: true,

@@ -5,23 +5,30 @@
 
 mod actors;
 mod calls;
+mod watches;
 
 pub use calls::{Caller, Wish, number_of};
 
 use crate::clock::now_us;
 use crate::error::{Because, Error};
+use crate::names;
 use crate::record::Recorder;
 use actors::{Actor, Role};
 use client::{Client, ClientOptions};
+use palisade_sim::checker::WatchRecord;
 use palisade_sim::rng::Rng;
 use routing::ClusterConfig;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use watches::Watcher;
+use wire::v1::WatchFilter;
 
 /// An order of the conductor to a client process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +43,13 @@ pub enum Order {
         /// The file for the record.
         record: PathBuf,
     },
+    /// Ends the watches after these entries, and writes their records to a file.
+    EndWatches {
+        /// The index of an entry of each shard.
+        reached: BTreeMap<u32, u64>,
+        /// The file for the records.
+        record: PathBuf,
+    },
 }
 
 /// The answer of a client process.
@@ -48,6 +62,8 @@ pub enum Told {
         /// The number of operations in the record.
         operations: usize,
     },
+    /// The records of the watches are written.
+    WatchesEnded,
 }
 
 /// What a client process is started with.
@@ -72,6 +88,8 @@ pub struct Options {
 
 /// The clients of one process have ids from its number times this.
 const IDS_PER_PROCESS: u32 = 1_000;
+/// The watches of all names of a round in one process. One more watch is of a single name.
+const WATCHES_OF_ALL: u32 = 2;
 /// The time limit for operations under way at the end of a round. It exceeds the SDK's timeout
 /// and the longest wait.
 const SEEN_THROUGH_WITHIN: Duration = Duration::from_secs(20);
@@ -82,6 +100,7 @@ const SEEN_THROUGH_WITHIN: Duration = Duration::from_secs(20);
 /// The input or file that cannot be read, written or understood, for people.
 pub async fn run(options: Options) -> Result<(), Error> {
     let config = ClusterConfig::load(&options.config).map_err(Error::other)?.0;
+    let (fingerprint, shards) = (config.fingerprint().0, config.shards);
     let map = Arc::new(config.shard_map());
     let recorder = Arc::new(Recorder::default());
     // Several connections are opened, because several applications would have as many.
@@ -103,6 +122,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     let mut over = Arc::new(AtomicBool::new(true));
     let mut actors = JoinSet::new();
+    let (mut until, mut watches) = (watch::Sender::new(None), JoinSet::new());
     while let Some(line) = lines.next_line().await.because("cannot read orders")? {
         match serde_json::from_str(&line).because(format!("{line:?} is no order"))? {
             Order::Begin { round } => {
@@ -128,6 +148,26 @@ pub async fn run(options: Options) -> Result<(), Error> {
                     };
                     actors.spawn(actor.run());
                 }
+                until = watch::Sender::new(None);
+                for at in 0..=WATCHES_OF_ALL {
+                    let client = options.number * IDS_PER_PROCESS + options.actors + at;
+                    let name = (at == WATCHES_OF_ALL)
+                        .then(|| names::watched(round, options.number as usize));
+                    let filter = match &name {
+                        Some(name) => WatchFilter { name: name.clone(), ..Default::default() },
+                        None => WatchFilter { prefix: names::all(round), ..Default::default() },
+                    };
+                    let watcher = Watcher {
+                        clients: clients.clone(),
+                        fingerprint,
+                        shards,
+                        filter,
+                        rng: Rng::new(options.seed ^ (u64::from(client) << 32) ^ u64::from(round)),
+                        record: WatchRecord { client, name, notes: Vec::new() },
+                        until: until.subscribe(),
+                    };
+                    watches.spawn(watcher.run());
+                }
                 tell(&Told::Begun);
             }
             Order::End { record } => {
@@ -139,6 +179,16 @@ pub async fn run(options: Options) -> Result<(), Error> {
                 let taken = recorder.take();
                 taken.save(&record).because(record.display())?;
                 tell(&Told::Ended { operations: taken.operations.len() });
+            }
+            Order::EndWatches { reached, record } => {
+                until.send_replace(Some(reached));
+                let mut records = Vec::new();
+                while let Some(watched) = watches.join_next().await {
+                    records.push(watched.because("a watch")?);
+                }
+                let text = serde_json::to_vec(&records).because("the records of watches")?;
+                std::fs::write(&record, text).because(record.display())?;
+                tell(&Told::WatchesEnded);
             }
         }
     }

@@ -23,11 +23,14 @@ mod tenures;
 mod testing;
 mod tokens;
 mod violation;
+pub mod watch;
+mod watched;
 
 pub use convergence::{Sample, check_convergence};
 pub use history::*;
 pub use index::{Hold, Index, NameOperations};
 pub use violation::{Invariant, Verdict, Violation};
+pub use watched::*;
 
 /// Judges a history by invariants 1 to 10 and 13 to 15.
 pub fn check(history: &History) -> Verdict {

@@ -2,8 +2,9 @@
 //!
 //! Nothing here draws a random number or sends a message, so a run does not depend on it.
 
+use crate::checker::watch::{self as judge, Change, Effect, Follower, Picture};
 use crate::checker::{Invariant, Violation};
-use locks::{Event, LockTable, PicturePage, PicturePlace, Stamp};
+use locks::{Event, Grant, LockTable, PicturePage, PicturePlace, Stamp, Waiter};
 use routing::ShardId;
 use shard::Watched;
 use std::collections::BTreeMap;
@@ -44,10 +45,38 @@ struct Watcher {
     was_at: u64,
     entries: u32,
     turns: u32,
-    /// `None` while the state is incomplete.
-    place: Option<Place>,
-    held: BTreeMap<u64, String>,
-    queued: BTreeMap<u64, String>,
+    knows: Follower,
+}
+
+impl Change for Event {
+    fn name(&self) -> &str {
+        self.name()
+    }
+
+    fn effect(&self) -> Effect {
+        match self {
+            Event::Granted { grant, waiter } => Effect::Granted {
+                token: grant.token.0,
+                waiter: waiter.as_ref().map(|waiter| waiter.number),
+            },
+            Event::Queued(waiter) => Effect::Queued { waiter: waiter.number },
+            Event::Ended { tenure, .. } => Effect::Ended { token: tenure.grant.token.0 },
+            Event::Cancelled { waiter, .. } => Effect::Cancelled { waiter: waiter.number },
+        }
+    }
+}
+
+/// A place as the judge has it.
+fn judged(place: Place) -> judge::Place {
+    (place.index, place.ordinals)
+}
+
+/// Grants and waiters as the judge has them.
+fn pictured(held: Vec<Grant>, queued: Vec<Waiter>) -> Picture {
+    Picture {
+        held: held.into_iter().map(|grant| (grant.token.0, grant.name)).collect(),
+        queued: queued.into_iter().map(|waiter| (waiter.number, waiter.name)).collect(),
+    }
 }
 
 impl Watches {
@@ -143,9 +172,10 @@ impl Watches {
             return;
         }
         // As nodes do, a replica that is behind the place is not asked.
-        let is_ahead = watcher.place.is_none_or(|place| place.index <= applied_index + 1);
+        let after = watcher.knows.place().map(|(index, ordinals)| Place { index, ordinals });
+        let is_ahead = after.is_none_or(|place| place.index <= applied_index + 1);
         if watcher.at.is_none() && is_ahead && (watcher.was_at != id || others == 0) {
-            here.recent.start(ME, Filter::default(), watcher.place);
+            here.recent.start(ME, Filter::default(), after);
             (watcher.at, watcher.entries) = (Some(id), 0);
             watcher.turns += 1;
             self.moves += 1;
@@ -174,19 +204,20 @@ impl Watches {
         else {
             return;
         };
-        if watcher.place != Some(Place { index: here.applied_index + 1, ordinals: 0 }) {
+        if watcher.knows.place() != Some((here.applied_index + 1, 0)) {
             return;
         }
-        let (mut held, mut queued) = (BTreeMap::new(), BTreeMap::new());
+        let mut there = Picture::default();
         for name in names {
-            held.extend(table.holders(name, at).into_iter().map(|g| (g.token.0, g.name)));
             let waiters = table.waiters_of(name, usize::MAX, at);
-            queued.extend(waiters.into_iter().map(|waiter| (waiter.number, waiter.name)));
+            let of_name = pictured(table.holders(name, at), waiters);
+            there.held.extend(of_name.held);
+            there.queued.extend(of_name.queued);
         }
-        if (&held, &queued) != (&watcher.held, &watcher.queued) {
+        if &there != watcher.knows.picture() {
             let what = format!(
-                "node {id}, shard {shard}: its watcher knows {:?} and {:?}, and there are {held:?} and {queued:?}",
-                watcher.held, watcher.queued
+                "node {id}, shard {shard}: its watcher knows {:?}, and there is {there:?}",
+                watcher.knows.picture()
             );
             self.violations.push(what);
         }
@@ -210,58 +241,19 @@ impl Watcher {
     ) -> Result<(), String> {
         match part {
             Part::State { first, held, queued, place, .. } => {
-                if first {
-                    self.held.clear();
-                    self.queued.clear();
-                }
-                self.held.extend(held.into_iter().map(|grant| (grant.token.0, grant.name)));
-                self.queued.extend(queued.into_iter().map(|w| (w.number, w.name)));
-                self.place = place;
+                self.knows.state(first, pictured(held, queued), place.map(judged));
                 Ok(())
             }
             Part::Events { events, place } => {
-                for told in &events {
-                    self.change(&told.event);
-                }
-                let before = std::mem::replace(&mut self.place, place);
-                let (Some(from), Some(to)) = (before, place) else { return Ok(()) };
-                if to < from {
-                    return Err(format!("its watcher went back from {from:?} to {to:?}"));
-                }
-                let entries = told.range((shard, from.index)..=(shard, to.index));
-                let all = entries.flat_map(|((_, index), events)| {
-                    (0..).zip(events).map(|(ordinal, event)| ((*index, ordinal), event))
-                });
-                let span = (from.index, from.ordinals)..(to.index, to.ordinals);
-                let due: Vec<_> = all.filter(|(at, _)| span.contains(at)).collect();
                 let got: Vec<_> =
                     events.iter().map(|told| ((told.index, told.ordinal), &told.event)).collect();
-                if due == got {
-                    return Ok(());
-                }
-                Err(format!(
-                    "from {from:?} to {to:?} its watcher was told {got:?} instead of {due:?}"
-                ))
-            }
-        }
-    }
-
-    fn change(&mut self, event: &Event) {
-        match event {
-            Event::Granted { grant, waiter } => {
-                if let Some(waiter) = waiter {
-                    self.queued.remove(&waiter.number);
-                }
-                self.held.insert(grant.token.0, grant.name.clone());
-            }
-            Event::Queued(waiter) => {
-                self.queued.insert(waiter.number, waiter.name.clone());
-            }
-            Event::Ended { tenure, .. } => {
-                self.held.remove(&tenure.grant.token.0);
-            }
-            Event::Cancelled { waiter, .. } => {
-                self.queued.remove(&waiter.number);
+                self.knows.events(&got, place.map(judged), |from, to| {
+                    let entries = told.range((shard, from.0)..=(shard, to.0));
+                    let all = entries.flat_map(|((_, index), events)| {
+                        (0..).zip(events).map(|(ordinal, event)| ((*index, ordinal), event))
+                    });
+                    all.filter(|(at, _)| (from..to).contains(at)).collect()
+                })
             }
         }
     }
