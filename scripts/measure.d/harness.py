@@ -112,7 +112,7 @@ class Cluster:
         self.config = self.directory / "cluster.yaml"
         self.config.write_text("\n".join([
             "cluster: measure", f"shards: {shards}", f"replicas: {replicas}", "nodes:", *listed,
-            "gateways:", f'  - {{address: "127.0.0.1:{port}"}}',
+            "gateways:", f'  - {{address: "127.0.0.1:{port}", metrics: "127.0.0.1:{port + METRICS_OFFSET}"}}',
             *(["placement:"] if placement else []),
             *(f"  - {{shard: {shard}, nodes: {on}}}" for shard, on in enumerate(placement or [])),
             *(["settings:"] if settings else []), *(f"  {key}: {value}" for key, value in (settings or {}).items()), ""]))
@@ -153,8 +153,8 @@ class Cluster:
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def start_node(self, n):
-        self._start(f"node-{n}", ["node", "--config", self.config, "--id", n, "--data-dir", self.data(n)], self.node_env)
+    def start_node(self, n, *options):
+        self._start(f"node-{n}", ["node", "--config", self.config, "--id", n, "--data-dir", self.data(n), *options], self.node_env)
 
     def data(self, n):
         return self.directory / f"node-{n}"
