@@ -45,9 +45,9 @@ def stat(axes, panel):
     for n, series in enumerate(shown):
         value = series["points"][-1][1]
         reached = [step["color"] for step in panel["steps"] if step["value"] is None or value >= step["value"]]
-        at = 1 - (n + 1) / (len(shown) + 1)
-        axes.text(0.5, at, formatted(value, panel["unit"]), color=reached[-1], ha="center", va="bottom", fontsize=22)
-        axes.text(0.5, at, series["legend"], ha="center", va="top", fontsize=8)
+        at = (n + 1) / (len(shown) + 1)
+        axes.text(at, 0.3, formatted(value, panel["unit"]), color=reached[-1], ha="center", va="bottom", fontsize=22)
+        axes.text(at, 0.3, series["legend"], ha="center", va="top", fontsize=8)
 
 
 def timeseries(axes, panel, page):

@@ -12,6 +12,8 @@ import threading
 import time
 import uuid
 
+from harness import Failed
+
 POLICY = """\
 roles:
   all: { hold: [""], read: [""], watch: [""], break: [""], observe: true, operate: true }
@@ -78,8 +80,7 @@ class Load:
         for thread in self.threads:
             thread.start()
         command = [self.cluster.run.palisade, "bench", "--endpoint", self.cluster.endpoint, *self.cluster.own, "--rate", 20,
-                   "--clients", 16, "--mix", "seed", "--names", 1_000, "--hot", "30%", "--hot-names", 4, "--hold", "300ms",
-                   "--reads-per-write", 1, "--duration", "3h", "--warmup", "1s"]
+                   "--clients", 16, "--names", 1_000, "--hot", "30%", "--hot-names", 4, "--duration", "3h", "--warmup", "1s"]
         with open(self.cluster.directory / "bench.log", "ab") as log:
             self.bench = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *(str(part) for part in command)],
                                           stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -92,6 +93,11 @@ class Load:
         self.bench.wait()
         for thread in self.threads:
             thread.join(15)
+
+    def check(self):
+        if self.bench.poll() is not None:
+            said = (self.cluster.directory / "bench.log").read_text(errors="replace")
+            raise Failed(f"palisade bench has ended: {said[-300:]}")
 
     def again(self, work):
         client = Client(self.cluster, "few" if work == self.be_refused else "operator")
