@@ -114,7 +114,8 @@ class Cluster:
         self.config = self.directory / "cluster.yaml"
         self.config.write_text("\n".join([
             "cluster: measure", f"shards: {shards}", f"replicas: {replicas}", "nodes:", *listed,
-            "gateways:", *(f'  - {{address: "{address}"}}' for address in endpoints),
+            "gateways:", f'  - {{address: "{endpoints[0]}", metrics: "127.0.0.1:{port + METRICS_OFFSET}"}}',
+            *(f'  - {{address: "{address}"}}' for address in endpoints[1:]),
             *(["placement:"] if placement else []),
             *(f"  - {{shard: {shard}, nodes: {on}}}" for shard, on in enumerate(placement or [])),
             *(["settings:"] if settings else []), *(f"  {key}: {value}" for key, value in (settings or {}).items()), ""]))
@@ -156,8 +157,8 @@ class Cluster:
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def start_node(self, n):
-        self._start(f"node-{n}", ["node", "--config", self.config, "--id", n, "--data-dir", self.data(n)], self.node_env)
+    def start_node(self, n, *options):
+        self._start(f"node-{n}", ["node", "--config", self.config, "--id", n, "--data-dir", self.data(n), *options], self.node_env)
 
     def start_gateway(self, gateway):
         self._start(gateway, ["gateway", "--config", self.config, "--listen", self.endpoints[gateway]], {})

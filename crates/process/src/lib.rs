@@ -1,7 +1,7 @@
 //! Metrics of this process and its build, under the names that dashboards expect of every program.
 //!
 //! The figures are read from `/proc` when the metrics are gathered. Where the system does not tell
-//! a figure, it is 0.
+//! a figure, it is 0. A process that is out of descriptors still has all figures.
 //!
 //! ```
 //! let registry = prometheus::Registry::new();
@@ -12,7 +12,7 @@
 
 mod proc;
 
-use proc::Figures;
+use proc::Sources;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Error, Gauge, IntGauge, IntGaugeVec, Opts, Registry};
@@ -32,6 +32,7 @@ pub fn register(registry: &Registry) -> Result<(), Error> {
 
 /// The metrics of this process. Each collection reads the figures anew.
 struct Process {
+    sources: Sources,
     one_at_a_time: Mutex<()>,
     cpu_seconds: Counter,
     resident_bytes: IntGauge,
@@ -45,6 +46,7 @@ struct Process {
 impl Process {
     fn new() -> Result<Process, Error> {
         Ok(Process {
+            sources: Sources::open(),
             one_at_a_time: Mutex::default(),
             cpu_seconds: Counter::new(
                 "process_cpu_seconds_total",
@@ -83,7 +85,7 @@ impl Collector for Process {
     fn collect(&self) -> Vec<MetricFamily> {
         // Two collections at the same time would both add the same time of the processor.
         let _one = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
-        let figures = Figures::read();
+        let figures = self.sources.read();
         let set =
             |gauge: &IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         let more = figures.cpu_seconds - self.cpu_seconds.get();

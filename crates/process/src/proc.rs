@@ -1,6 +1,20 @@
 //! The figures of this process, from the files below `/proc`.
 
-use std::fs;
+use rustix::process::{Resource, getrlimit};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+
+/// Longer than `/proc/self/stat` ever is: 52 numbers and a name.
+const STAT_BYTES_MAX: usize = 4_096;
+
+/// Where the figures come from. The file stays open, so that they are told of a process without a
+/// free descriptor, too.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    stat: Option<File>,
+    /// When the machine booted, in seconds since 1970.
+    booted_seconds: f64,
+}
 
 /// Figures of one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -15,24 +29,45 @@ pub(crate) struct Figures {
     pub(crate) start_seconds: f64,
 }
 
-impl Figures {
+impl Sources {
+    pub(crate) fn open() -> Sources {
+        Sources {
+            stat: File::open("/proc/self/stat").ok(),
+            booted_seconds: booted_seconds(&fs::read_to_string("/proc/stat").unwrap_or_default()),
+        }
+    }
+
     /// The figures now.
-    pub(crate) fn read() -> Figures {
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let mut figures = Figures {
-            open_fds: fs::read_dir("/proc/self/fd").map_or(0, |all| all.count() as u64),
-            max_fds: max_fds(&read("/proc/self/limits")),
-            ..Figures::default()
+    pub(crate) fn read(&self) -> Figures {
+        let max_fds = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let open_fds = match fs::read_dir("/proc/self/fd") {
+            Ok(all) => all.count() as u64,
+            Err(error) if out_of_descriptors(&error) => max_fds,
+            Err(_) => 0,
         };
+        let mut figures = Figures { open_fds, max_fds, ..Figures::default() };
         let ticks = rustix::param::clock_ticks_per_second() as f64;
         let page_bytes = rustix::param::page_size() as u64;
-        figures.take_stat(&read("/proc/self/stat"), ticks, page_bytes);
+        figures.take_stat(&self.stat(), ticks, page_bytes);
         if figures.start_seconds > 0.0 {
-            figures.start_seconds += booted_seconds(&read("/proc/stat"));
+            figures.start_seconds += self.booted_seconds;
         }
         figures
     }
 
+    fn stat(&self) -> String {
+        let mut text = [0; STAT_BYTES_MAX];
+        let read = self.stat.as_ref().map_or(0, |file| file.read_at(&mut text, 0).unwrap_or(0));
+        String::from_utf8_lossy(&text[..read]).into_owned()
+    }
+}
+
+/// Whether this process has opened as many files as it may.
+fn out_of_descriptors(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error())
+}
+
+impl Figures {
     /// Takes the figures of the file `stat`, as proc(5) describes it. The start is in seconds since
     /// the machine booted.
     fn take_stat(&mut self, stat: &str, ticks: f64, page_bytes: u64) {
@@ -48,12 +83,6 @@ impl Figures {
         self.virtual_bytes = field(23);
         self.resident_bytes = field(24).saturating_mul(page_bytes);
     }
-}
-
-/// The soft limit of open files, from the file `limits`.
-fn max_fds(limits: &str) -> u64 {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 /// When the machine booted, in seconds since 1970, from the machine's file `stat`.
@@ -78,21 +107,29 @@ mod tests {
     }
 
     #[test]
-    fn limits_and_the_boot_are_read_from_their_lines() {
-        let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files  1024  524288  files\n";
-        assert_eq!((max_fds(limits), max_fds("")), (1_024, 0));
+    fn the_boot_is_read_from_its_line() {
         assert_eq!(booted_seconds("cpu 1 2\nbtime 1700000000\n"), 1_700_000_000.0);
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn this_process_has_memory_and_threads() {
-        let figures = Figures::read();
-        assert!(figures.resident_bytes > 1 << 20, "{figures:?}");
-        assert!(
-            figures.threads >= 1 && figures.open_fds >= 3 && figures.max_fds > 3,
-            "{figures:?}"
-        );
-        assert!(figures.start_seconds > 1_600_000_000.0, "{figures:?}");
+    fn this_process_has_figures_also_when_it_is_out_of_descriptors() {
+        use rustix::process::{Rlimit, setrlimit};
+        let sources = Sources::open();
+        let figures = sources.read();
+        let is_whole = |figures: Figures| {
+            assert!(figures.resident_bytes > 1 << 20, "{figures:?}");
+            assert!(figures.threads >= 1, "{figures:?}");
+            assert!(figures.start_seconds > 1_600_000_000.0, "{figures:?}");
+        };
+        is_whole(figures);
+        assert!(figures.open_fds >= 3 && figures.max_fds > figures.open_fds, "{figures:?}");
+        let before = getrlimit(Resource::Nofile);
+        let none_left = Rlimit { current: Some(3), ..before };
+        setrlimit(Resource::Nofile, none_left).expect("lower the limit");
+        let figures = sources.read();
+        setrlimit(Resource::Nofile, before).expect("raise the limit");
+        is_whole(figures);
+        assert_eq!((figures.open_fds, figures.max_fds), (3, 3));
     }
 }

@@ -1,7 +1,8 @@
 //! The dashboard and the alert rules below `config/observability/`.
 //!
 //! * Each metric that they name is on the page `docs/reference/metrics.md`.
-//! * Each alert has a test, and a row in `docs/operate/monitoring.md`.
+//! * Each alert has a test, a fault in `scripts/check-monitoring`, and a row in
+//!   `docs/operate/monitoring.md`.
 //! * `promtool` accepts the rules and their tests. Without it that check is skipped.
 
 use palisade_tests::tools::need;
@@ -43,16 +44,18 @@ fn every_metric_of_the_dashboard_and_the_rules_is_in_the_reference() {
 }
 
 #[test]
-fn every_alert_has_a_test_and_a_row_for_its_reader() {
+fn every_alert_has_a_test_a_fault_and_a_row_for_its_reader() {
     let (rules, tests) =
         (read("config/observability/alerts.yaml"), read("config/observability/alerts.test.yaml"));
     let page = read("docs/operate/monitoring.md");
+    let faults = read("scripts/check-monitoring.d/faults.py");
     let alerts: Vec<&str> =
         rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert!(alerts.len() > 10, "alerts were found: {alerts:?}");
     for alert in alerts {
         let tested = tests.matches(&format!("alertname: {alert}")).count();
         assert!(tested >= 1, "{alert} has no test");
+        assert!(faults.contains(&format!("\"{alert}\"")), "{alert} has no fault in faults.py");
         assert!(page.contains(&format!("| `{alert}` |")), "{alert} has no row in monitoring.md");
     }
 }
