@@ -44,14 +44,23 @@ let page;
 /** The hash of the last list, so that Esc goes back to its place. */
 let list = "#/locks";
 
-function route() {
+/** Where Esc and the arrow of a page lead: to the list that it belongs to, as it was searched. */
+function back() {
+  const [tab] = ["locks", "sessions"].filter((tab) => location.hash.startsWith(`#/${tab.slice(0, -1)}`));
+  return list.startsWith(`#/${tab}`) ? list : `#/${tab ?? "locks"}`;
+}
+
+/** @param {HashChangeEvent} [event] */
+function route(event) {
+  const from = event ? new URL(event.oldURL).hash : "";
+  if (/^#\/(locks|sessions)/.test(from)) list = from;
   const [path, search = ""] = location.hash.replace(/^#\/?/, "").split(/\?(.*)/s);
   const { open, tab } = PAGES[path] ?? PAGES.locks;
-  if (path === "locks" || path === "sessions") list = location.hash;
   page?.close();
   page = open(new URLSearchParams(search));
   document.title = `${page.title} · Palisade`;
   put(part("main"), page.element);
+  page.element.querySelector("a[data-back]")?.setAttribute("href", back());
   for (const link of document.querySelectorAll("nav a")) {
     if (link.getAttribute("data-tab") === tab) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -198,7 +207,7 @@ function key(event) {
   else if (event.key === "?") help();
   else if (event.key === "t") nextTheme();
   else if (event.key === "Escape" && /^#\/(lock|session)\?/.test(location.hash)) {
-    location.hash = location.hash.startsWith("#/lock") === list.startsWith("#/lock") ? list : location.hash.startsWith("#/lock") ? "#/locks" : "#/sessions";
+    location.hash = back();
   } else return false;
   return true;
 }

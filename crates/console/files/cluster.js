@@ -187,15 +187,16 @@ export function open(query) {
 
   /** @param {Shard[]} all */
   function table(all) {
-    const titles = ["Shard", "Leader", "Term", "Locks", "Waiting", "Sessions", "Grants/s", "Entries/s", "Lag", "Hashes"];
+    const titles = ["Shard", "Leader", "Term", "Locks", "Waiting", "Contention", "Sessions", "Grants/s", "Entries/s", "Lag", "Hashes"];
     return h("table", { class: "list" },
-      h("thead", null, h("tr", null, titles.map((title, place) => h("th", { scope: "col", class: place > 1 && place < 9 ? "number" : "" }, title)))),
+      h("thead", null, h("tr", null, titles.map((title, place) => h("th", { scope: "col", class: place > 1 && place < 10 && place !== 5 ? "number" : "" }, title)))),
       h("tbody", null, all.map((shard) => {
         const speed = rates.get(shard.shard);
         const lag = Math.max(0, ...shard.replicas.map((replica) => replica.lag));
         return h("tr", null, h("th", { scope: "row" }, String(shard.shard)),
           h("td", null, shard.leader === null ? h("span", { class: "pill red" }, "none") : `node ${shard.leader}`),
-          ...[shard.term, shard.active_locks, shard.waiters, shard.sessions].map((value) => h("td", { class: "number" }, count(value))),
+          ...[shard.term, shard.active_locks, shard.waiters].map((value) => h("td", { class: "number" }, count(value))),
+          h("td", null, contention(shard)), h("td", { class: "number" }, count(shard.sessions)),
           ...[speed?.grants, speed?.entries].map((value) => h("td", { class: "number" }, value === undefined ? "…" : rate(value))),
           h("td", { class: `number ${lag > LATE ? "late" : ""}` }, count(lag)),
           h("td", null, shard.hashes_equal === null ? h("span", { class: "dim", title: "no two replicas stand at the same index" }, "–")
@@ -205,6 +206,16 @@ export function open(query) {
 
   void ask();
   return { element, title: "Cluster", close: () => run.abort() };
+}
+
+/**
+ * The class of contention: of those who want a lock, the share that waits, with the bounds of a plan.
+ * @param {Shard} shard
+ */
+function contention({ waiters, active_locks }) {
+  const share = waiters / Math.max(1, waiters + active_locks);
+  const [kind, words] = share < 0.05 ? ["green", "low"] : share <= 0.2 ? ["amber", "medium"] : ["red", "high"];
+  return h("span", { class: `pill ${kind}`, title: `${(100 * share).toFixed(1)}% of those who want a lock wait` }, words);
 }
 
 /** What a node does for a shard. @param {Shard} shard @param {Node} node */

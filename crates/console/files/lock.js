@@ -5,7 +5,7 @@ import { askToBreak } from "./break.js";
 import { blank, copyButton, h, icon, loading, put, told, write } from "./dom.js";
 import { follow, rest } from "./store.js";
 import { ageSince, tick } from "./table.js";
-import { count, counted, length, link, moment, span } from "./text.js";
+import { count, counted, length, link, moment, plain, span } from "./text.js";
 
 /** @typedef {import("./api.js").Grant} Grant */
 /** @typedef {import("./api.js").Waiter} Waiter */
@@ -48,7 +48,7 @@ export function open(query) {
 
   const element = h("section", { class: "page" },
     h("header", { class: "bar" },
-      h("a", { class: "button ghost square", href: "#/locks", "aria-label": "All locks", title: "All locks (Esc)" }, icon("back")),
+      h("a", { class: "button ghost square", href: "#/locks", "data-back": true, "aria-label": "All locks", title: "All locks (Esc)" }, icon("back")),
       h("h1", { class: "lock-name" }, told(name, "no name"), copyButton(name, "name")), state),
     meta,
     h("div", { class: "columns" },
@@ -113,8 +113,8 @@ export function open(query) {
         ["Renewals", count(grant.renewal_count)],
         grant.waited_ms ? ["Waited", span(grant.waited_ms)] : null,
         grant.session_id ? ["Session", h("a", { href: link("session", { id: grant.session_id }) }, told(grant.session_id))] : null,
-        grant.metadata ? ["Metadata", told(grant.metadata)] : null,
-      ]));
+      ]),
+      grant.metadata ? facts([["Metadata", told(grant.metadata)]]) : null);
   }
 
   function refresh() {
@@ -153,7 +153,7 @@ export function open(query) {
 
   return {
     element,
-    title: name,
+    title: plain(name),
     /** @param {KeyboardEvent} event */
     key: (event) => {
       if (event.key !== "b" || !first || !may("break", name)) return false;

@@ -70,7 +70,7 @@ export function open(query) {
       { title: "Held for", kind: "number held", cell: (lock) =>
         lock.holds.length ? ageSince(lock.holds[0].at) : h("span", { class: "dim" }, "free") },
       { title: "Waiting", kind: "number waiting", cell: (lock) => lock.waits.length
-        ? h("span", { class: "pill amber" }, count(lock.waits.length)) : h("span", { class: "dim" }, "–") },
+        ? h("span", { class: "pill amber" }, count(lock.waits.length)) : h("span", { class: "dim none" }, "–") },
       { title: "TTL", kind: "number ttl", cell: (lock) => lock.holds[0] ? length(lock.holds[0].ttl) : "" },
       { title: "Token", kind: "number token", cell: (lock) => lock.holds[0] ? String(lock.holds[0].token) : "" },
       { title: "Shard", kind: "number shard", cell: (lock) => String(lock.shard) },

@@ -20,6 +20,8 @@ const GROUPS = /** @type {const} */ ([
 ]);
 /** Fields of which only one may be given. */
 const RATES = ["locks_per_instance_per_min", "acquire_per_s", "events_per_day"];
+/** The instances to begin with, if nothing is given. */
+const INSTANCES = "2000";
 /** Time after the last key until the plan is made. */
 const SETTLED_MS = 250;
 
@@ -99,22 +101,24 @@ export function open(query) {
   /** @param {Field[]} fields */
   function fill(fields) {
     const known = new Map(fields.map((field) => [field.name, field]));
-    put(form, GROUPS.map(([title, names], place) => h("details", { open: place < 2 || names.some((name) => query.has(name)) },
+    put(form, GROUPS.map(([title, names], place) => h("details", { open: place < (innerWidth > 900 ? 2 : 1) || names.some((name) => query.has(name)) },
       h("summary", null, title),
       names.map((name) => {
         const field = known.get(name);
         if (!field) return null;
         const [, help, standard] = /^(.*?)(?: \[default: (.*)\])?$/.exec(field.help) ?? ["", field.help, ""];
         const id = `field-${name}`;
+        const brief = standard?.split(",")[0];
         const words = field.example.includes("|") ? field.example.split("|") : null;
         const input = words
           ? h("select", { id, change: () => changed(name) }, h("option", { value: "" }, `${standard}`),
               words.filter((word) => word !== standard).map((word) => h("option", { value: word }, word)))
-          : h("input", { id, placeholder: standard ?? "", autocomplete: "off", spellcheck: "false",
+          : h("input", { id, placeholder: brief ?? "", autocomplete: "off", spellcheck: "false",
               inputmode: field.example === "N" ? "decimal" : null, input: () => changed(name) });
-        input.value = query.get(name) ?? "";
+        const is_empty = !RATES.concat("instances").some((rate) => query.has(rate));
+        input.value = query.get(name) ?? (is_empty && name === "instances" ? INSTANCES : "");
         inputs.set(name, input);
-        return h("div", { class: "input" }, h("label", { for: id, title: help }, worded(name)), input, h("small", null, help));
+        return h("div", { class: "input" }, h("label", { for: id, title: help }, worded(name)), input, h("small", null, brief === standard ? help : `${help} [default: ${standard}]`));
       }))));
   }
 
@@ -144,7 +148,7 @@ export function open(query) {
           figure("locks held, peak", count(of.peak_active_locks)), figure("acquire, ms", `${of.latency_ms.low}–${of.latency_ms.high}`)),
         planned.cluster_file
           ? h("div", { class: "actions start" }, h("button", { class: "accent", type: "button", click: download }, icon("download"), "Download cluster.yaml"),
-              h("span", { class: "dim" }, "for Palisade, on 127.0.0.1: change the addresses, then ", h("code", null, "palisade cluster check cluster.yaml")))
+              h("span", { class: "dim" }, "for Palisade, on 127.0.0.1: change the addresses, then ", h("code", null, "palisade cluster check --config cluster.yaml")))
           : h("p", { class: "note amber" }, icon("warning"), planned.cluster_file_error)),
       h("article", { class: "card" },
         h("h2", null, "Growth"),

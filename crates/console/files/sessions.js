@@ -180,7 +180,7 @@ export function openOne(query) {
   }
   const element = h("section", { class: "page full" },
     h("header", { class: "bar" },
-      h("a", { class: "button ghost square", href: "#/sessions", "aria-label": "All sessions", title: "All sessions (Esc)" }, icon("back")),
+      h("a", { class: "button ghost square", href: "#/sessions", "data-back": true, "aria-label": "All sessions", title: "All sessions (Esc)" }, icon("back")),
       h("h1", { class: "lock-name" }, told(id, "no session"), copyButton(id, "id"))), meta, over, table.element);
   const end = kept(view);
   const ticking = setInterval(() => tick(table.element), 1_000);

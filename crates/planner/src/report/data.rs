@@ -20,7 +20,7 @@ pub struct Step {
 /// ```
 /// use palisade_planner::{Calibration, Plan, Workload, steps};
 ///
-/// let plan = Plan::new(Workload::parse("", &[])?, Calibration::default())?;
+/// let plan = Plan::new(Workload::parse("instances: 10\n", &[])?, Calibration::default())?;
 /// let titles: Vec<&str> = steps(&plan).iter().map(|step| step.title).collect();
 /// assert_eq!(titles[..3], ["Build", "Latency", "Operations"]);
 /// # Ok::<(), palisade_planner::PlanError>(())

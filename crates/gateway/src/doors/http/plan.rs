@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(planned.plan["workload"]["hold_s"], 5.0);
         let yaml = planned.cluster_file.unwrap();
         routing::ClusterConfig::parse(&yaml).unwrap();
-        let hosts = plan(r#"{"domain": "locks.example"}"#).unwrap();
+        let hosts = plan(r#"{"domain": "locks.example", "workload": "instances: 10"}"#).unwrap();
         assert!(hosts.cluster_file.unwrap().contains("locks.example:7400"));
     }
 
