@@ -442,6 +442,13 @@ impl Rights {
         self.cluster.contains(&verb) || self.names.contains_key(&verb)
     }
 
+    /// All that is permitted: each verb with the beginnings of its names. A verb for the cluster as
+    /// a whole has none.
+    pub fn permitted(&self) -> impl Iterator<Item = (Verb, &[Prefix])> {
+        let of_names = self.names.iter().map(|(verb, prefixes)| (*verb, &prefixes[..]));
+        of_names.chain(self.cluster.iter().map(|verb| (*verb, &[][..])))
+    }
+
     /// Whether nothing at all is permitted.
     pub fn is_nothing(&self) -> bool {
         self.names.is_empty() && self.cluster.is_empty()

@@ -156,6 +156,7 @@ fn greeting(
             counted(args.shards, "shard"),
             counted(args.replicas, "replica"),
         ),
+        format!("  console:  {}://{address}/", if secured.is_some() { "https" } else { "http" }),
         format!("  data:     {}{kept}", data.display()),
         format!(
             "  metrics:  http://{}/metrics (gateway), and of the nodes: {}",

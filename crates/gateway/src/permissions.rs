@@ -12,6 +12,8 @@ use wire::OperationKind;
 pub(crate) enum Method {
     /// All clients may call it.
     Open,
+    /// All clients may call it, and it answers by the identity that they prove.
+    Anyone,
     /// Every identity may call it.
     Known,
     /// One operation. It needs the permission that [`need`] gives for its kind.
@@ -84,6 +86,9 @@ pub(crate) const ROUTES: &[(&str, &str, Method)] = &[
     ("GET", "/v1/watch", Method::Watch),
     ("LOCK", TERRAFORM, Method::Operation(OperationKind::Acquire)),
     ("UNLOCK", TERRAFORM, Method::Operation(OperationKind::Release)),
+    ("GET", "/v1/permissions", Method::Anyone),
+    ("GET", "/v1/plan", Method::Known),
+    ("POST", "/v1/plan", Method::Known),
     ("GET", "/openapi.json", Method::Open),
     ("GET", "/livez", Method::Open),
     ("GET", "/readyz", Method::Open),
@@ -180,6 +185,9 @@ mod tests {
                 }
                 Method::Watch => assert_eq!((*verb, of_grpc(row)), ("GET", true)),
                 Method::Open => assert!(["/openapi.json", "/livez", "/readyz"].contains(path)),
+                // Neither tells anything of locks, or of other identities.
+                Method::Anyone => assert_eq!(*path, "/v1/permissions"),
+                Method::Known => assert_eq!(*path, "/v1/plan"),
                 row => panic!("{path} is {row:?}"),
             }
         }

@@ -60,6 +60,6 @@ pub use keys::{KEYS, Key};
 pub use latency::{Component, LatencyBudget};
 pub use model::{LeaderCapacity, Rates, SizeClass, quorum};
 pub use plan::{Column, Fit, Plan};
-pub use report::{json, rounded, svg, table, text};
+pub use report::{Cell, Row, Step, json, rounded, steps, svg, table, text};
 pub use smell::{SmellTest, Verdict};
 pub use workload::{EntryBytes, Growth, RateSource, Sizing, TEMPLATE, Workload};

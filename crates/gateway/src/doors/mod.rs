@@ -2,9 +2,10 @@
 //! answers back. The meaning of an operation is left to the core.
 //!
 //! Clients come to one socket (`server`), past the table of permissions (`doorman`), to one of two
-//! doors: `grpc` or `http`. The steps of both around a call are in `single`. The treatment of large
+//! doors: `grpc` or `http`. The pages of `console` stand beside these and show what `http` answers. The steps of both around a call are in `single`. The treatment of large
 //! answers that are not read is in `taken`.
 
+mod console;
 mod doorman;
 pub(crate) mod grpc;
 mod http;

@@ -3,6 +3,7 @@
 use crate::fake::{NodeOp, error};
 use crate::identified::{Files, answer_all, token};
 use crate::raw::{Http, request, routes};
+use serde_json::json;
 use tonic::codegen::{Service, http};
 use tonic::transport::Channel;
 use wire::v1::Error;
@@ -33,7 +34,13 @@ async fn every_route_needs_the_permission_of_its_operation() {
         (bearer("both"), None),
     ] {
         for (verb, path, body) in routes("a:1") {
-            let open = ["/openapi.json", "/livez", "/readyz"].contains(&path.as_str());
+            let open = match path.as_str() {
+                "/openapi.json" | "/livez" | "/readyz" => true,
+                // These need no permission, so that a page can say which are missing.
+                "/v1/permissions" => !who.contains(&token("nobody has this one")),
+                "/v1/plan" => who.contains(&token("mallory")),
+                _ => false,
+            };
             fakes.forget();
             let answered = http.ask_with(verb, &path, &who, &body).await;
             match refused {
@@ -123,4 +130,34 @@ quotas: { slow: { operations_per_second: 1, burst: 5 } }
     }
     assert_eq!(statuses[..5], [400; 5]);
     assert!(statuses.contains(&429), "it is above its rate");
+}
+
+#[tokio::test]
+async fn a_client_is_told_what_it_may_do() {
+    let files = Files::of(POLICY);
+    let fakes = files.start(answer_all).await;
+    let mut http = Http::to(&fakes).await;
+    for (who, principal, permissions) in [
+        (String::new(), "anonymous", json!([])),
+        (bearer("mallory"), "mallory", json!([])),
+        (
+            bearer("both"),
+            "both",
+            json!([
+                { "verb": "hold", "prefixes": ["a:"] },
+                { "verb": "read", "prefixes": ["a:"] },
+                { "verb": "break", "prefixes": ["a:"] },
+                { "verb": "observe", "prefixes": [] },
+            ]),
+        ),
+    ] {
+        let told = http.ask_with("GET", "/v1/permissions", &who, "").await.body;
+        assert_eq!(told["identities"], true);
+        assert_eq!(told["principal"], principal);
+        assert_eq!(told["anonymous"], principal == "anonymous");
+        assert_eq!(told["permissions"], permissions, "{principal}");
+    }
+    let wrong = bearer("nobody has this one");
+    let refused = http.ask_with("GET", "/v1/permissions", &wrong, "").await;
+    assert_eq!(refused.problem(), (401, "UNAUTHENTICATED"));
 }

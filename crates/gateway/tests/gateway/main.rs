@@ -2,6 +2,7 @@
 
 mod canary;
 mod clients;
+mod console;
 mod edges;
 mod fake;
 mod fan_outs;

@@ -8,16 +8,23 @@ use crate::quantity::{bytes, count, counted, decimals, percent, show};
 use crate::{Calibration, Plan, RateSource, Sizing, Workload};
 
 /// A figure and its origin: a formula after an equals sign, or a remark.
-pub(crate) struct Cell {
-    pub(crate) value: String,
-    pub(crate) how: String,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// The figure, for people.
+    pub value: String,
+    /// Its origin.
+    pub how: String,
 }
 
 /// One figure of both columns.
-pub(crate) struct Row {
-    pub(crate) label: String,
-    pub(crate) specification: Cell,
-    pub(crate) palisade: Cell,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// What the figure is.
+    pub label: String,
+    /// The column of the published model.
+    pub specification: Cell,
+    /// The column of this service.
+    pub palisade: Cell,
 }
 
 fn cell(value: impl Into<String>, formula: impl std::fmt::Display) -> Cell {

@@ -9,10 +9,13 @@ pub(crate) mod probes;
 pub(crate) mod problem;
 
 mod openapi;
+mod permissions;
+mod plan;
 mod requests;
 mod terraform;
 mod watch;
 
+use super::console::with_files;
 use super::doorman::is_grpc;
 use super::single::Single;
 use crate::core::mismatched_answer;
@@ -27,12 +30,13 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodFilter, any, on};
+use axum::routing::{MethodFilter, MethodRouter, any};
 use probes::Detail;
 use problem::{Problem, Refused};
 use requests::{IDEMPOTENCY_KEY, with_nearest_field};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -51,15 +55,18 @@ const COUNTED: u32 = 1;
 
 /// All routes. `local` says that they serve this machine only, and every user on it.
 pub(crate) fn routes(single: &Single, local: bool) -> axum::Router {
-    let mut routes = axum::Router::new().fallback(no_route);
+    let other = || async { Problem::from(Refused::OtherMethod) };
+    let mut paths = BTreeMap::<&str, MethodRouter>::new();
     let door = |verb, of| Door { single: single.clone(), local, verb, of };
     for (verb, path, of) in ROUTES {
         let Some(filter) = filter(verb) else { continue };
         let door = door(*verb, *of);
         let serve = move |ids, request| door.clone().serve(ids, request);
-        let other = || async { Problem::from(Refused::OtherMethod) };
-        routes = routes.route(path, on(filter, serve).fallback(other));
+        let methods = paths.remove(path).unwrap_or_else(|| MethodRouter::new().fallback(other));
+        paths.insert(path, methods.on(filter, serve));
     }
+    let routes = axum::Router::new().fallback(no_route);
+    let routes = paths.into_iter().fold(routes, |routes, (path, of)| routes.route(path, of));
     let locks: Vec<Door> = ROUTES
         .iter()
         .filter(|(_, path, _)| *path == TERRAFORM)
@@ -74,7 +81,7 @@ pub(crate) fn routes(single: &Single, local: bool) -> axum::Router {
             }
         }
     };
-    routes.route(TERRAFORM, any(serve))
+    with_files(routes.route(TERRAFORM, any(serve)))
 }
 
 /// `None` for a method that axum has no filter for.
@@ -143,6 +150,11 @@ impl Door {
         let kind = match self.of {
             Method::Operation(kind) => Some(kind),
             Method::Watch => None,
+            Method::Anyone => {
+                queried::<requests::Nothing>(request.uri())?;
+                return document(permissions::Permissions::of(&self.single.router, &visitor));
+            }
+            Method::Known => return self.plan(visitor, request).await,
             _ => return self.open(request.uri()),
         };
         self.single.begin(&visitor, kind)?;
@@ -207,6 +219,17 @@ impl Door {
             Ok(Err(_)) => Err(invalid("the body of the request broke off: send it again")),
             Err(_) => Err(Refused::SlowBody.into()),
         }
+    }
+
+    /// Serves the fields of a workload, and plans. A plan counts as one operation.
+    async fn plan(&self, visitor: Visitor, request: Request) -> Result<Response, Problem> {
+        self.single.begin(&visitor, None)?;
+        if self.verb == "GET" {
+            queried::<requests::Nothing>(request.uri())?;
+            return document(plan::Fields::all());
+        }
+        let body = self.body(request, &visitor).await?;
+        document(posted::<plan::Plan>(&body)?.made()?)
     }
 
     /// Serves the routes that are open to all clients.
@@ -339,20 +362,11 @@ impl Asked {
     }
 
     fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        match Json::from_bytes(&self.body) {
-            Ok(Json(request)) => Ok(request),
-            Err(rejection) => Err(invalid(with_nearest_field(rejection.body_text()))),
-        }
+        posted(&self.body)
     }
 
     fn query<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        if !requests::is_utf8(self.uri.query().unwrap_or_default()) {
-            return Err(invalid("the query is no UTF-8: encode its values as UTF-8"));
-        }
-        match Query::try_from_uri(&self.uri) {
-            Ok(Query(request)) => Ok(request),
-            Err(rejection) => Err(invalid(with_nearest_field(rejection.body_text()))),
-        }
+        queried(&self.uri)
     }
 
     /// The request id; empty if the request has no key.
@@ -365,6 +379,31 @@ impl Asked {
                 Err(invalid("the header idempotency-key stands twice: leave one out"))
             }
         }
+    }
+}
+
+/// The fields of a body.
+///
+/// # Errors
+/// INVALID_ARGUMENT if they are not those of the request.
+fn posted<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    match Json::from_bytes(body) {
+        Ok(Json(request)) => Ok(request),
+        Err(rejection) => Err(invalid(with_nearest_field(rejection.body_text()))),
+    }
+}
+
+/// The fields of a query.
+///
+/// # Errors
+/// INVALID_ARGUMENT if they are not those of the request.
+fn queried<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+    if !requests::is_utf8(uri.query().unwrap_or_default()) {
+        return Err(invalid("the query is no UTF-8: encode its values as UTF-8"));
+    }
+    match Query::try_from_uri(uri) {
+        Ok(Query(request)) => Ok(request),
+        Err(rejection) => Err(invalid(with_nearest_field(rejection.body_text()))),
     }
 }
 

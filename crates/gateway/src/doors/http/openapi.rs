@@ -1,8 +1,9 @@
 //! The OpenAPI document of the door for HTTP, made from the table of routes and the types of the
 //! requests and answers.
 
+use super::permissions::Permissions;
 use super::problem::{PROBLEM, Problem};
-use super::requests;
+use super::{plan, requests};
 use super::watch::{LAST_EVENT_ID, Watch};
 use crate::permissions::{Method, ROUTES, TERRAFORM};
 use axum::body::Bytes;
@@ -34,7 +35,7 @@ pub(super) fn document() -> Value {
     for (verb, path, of) in ROUTES {
         let mut described = match *path {
             TERRAFORM => for_terraform(&mut schemas, verb),
-            path => described(&mut schemas, path, *of),
+            path => described(&mut schemas, verb, path, *of),
         };
         if path.contains("{id}") {
             let id = json!({ "name": "id", "in": "path", "required": true,
@@ -96,11 +97,12 @@ fn for_terraform(schemas: &mut SchemaGenerator, verb: &str) -> Value {
 }
 
 /// One route, without the parameters of its path.
-fn described(schemas: &mut SchemaGenerator, path: &str, of: Method) -> Value {
+fn described(schemas: &mut SchemaGenerator, verb: &str, path: &str, of: Method) -> Value {
     use requests::*;
     let kind = match of {
         Method::Operation(kind) => kind,
         Method::Watch => return watched(schemas),
+        Method::Anyone | Method::Known => return of_console(schemas, verb, path),
         _ => return open(schemas, path),
     };
     let name = kind.as_str();
@@ -171,6 +173,25 @@ fn open(schemas: &mut SchemaGenerator, path: &str) -> Value {
             route
         }
         _ => route("openapi", "Shows this document.", &json!({ "type": "object" })),
+    }
+}
+
+/// One route that tells nothing of locks.
+fn of_console(schemas: &mut SchemaGenerator, verb: &str, path: &str) -> Value {
+    match (verb, path) {
+        ("POST", _) => {
+            let summary = "Plans the capacity for a workload.";
+            posted::<plan::Plan, plan::Planned>(schemas, "plan", summary)
+        }
+        (_, "/v1/plan") => {
+            let answer = schemas.subschema_for::<plan::Fields>();
+            route("plan_fields", "Shows the fields of a workload.", answer.as_value())
+        }
+        _ => {
+            let answer = schemas.subschema_for::<Permissions>();
+            let summary = "Shows the identity of the client, and what it may do.";
+            route("permissions", summary, answer.as_value())
+        }
     }
 }
 

@@ -1,0 +1,402 @@
+// The locks that are held, kept up to date by a watch: each change is told once, and a connection that
+// broke goes on where it ended. A reader who may not watch gets pages of the list instead.
+
+import { Problem, events, get, may } from "./api.js";
+
+/**
+ * @typedef {object} Hold
+ * @property {number} token
+ * @property {string} owner
+ * @property {string} principal
+ * @property {string} session
+ * @property {string} mode
+ * @property {number} at When it was granted, in Unix milliseconds.
+ * @property {number} ttl In milliseconds.
+ */
+/**
+ * @typedef {object} Wait
+ * @property {number} waiter
+ * @property {string} owner
+ * @property {string} principal
+ * @property {string} session
+ * @property {number} at
+ */
+/**
+ * A name that is held, or waited for.
+ * @typedef {object} Lock
+ * @property {string} name
+ * @property {number} shard
+ * @property {Hold[]} holds The oldest first.
+ * @property {Wait[]} waits The next first.
+ * @property {number} stamp Another one after each change.
+ */
+/** @typedef {"idle" | "loading" | "live" | "lost" | "polled" | "denied" | "failed" | "full"} State */
+
+/** More names than a page keeps at once. */
+export const NAMES_MAX = 250_000;
+/** How often the list is asked for where a watch is not permitted. */
+const POLL_MS = 15_000;
+/** A tab that nobody has seen for this time ends its watch, so that it takes no connection. */
+const HIDDEN_MS = 30_000;
+const RETRY_MS = [250, 500, 1_000, 2_000, 4_000];
+
+/** @param {import("./api.js").Grant} grant @returns {Hold} */
+const hold = (grant) => ({
+  token: grant.fencing_token, owner: grant.owner_id, principal: grant.principal,
+  session: grant.session_id, mode: grant.mode, at: grant.acquired_at_ms, ttl: grant.ttl_ms,
+});
+
+/** @param {import("./api.js").Waiter} waiter @returns {Wait} */
+const wait = (waiter) => ({
+  waiter: waiter.waiter, owner: waiter.owner_id, principal: waiter.principal,
+  session: waiter.session_id, at: waiter.queued_at_ms,
+});
+
+/**
+ * Waits, or until the browser says that it is online, or the signal aborts.
+ * @param {number} ms
+ * @param {AbortSignal} signal
+ */
+export function rest(ms, signal) {
+  return new Promise((resolve) => {
+    const end = () => {
+      clearTimeout(timer);
+      removeEventListener("online", end);
+      removeEventListener("palisade:retry", end);
+      signal.removeEventListener("abort", end);
+      resolve(undefined);
+    };
+    const timer = setTimeout(end, ms);
+    addEventListener("online", end);
+    addEventListener("palisade:retry", end);
+    signal.addEventListener("abort", end);
+    if (signal.aborted) end();
+  });
+}
+
+/** Resolves once the tab can be seen. @param {AbortSignal} signal */
+function seen(signal) {
+  return new Promise((resolve) => {
+    const look = () => {
+      if (document.hidden && !signal.aborted) return;
+      document.removeEventListener("visibilitychange", look);
+      resolve(undefined);
+    };
+    document.addEventListener("visibilitychange", look);
+    signal.addEventListener("abort", look, { once: true });
+    look();
+  });
+}
+
+/**
+ * Watches until the signal aborts, over connections that break.
+ * @param {Record<string, string | undefined>} query
+ * @param {(name: string, data: any) => void} take
+ * @param {(is_open: boolean) => void} opened
+ * @param {AbortSignal} signal
+ * @throws {Problem} If the watch is refused.
+ */
+export async function follow(query, take, opened, signal) {
+  let [last, tries] = ["", 0];
+  while (!signal.aborted) {
+    await seen(signal);
+    const run = new AbortController();
+    const leave = () => run.abort();
+    signal.addEventListener("abort", leave, { once: true });
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
+    const hidden = () => {
+      clearTimeout(timer);
+      if (document.hidden) timer = setTimeout(leave, HIDDEN_MS);
+    };
+    document.addEventListener("visibilitychange", hidden);
+    try {
+      await events("/v1/watch", query, last, (name, data, id) => {
+        if (name === "ended") throw new Problem(data.status, data.code, data.detail);
+        if (name) take(name, data);
+        if (id) last = id;
+        tries = 0;
+      }, run.signal, () => opened(true));
+    } catch (error) {
+      const is_over = error instanceof Problem && [400, 401, 403, 404].includes(error.status);
+      if (is_over && !signal.aborted) throw error;
+    } finally {
+      clearTimeout(timer);
+      document.removeEventListener("visibilitychange", hidden);
+      signal.removeEventListener("abort", leave);
+    }
+    if (signal.aborted) return;
+    if (!run.signal.aborted) {
+      opened(false);
+      await rest(RETRY_MS[Math.min(tries++, RETRY_MS.length - 1)], signal);
+    }
+  }
+}
+
+/** All locks below a prefix. */
+export class Store {
+  /** @type {State} */
+  state = "idle";
+  /** @type {Problem | null} */
+  problem = null;
+  /** The beginning of all names here. */
+  prefix = "";
+  /** Another one after each change of a lock. */
+  version = 0;
+
+  /** @type {Map<string, Lock>} */
+  #locks = new Map();
+  /** The same in order of their names, once `#added` is put in and the empty ones are taken out. */
+  /** @type {Lock[]} */
+  #sorted = [];
+  /** @type {Lock[]} */
+  #added = [];
+  #has_empty = false;
+  /** The shards of which a part of the state is still on its way. */
+  #coming = new Set();
+  #is_loaded = false;
+  #run = new AbortController();
+  /** @type {Set<() => void>} */
+  #listeners = new Set();
+
+  /** @param {() => void} listener @returns {() => void} Ends it. */
+  listen(listener) {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /**
+   * Loads all locks below a prefix, and follows their changes.
+   * @param {string} prefix
+   */
+  start(prefix) {
+    if (this.prefix === prefix && !["idle", "denied", "failed"].includes(this.state)) return;
+    this.stop();
+    this.prefix = prefix;
+    this.#set("loading");
+    this.#run = new AbortController();
+    void this.#work(this.#run.signal);
+  }
+
+  stop() {
+    this.#run.abort();
+    this.#clear();
+    this.state = "idle";
+  }
+
+  /** @param {string} name */
+  lock(name) {
+    return this.#locks.get(name);
+  }
+
+  get size() {
+    return this.#locks.size;
+  }
+
+  /** All locks by name. */
+  all() {
+    if (this.#has_empty) {
+      this.#sorted = this.#sorted.filter((lock) => this.#locks.get(lock.name) === lock);
+      this.#added = this.#added.filter((lock) => this.#locks.get(lock.name) === lock);
+      this.#has_empty = false;
+    }
+    if (this.#added.length > 64) {
+      this.#sorted = this.#sorted.concat(this.#added);
+      this.#sorted.sort((a, b) => (a.name < b.name ? -1 : 1));
+    } else {
+      for (const lock of this.#added) this.#sorted.splice(at(this.#sorted, lock.name), 0, lock);
+    }
+    this.#added = [];
+    return this.#sorted;
+  }
+
+  /** The locks with a name that begins like this. @param {string} prefix */
+  below(prefix) {
+    const all = this.all();
+    if (!prefix) return all;
+    const first = at(all, prefix);
+    let last = at(all, prefix + "\u{10ffff}");
+    while (last < all.length && all[last].name.startsWith(prefix)) last++;
+    return all.slice(first, last);
+  }
+
+  /** @param {State} state @param {Problem | null} [problem] */
+  #set(state, problem = null) {
+    [this.state, this.problem] = [state, problem];
+    this.#changed();
+  }
+
+  #changed() {
+    this.version++;
+    for (const listener of this.#listeners) listener();
+  }
+
+  #clear() {
+    this.#locks.clear();
+    [this.#sorted, this.#added] = [[], []];
+    this.#coming.clear();
+    this.#is_loaded = false;
+  }
+
+  /** @param {AbortSignal} signal */
+  async #work(signal) {
+    try {
+      if (may("watch", this.prefix)) {
+        await follow({ prefix: this.prefix }, (name, data) => this.#take(name, data), (is_open) => {
+          if (!signal.aborted) this.#set(!is_open ? "lost" : this.#is_loaded ? "live" : "loading");
+        }, signal);
+      } else {
+        await this.#poll(signal);
+      }
+    } catch (error) {
+      if (signal.aborted) return;
+      const problem = error instanceof Problem ? error : new Problem(0, "PAGE", String(error));
+      this.#set([401, 403].includes(problem.status) ? "denied" : "failed", problem);
+    }
+  }
+
+  /** Lists again and again. @param {AbortSignal} signal */
+  async #poll(signal) {
+    while (!signal.aborted) {
+      try {
+        await this.#list(signal);
+        if (this.state !== "full") this.#set("polled");
+      } catch (error) {
+        if (signal.aborted) return;
+        if (!(error instanceof Problem) || [400, 401, 403].includes(error.status)) throw error;
+        this.#set("lost", error);
+      }
+      await rest(this.state === "lost" ? 2_000 : POLL_MS, signal);
+      await seen(signal);
+    }
+  }
+
+  /** @param {AbortSignal} signal */
+  async #list(signal) {
+    const fresh = new Map();
+    for (let cursor = ""; cursor !== null && fresh.size < NAMES_MAX;) {
+      const page = await get("/v1/locks", { prefix: this.prefix, limit: 1_000, cursor }, signal);
+      for (const grant of page.locks) {
+        const name = grant.resource_name;
+        const lock = fresh.get(name) ?? made(name, grant.shard);
+        lock.holds.push(hold(grant));
+        fresh.set(name, lock);
+      }
+      cursor = page.next_cursor;
+      if (!this.#locks.size || this.state === "loading") this.#replace(new Map(fresh));
+    }
+    for (let cursor = ""; cursor !== null;) {
+      const query = { prefix: this.prefix, limit: 1_000, cursor, waiting: true };
+      const page = await get("/v1/locks", query, signal);
+      for (const waiter of page.waiters) fresh.get(waiter.resource_name)?.waits.push(wait(waiter));
+      cursor = page.next_cursor;
+    }
+    this.#replace(fresh);
+    if (fresh.size >= NAMES_MAX) this.#set("full");
+  }
+
+  /** @param {Map<string, Lock>} fresh */
+  #replace(fresh) {
+    this.#clear();
+    this.#locks = fresh;
+    this.#added = [...fresh.values()];
+    this.#changed();
+  }
+
+  /** Takes what a watch tells. @param {string} kind @param {any} data */
+  #take(kind, data) {
+    if (kind === "resync") return;
+    if (kind === "state") {
+      if (data.first) this.#forget(data.shard);
+      for (const grant of data.held) this.#granted(grant);
+      for (const waiter of data.queued) this.#queued(waiter);
+      if (data.last) this.#coming.delete(data.shard);
+      else this.#coming.add(data.shard);
+      if (this.#locks.size > NAMES_MAX) {
+        this.#run.abort();
+        this.#set("full");
+      } else if (!this.#coming.size) {
+        this.#is_loaded = true;
+        this.#set("live");
+      }
+    } else {
+      const lock = this.#locks.get(data.resource_name);
+      if (kind === "queued") this.#queued(data.waiter);
+      else if (lock && data.waiter) this.#waited(lock, data.waiter.waiter);
+      if (kind === "granted") this.#granted(data.grant);
+      else if (lock && data.grant) this.#ended(lock, data.grant.fencing_token);
+      if (this.state === "lost") this.#set("live");
+    }
+    this.#changed();
+  }
+
+  /** @param {number} shard */
+  #forget(shard) {
+    for (const lock of this.#locks.values()) {
+      if (lock.shard !== shard) continue;
+      this.#locks.delete(lock.name);
+      this.#has_empty = true;
+    }
+  }
+
+  /** @param {string} name @param {number} shard */
+  #of(name, shard) {
+    let lock = this.#locks.get(name);
+    if (!lock) {
+      lock = made(name, shard);
+      this.#locks.set(name, lock);
+      this.#added.push(lock);
+    }
+    lock.stamp++;
+    return lock;
+  }
+
+  /** @param {import("./api.js").Grant} grant */
+  #granted(grant) {
+    const lock = this.#of(grant.resource_name, grant.shard);
+    lock.holds.push(hold(grant));
+  }
+
+  /** @param {import("./api.js").Waiter} waiter */
+  #queued(waiter) {
+    const lock = this.#of(waiter.resource_name, waiter.shard);
+    lock.waits.push(wait(waiter));
+  }
+
+  /** @param {Lock} lock @param {number} waiter */
+  #waited(lock, waiter) {
+    lock.waits = lock.waits.filter((one) => one.waiter !== waiter);
+    this.#less(lock);
+  }
+
+  /** @param {Lock} lock @param {number} token */
+  #ended(lock, token) {
+    lock.holds = lock.holds.filter((one) => one.token !== token);
+    this.#less(lock);
+  }
+
+  /** @param {Lock} lock */
+  #less(lock) {
+    lock.stamp++;
+    if (lock.holds.length || lock.waits.length) return;
+    this.#locks.delete(lock.name);
+    this.#has_empty = true;
+  }
+}
+
+/** @param {string} name @param {number} shard @returns {Lock} */
+const made = (name, shard) => ({ name, shard, holds: [], waits: [], stamp: 0 });
+
+/** The place of a name in an order. @param {Lock[]} sorted @param {string} name */
+function at(sorted, name) {
+  let [low, high] = [0, sorted.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (sorted[middle].name < name) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/** The locks that all pages share. */
+export const store = new Store();

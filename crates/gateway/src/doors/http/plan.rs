@@ -1,0 +1,206 @@
+//! Plans of capacity over HTTP: what `palisade plan` computes, for a page.
+//!
+//! * A plan is a function of its request. It tells nothing of this cluster and its locks.
+//! * The request is bounded, so that it takes no longer than an operation.
+
+use super::problem::Problem;
+use planner::{Calibration, EmitOptions, KEYS, TEMPLATE, Workload};
+use routing::Addresses;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use wire::v1::Error;
+
+/// The size of the texts of a workload, at most.
+const WORKLOAD_BYTES_MAX: usize = 16 << 10;
+/// The port of all processes in a cluster file with host names.
+const PORT: u16 = 7400;
+
+/// Plans the capacity for a workload.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Plan {
+    /// The workload file, as YAML. Default: every field has its default.
+    #[serde(default)]
+    #[schemars(length(max = 16_384))]
+    workload: String,
+    /// Values by the names of `GET /v1/plan`. Each takes the place of that in the file.
+    #[serde(default)]
+    fields: BTreeMap<String, String>,
+    /// The domain of the hosts in the cluster file. Default: all processes are on 127.0.0.1.
+    #[schemars(length(min = 1, max = 200))]
+    domain: Option<String>,
+}
+
+/// The fields of a workload.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Fields {
+    /// The fields, in the order of the template.
+    fields: Vec<Field>,
+    /// A workload file with all fields and their meaning, as YAML.
+    template: &'static str,
+}
+
+/// One field of a workload.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Field {
+    /// Its name, with dots where it is nested: `entry.name_bytes`.
+    name: &'static str,
+    /// The kind of its value: `N`, `DURATION`, `SHARE`, or words with `|` between them.
+    example: &'static str,
+    /// Its meaning and its default.
+    help: &'static str,
+}
+
+/// A plan.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Planned {
+    /// All figures, as `palisade plan --json` prints them.
+    plan: serde_json::Value,
+    /// The cluster to build, and then the five steps.
+    steps: Vec<Step>,
+    /// The cluster file, as YAML. `null` if the plan makes none.
+    cluster_file: Option<String>,
+    /// Why the plan makes no cluster file.
+    cluster_file_error: Option<String>,
+}
+
+/// One step of a plan.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Step {
+    /// Its title.
+    title: &'static str,
+    /// What its figures are of.
+    about: String,
+    /// Its figures.
+    rows: Vec<Row>,
+}
+
+/// One figure of a plan.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Row {
+    /// What the figure is.
+    label: String,
+    /// The figure as this service works.
+    palisade: Figure,
+    /// The figure of the published model.
+    specification: Figure,
+}
+
+/// A figure in one of the columns.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Figure {
+    /// Its value, for people.
+    value: String,
+    /// Its formula with the numbers filled in, or a remark.
+    how: String,
+}
+
+impl Fields {
+    /// All fields.
+    pub(super) fn all() -> Fields {
+        let field = |key: &planner::Key| {
+            let planner::Key { name, example, help, .. } = *key;
+            Field { name, example, help }
+        };
+        Fields { fields: KEYS.iter().map(field).collect(), template: TEMPLATE }
+    }
+}
+
+impl Plan {
+    /// Computes the plan.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT if the request is too large, or the workload impossible.
+    pub(super) fn made(self) -> Result<Planned, Problem> {
+        let of_fields = self.fields.iter().map(|(name, value)| name.len() + value.len());
+        if self.workload.len() + of_fields.sum::<usize>() > WORKLOAD_BYTES_MAX {
+            return Err(Error::invalid("the workload is larger than 16 KiB: shorten it").into());
+        }
+        let impossible = |error: planner::PlanError| Problem::from(Error::invalid(error.to_string()));
+        let fields: Vec<(String, String)> = self.fields.into_iter().collect();
+        let workload = Workload::parse(&self.workload, &fields).map_err(impossible)?;
+        let plan = planner::Plan::new(workload, Calibration::default()).map_err(impossible)?;
+        let addresses = match self.domain {
+            Some(domain) => Addresses::Hosts { domain, port: PORT },
+            None => EmitOptions::default().addresses,
+        };
+        let emitted = planner::emit(&plan, &EmitOptions { addresses, ..EmitOptions::default() });
+        let (cluster_file, cluster_file_error) = match emitted {
+            Ok((_, yaml)) => (Some(yaml), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        Ok(Planned {
+            plan: planner::json(&plan, &[]),
+            steps: planner::steps(&plan).into_iter().map(Step::from).collect(),
+            cluster_file,
+            cluster_file_error,
+        })
+    }
+}
+
+impl From<planner::Step> for Step {
+    fn from(step: planner::Step) -> Step {
+        let planner::Step { title, about, rows } = step;
+        Step { title, about, rows: rows.into_iter().map(Row::from).collect() }
+    }
+}
+
+impl From<planner::Row> for Row {
+    fn from(row: planner::Row) -> Row {
+        let planner::Row { label, specification, palisade } = row;
+        Row { label, palisade: palisade.into(), specification: specification.into() }
+    }
+}
+
+impl From<planner::Cell> for Figure {
+    fn from(cell: planner::Cell) -> Figure {
+        Figure { value: cell.value, how: cell.how }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(request: &str) -> Result<Planned, Problem> {
+        serde_json::from_str::<Plan>(request).unwrap().made()
+    }
+
+    #[test]
+    fn a_plan_has_all_steps_and_a_cluster_file() {
+        let planned = plan(r#"{"workload": "instances: 10\n", "fields": {"hold": "5s"}}"#).unwrap();
+        let titles: Vec<&str> = planned.steps.iter().map(|step| step.title).collect();
+        let expected =
+            ["Build", "Latency", "Operations", "Cluster", "Key metrics", "Storage"];
+        assert_eq!(titles, expected);
+        assert!(planned.steps.iter().all(|step| step.rows.len() > 3));
+        assert_eq!(planned.plan["workload"]["instances"], 10);
+        assert_eq!(planned.plan["workload"]["hold_s"], 5.0);
+        let yaml = planned.cluster_file.unwrap();
+        routing::ClusterConfig::parse(&yaml).unwrap();
+        let hosts = plan(r#"{"domain": "locks.example", "workload": "instances: 10"}"#).unwrap();
+        assert!(hosts.cluster_file.unwrap().contains("locks.example:7400"));
+    }
+
+    #[test]
+    fn an_impossible_workload_is_refused_by_the_name_of_its_field() {
+        for (request, named) in [
+            (r#"{"fields": {"instances": "-1"}}"#, "instances"),
+            (r#"{"fields": {"instances_": "1"}}"#, "instances"),
+            (r#"{"workload": "growth: 7"}"#, "growth"),
+        ] {
+            let refused = format!("{:?}", plan(request).unwrap_err());
+            assert!(refused.contains("INVALID_ARGUMENT") && refused.contains(named), "{refused}");
+        }
+        let long = format!(r#"{{"workload": "{}"}}"#, "#".repeat(WORKLOAD_BYTES_MAX + 1));
+        assert!(format!("{:?}", plan(&long).unwrap_err()).contains("16 KiB"));
+    }
+
+    #[test]
+    fn a_plan_that_is_too_large_for_one_cluster_says_why_there_is_no_file() {
+        let planned = plan(r#"{"fields": {"acquire_per_s": "10000000000"}}"#).unwrap();
+        assert_eq!(planned.cluster_file, None);
+        assert!(planned.cluster_file_error.unwrap().contains("shards"));
+    }
+}
