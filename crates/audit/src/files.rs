@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -69,6 +70,11 @@ impl Sink {
 
 impl OpenFile {
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        if !self.is_in_place()? {
+            // logrotate has moved it away. What is written from now on belongs into a new file.
+            self.file = append(&self.settings.file)?;
+            (self.bytes, self.began) = (self.file.metadata()?.len(), SystemTime::now());
+        }
         let Settings { bytes_max, age_max, .. } = self.settings;
         let is_full = self.bytes + lines.len() as u64 > bytes_max;
         let is_old = self.began.elapsed().is_ok_and(|age| age >= age_max);
@@ -78,6 +84,13 @@ impl OpenFile {
         self.file.write_all(lines)?;
         self.bytes += lines.len() as u64;
         Ok(())
+    }
+
+    /// Whether the open file is still the one at its path.
+    fn is_in_place(&self) -> io::Result<bool> {
+        let open = self.file.metadata()?;
+        Ok(std::fs::metadata(&self.settings.file)
+            .is_ok_and(|there| (there.dev(), there.ino()) == (open.dev(), open.ino())))
     }
 
     /// Closes the file as `FILE.1`, after each closed file has moved up by one.
@@ -132,6 +145,24 @@ mod tests {
         assert_eq!(read(&settings, ".1"), Some("five five\n".into()));
         assert_eq!(read(&settings, ".2"), Some("fourfour\n".into()));
         assert_eq!(read(&settings, ".3"), None);
+    }
+
+    /// Regression: after logrotate, lines went into the file that it had moved, and later deletes.
+    #[test]
+    fn a_file_that_was_moved_away_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path());
+        let mut sink = Sink::open(settings.clone()).unwrap();
+        sink.write(b"one\n").unwrap();
+        std::fs::rename(&settings.file, format!("{}-20261201", settings.file)).unwrap();
+        sink.write(b"two\n").unwrap();
+        assert_eq!(read(&settings, "-20261201"), Some("one\n".into()));
+        assert_eq!(read(&settings, ""), Some("two\n".into()));
+        // As with logrotate's `create`.
+        std::fs::remove_file(&settings.file).unwrap();
+        std::fs::write(&settings.file, "").unwrap();
+        sink.write(b"three\n").unwrap();
+        assert_eq!(read(&settings, ""), Some("three\n".into()));
     }
 
     #[test]

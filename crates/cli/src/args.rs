@@ -93,6 +93,11 @@ pub enum Command {
     /// Ask what a policy permits, or make a token
     #[command(subcommand)]
     Policy(Policy),
+    /// Print a script that completes verbs, options and files in a shell
+    Completions(crate::completions::Completions),
+    /// Write the pages of the manual (used by packages)
+    #[command(hide = true)]
+    Man(crate::man::ManPages),
     /// Keep a lock, and the job under it (used by `lock`)
     #[command(name = "__guard", hide = true)]
     Guard(Guard),

@@ -5,6 +5,7 @@ mod bench;
 mod cert;
 mod certificates;
 mod cluster_file;
+mod completions;
 mod dev;
 mod duration;
 mod end;
@@ -13,6 +14,7 @@ mod failure;
 mod heap;
 mod lock;
 mod logging;
+mod man;
 mod output;
 mod pages;
 mod plan;
@@ -23,6 +25,7 @@ mod serve;
 mod sessions;
 mod shown;
 mod status;
+mod systemd;
 mod verbs;
 mod voice;
 mod watch;
@@ -142,6 +145,11 @@ async fn run(command: &Command, temporary: &mut Option<TempDir>) -> Result<(), F
         Command::Cluster(Cluster::Status(args)) => status::run(args).await,
         Command::Cluster(Cluster::Check(args)) => cluster_file::check(args),
         Command::Policy(verb) => policy::run(verb),
+        Command::Completions(args) => {
+            completions::run(args);
+            Ok(())
+        }
+        Command::Man(args) => man::run(args),
         Command::Lock(_) | Command::Guard(_) | Command::Exec(_) => {
             unreachable!("needs no runtime of ours")
         }
@@ -176,6 +184,8 @@ fn wants_json(command: &Command) -> bool {
         | Command::Cert(_)
         | Command::Cluster(Cluster::Check(_))
         | Command::Policy(_)
+        | Command::Completions(_)
+        | Command::Man(_)
         | Command::Guard(_)
         | Command::Exec(_) => false,
     }

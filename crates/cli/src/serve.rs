@@ -7,11 +7,12 @@ use crate::cluster_file::load;
 use crate::end;
 use crate::exposure::{self, Protection};
 use crate::failure::{Exit, Failure};
+use crate::systemd::Systemd;
 use audit::{Audit, Settings};
 use gateway::{Gateway, GatewayOptions};
 use net::role::Process;
 use node::{FirstStart, Node, NodeOptions};
-use routing::{Address, AuditConfig, ClusterConfig, NodeId, for_process};
+use routing::{Address, AuditConfig, NodeId, for_process};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,23 +36,23 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
 pub async fn node(args: &args::Node) -> Result<(), Failure> {
     let cluster = load(&args.config)?;
     let id = NodeId(args.id);
-    if cluster.node(id).is_none() {
+    let Some(me) = cluster.node(id) else {
         let message = format!("{} has no node {id}", args.config.display());
         let next = "see which there are: palisade cluster check --members --config FILE";
         return Err(Failure::new(Exit::Usage, "NODE", message, next));
-    }
-    let insecure = match cluster.node(id) {
-        Some(node) => {
-            exposure::check(&node.address, Protection::missing_at_node(&cluster), args.insecure)?
-        }
-        None => false,
     };
-    check_free(&cluster, id)?;
+    let listen = args.listen.as_ref().unwrap_or(&me.address);
+    let missing = Protection::missing_at_node(&cluster);
+    let insecure = exposure::check(listen, missing, args.insecure)?;
+    let listen_metrics = args.listen_metrics.as_ref().or(me.metrics.as_ref());
+    check_free(std::iter::once(listen).chain(listen_metrics))?;
     let tls = certificates::inside(&cluster, &Process::Node(args.id))?;
     let dir =
         args.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("data/node-{}", args.id)));
     let reserve_bytes = cluster.settings.disk_reserve_bytes;
     let engine = saying_so("opening the data directory", open_engine(&dir, reserve_bytes)).await?;
+    let listener = bind(listen)?;
+    let metrics_listener = listen_metrics.map(|address| bind(address)).transpose()?;
     let first_start = match (args.reseed, args.new_cluster, args.accept_copy) {
         (true, _, _) => FirstStart::Reseed { force: args.force },
         (false, true, _) => FirstStart::NewCluster,
@@ -68,10 +69,10 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         tls,
         first_start,
         guard_file,
-        listener: None,
+        listener: Some(listener),
         audit,
         insecure,
-        metrics_listener: None,
+        metrics_listener,
     };
     start_traces(&args.traces, "node", format!("node-{id}"))?;
     let node = match saying_so("starting on the data directory", Node::start(options)).await {
@@ -81,11 +82,15 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
             return Err(node_failure(error));
         }
     };
+    let systemd = Systemd::of_environment();
+    systemd.ready();
     let failed = tokio::select! {
         () = told_to_stop() => None,
         () = on_hangup(|| node.reload()) => None, // never
+        () = systemd.keep_watched(|| node.rounds()) => None, // never
         error = node.wait_failed() => Some(error),
     };
+    systemd.stopping();
     end::within(end::STOPS_WITHIN);
     // The audit log ends by itself after the node, because a thread on a dead disk may keep its
     // handle.
@@ -121,12 +126,8 @@ async fn saying_so<T>(what: &str, work: impl Future<Output = T>) -> T {
 
 /// Binds a node's addresses, and frees them again. A node that cannot listen thereby fails before
 /// it creates or reads any data.
-fn check_free(cluster: &ClusterConfig, id: NodeId) -> Result<(), Failure> {
-    let Some(node) = cluster.node(id) else { return Ok(()) };
-    for address in std::iter::once(&node.address).chain(&node.metrics) {
-        bind(address)?;
-    }
-    Ok(())
+fn check_free<'a>(mut addresses: impl Iterator<Item = &'a String>) -> Result<(), Failure> {
+    addresses.try_for_each(|address| bind(address).map(drop))
 }
 
 /// Runs a gateway to its end.
@@ -148,10 +149,9 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
     let inside = certificates::inside(&cluster, &process)?;
     let tls = certificates::clients(&cluster, &process)?;
     let listener = bind(&listen)?;
-    let metrics_listener = match configured.and_then(|gateway| gateway.metrics.as_deref()) {
-        Some(address) => Some(bind(address)?),
-        None => None,
-    };
+    let configured = configured.and_then(|gateway| gateway.metrics.as_deref());
+    let listen_metrics = args.listen_metrics.as_deref().or(configured);
+    let metrics_listener = listen_metrics.map(bind).transpose()?;
     let audit = audit(cluster.audit.as_ref(), &format!("gateway-{}", args.name))?;
     let reflection = args.reflection;
     let options = GatewayOptions {
@@ -170,11 +170,15 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
         gateway.healthy_with(shards as usize);
     }
     let reload = gateway.reloader();
+    let systemd = Systemd::of_environment();
+    systemd.ready();
     let mut outcome = tokio::select! {
         () = told_to_stop() => Ok(()),
         () = on_hangup(reload) => Ok(()), // never
+        () = systemd.keep_watched(Vec::new) => Ok(()), // never
         ended = gateway.wait() => ended.map_err(gateway_failure),
     };
+    systemd.stopping();
     if outcome.is_ok() && !args.drain.is_zero() {
         gateway.drain();
         // A second signal ends the wait.

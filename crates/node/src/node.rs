@@ -363,6 +363,12 @@ impl NodeHandle {
         self.context.board.all()
     }
 
+    /// The rounds that each shard thread has finished. The number of a thread that works rises with
+    /// each tick (`settings.tick_ms`), also without operations and during elections.
+    pub fn rounds(&self) -> Vec<u64> {
+        self.context.host.rounds()
+    }
+
     /// If this node leads `shard`, asks it to hand leadership to `to`. The transfer may not happen:
     /// check [`Self::statuses`].
     pub fn transfer(&self, shard: ShardId, to: NodeId) {

@@ -134,6 +134,14 @@ pub struct Node {
     /// refuse an older copy of the directory. Default: no file
     #[arg(long, value_name = "FILE", env = "PALISADE_GUARD_FILE")]
     pub guard_file: Option<PathBuf>,
+    /// Listen on this address instead of the node's in the cluster file, such as 0.0.0.0:7411. Peers
+    /// and gateways dial the one in the file
+    #[arg(long, value_parser = address, value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+    /// Serve /metrics, /livez and /readyz on this address. Default: `metrics` of the node in the
+    /// cluster file
+    #[arg(long, value_parser = address, value_name = "HOST:PORT")]
+    pub listen_metrics: Option<String>,
     /// Listen on an address that other machines reach although the cluster file has no `tls.inside`.
     /// Each start warns of it
     #[arg(long)]
@@ -153,6 +161,10 @@ pub struct Gateway {
     /// 127.0.0.1:7400
     #[arg(long, value_parser = address, value_name = "HOST:PORT")]
     pub listen: Option<String>,
+    /// Serve /metrics, /livez and /readyz on this address. Default: `metrics` of the gateway in the
+    /// cluster file that has the address of --listen
+    #[arg(long, value_parser = address, value_name = "HOST:PORT")]
+    pub listen_metrics: Option<String>,
     /// The name of this gateway in its certificate of the inside, and in file names of the cluster
     /// file. Several gateways may share one
     #[arg(long, default_value = "gateway", value_parser = gateway_name, value_name = "NAME")]

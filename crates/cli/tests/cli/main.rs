@@ -1,7 +1,10 @@
-//! Tests of what needs no cluster: plans, certificates, policies, profiles and the reference pages.
+//! Tests of what needs no cluster of several processes: plans, certificates, policies, profiles,
+//! completions, one node with a gateway, and the reference pages.
 
 mod cert;
+mod completions;
 mod plan;
 mod policy;
 mod profiles;
 mod reference;
+mod serving;

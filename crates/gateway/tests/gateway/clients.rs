@@ -219,7 +219,7 @@ async fn metrics_count_operations_and_contention_and_name_no_resource() {
         "palisade_gateway_acquires_contended_total 1",
         "palisade_gateway_acquire_wait_seconds_count{end=\"granted\"} 1",
         "palisade_gateway_acquire_service_seconds_count 2",
-        "palisade_build_info{version=\"0.1.0\"} 1",
+        concat!("palisade_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         "palisade_gateway_operation_seconds_count{kind=\"acquire\"} 2",
         "palisade_gateway_client_streams 1",
         "palisade_gateway_operations_in_flight 0",

@@ -26,7 +26,7 @@ use routing::{NodeId, ShardId};
 use service::Request;
 use shard::{Input, Reply, Ticket};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -128,11 +128,13 @@ pub(crate) enum HostMessage {
     Stop,
 }
 
-/// The bounded part of one inbox's load.
+/// The bounded part of one inbox's load, and how far its thread is.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
     operations: AtomicUsize,
     peer_bytes: AtomicUsize,
+    /// Rounds that the thread has finished. It does one for each tick, even without messages.
+    rounds: AtomicU64,
 }
 
 /// One shard thread, seen from outside.
@@ -270,6 +272,12 @@ impl Host {
         self.inboxes.iter().map(|inbox| inbox.load.operations.load(Ordering::Relaxed)).sum()
     }
 
+    /// The rounds that each thread has finished. A number that stays the same for longer than a
+    /// tick belongs to a thread that is stuck, or has ended.
+    pub(crate) fn rounds(&self) -> Vec<u64> {
+        self.inboxes.iter().map(|inbox| inbox.load.rounds.load(Ordering::Relaxed)).collect()
+    }
+
     /// Hands over operations of one thread's shards.
     ///
     /// # Errors
@@ -403,6 +411,10 @@ impl Host {
 }
 
 impl Load {
+    fn finished_round(&self) {
+        self.rounds.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn took_operations(&self, count: usize) {
         self.operations.fetch_sub(count, Ordering::Relaxed);
     }

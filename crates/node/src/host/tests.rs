@@ -143,6 +143,26 @@ fn what_arrives_during_a_step_is_one_step_in_order() {
 }
 
 #[test]
+fn a_thread_that_is_held_up_finishes_no_round() {
+    let f = Fixture::new(10);
+    let rounds = || f.host.rounds()[0];
+    let idle = rounds();
+    while rounds() < idle + 2 {
+        std::thread::yield_now(); // ticks are rounds, too
+    }
+    f.host.submit(0, vec![submission(1, 0)]).unwrap();
+    f.steps.recv().unwrap();
+    let held_up = rounds();
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    assert_eq!(rounds(), held_up);
+    f.outcomes.send(Ok(Outputs::default())).unwrap();
+    while rounds() == held_up {
+        std::thread::yield_now();
+    }
+    f.end();
+}
+
+#[test]
 fn a_streams_answers_of_one_round_come_in_one_piece() {
     let f = Fixture::new(10);
     let (mut first, mut second) = (f.open(1), f.open(2));

@@ -197,6 +197,7 @@ impl Worker {
             }
             self.retire();
             self.flush();
+            self.inbox.load.finished_round();
             if now.mono_ms >= self.publish_at_ms {
                 self.publish_at_ms = now.mono_ms + STATUS_EVERY_MS;
                 self.ended.flush();
