@@ -129,6 +129,14 @@ impl<'a> Reader<'a> {
         Err(DecodeError("a number past 64 bits"))
     }
 
+    /// Passes over a number. A number that is too large is found when it is read.
+    pub(crate) fn skip_varint(&mut self) -> Result<()> {
+        let last =
+            self.rest.iter().position(|byte| *byte < 0x80).ok_or(DecodeError("cut short"))?;
+        self.rest = &self.rest[last + 1..];
+        Ok(())
+    }
+
     pub(crate) fn varint_u32(&mut self) -> Result<u32> {
         u32::try_from(self.varint()?).map_err(|_| DecodeError("a number past 32 bits"))
     }

@@ -156,7 +156,7 @@ impl<'a> Prefix<'a> {
         r.bytes()?;
         if tag == tag::AS_WITHIN {
             for _bound in 0..3 {
-                r.varint_u32()?;
+                r.skip_varint()?;
             }
         }
         let (caller, command) = bytes.split_at(bytes.len() - r.remaining());

@@ -75,6 +75,8 @@ fn caller(Operation { principal, quota, .. }: &Operation) -> Result<Caller, Refu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wire::internal::v1::operation_result::Result as OpResult;
+    use wire::v1::ErrorCode;
 
     fn of(principal: &str) -> Operation {
         Operation { principal: principal.into(), ..Operation::default() }
@@ -93,6 +95,16 @@ mod tests {
         let mut callers = Callers::default();
         assert_eq!(frame.map(|one| callers.of(&one).unwrap().clone()), named);
         assert!(named[2].is_nobody() && !named[3].is_nobody());
+    }
+
+    #[test]
+    fn an_identity_that_no_gateway_proves_is_refused() {
+        for (principal, told) in [("x".repeat(257), "257 bytes"), ("a\nb".into(), "control")] {
+            let refused = Callers::default().of(&of(&principal)).expect_err("no such identity");
+            let OpResult::Error(error) = *refused else { panic!("{refused:?}") };
+            assert_eq!(error.code(), ErrorCode::InvalidArgument);
+            assert!(error.message.contains(told), "{}", error.message);
+        }
     }
 
     #[test]

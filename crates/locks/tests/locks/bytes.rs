@@ -382,7 +382,7 @@ fn a_batch_full_of_callers_is_no_larger() {
     let short: Vec<String> = (b'a'..=b'z').map(|letter| char::from(letter).to_string()).collect();
     let others = (0..20_000).map(|number| format!("{number:05}"));
     let mut builder = BatchBuilder::default();
-    for principal in others.chain(short.iter().cycle().cloned().take(1 << 20)) {
+    for principal in others.chain(short.iter().cycle().take(1 << 20).cloned()) {
         let mut bytes = Vec::new();
         let command = Command::CloseSession { session: "s" };
         command.encode_as(Caller::of(&principal), &mut bytes);
