@@ -313,6 +313,35 @@ async fn a_watch_counts_with_its_legs_until_its_client_is_gone() {
     timeout(PATIENCE, counts(0, 0)).await.expect("none");
 }
 
+/// Regression: such a client kept the place of its watch, and its unread parts, for ever. The gateway
+/// waits for it for 30 s, and so does this test.
+#[tokio::test]
+async fn a_client_that_never_reads_loses_its_watch_and_one_without_events_does_not() {
+    let fakes = fakes(1).await;
+    let mut quiet = connect(&fakes.gateway).await;
+    let mut quiet = watch(&mut quiet, by_name("b"), "").await.unwrap();
+    told(&mut quiet).await;
+    let mut slow = connect(&fakes.gateway).await;
+    let mut unread = watch(&mut slow, by_name("a"), "").await.unwrap();
+    told(&mut unread).await;
+    for token in 1..=300 {
+        let mut large = granted("a", token);
+        large.reason = "r".repeat(16 << 10);
+        fakes.watches.push(0, vec![large]);
+    }
+    let gone = async {
+        while !fakes.get("/metrics").await.contains("palisade_gateway_watches 1\n") {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(4 * PATIENCE, gone).await.expect("the unread watch ends");
+    while let Ok(message) = unread.message().await {
+        assert!(message.is_some(), "it broke off");
+    }
+    fakes.watches.push(0, vec![granted("b", 1)]);
+    while told(&mut quiet).await.events.is_empty() {}
+}
+
 #[tokio::test]
 async fn a_node_that_knows_no_watches_is_passed_over() {
     let fakes = fakes(1).await;

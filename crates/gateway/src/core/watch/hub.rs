@@ -19,6 +19,7 @@
 //!   queue of its client.
 
 use super::leg::{Choice, Leg, choose, route, shards_of, too_old};
+use super::node::{Call, Node};
 use super::retention::Retention;
 use crate::core::Directory;
 use crate::core::watch::Position;
@@ -54,30 +55,6 @@ pub enum Taken {
     Full,
     /// The watch is over.
     Over,
-}
-
-/// A node, as far as watches need it.
-#[derive(Debug, Default)]
-pub(super) struct Node {
-    pub(super) call: Call,
-    /// It was told which shards it keeps recent events of.
-    is_told: bool,
-    /// The message that is being put together.
-    request: WatchRequest,
-}
-
-/// The call to a node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Call {
-    /// It was not tried yet, or is being tried for the first time.
-    #[default]
-    Unknown,
-    /// The node answers.
-    Up,
-    /// It has ended, or could not be made.
-    Down,
-    /// It could not be made, because the node is of a version without watches.
-    TooOld,
 }
 
 /// One client's watch.

@@ -1,6 +1,6 @@
 //! One shard of a watch, and the choice of its node.
 
-use super::hub::{Call, Node};
+use super::node::{Call, Node};
 use crate::core::Directory;
 use crate::limits::WATCH_UNSERVED_MS_MAX;
 use routing::ShardId;

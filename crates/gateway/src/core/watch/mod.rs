@@ -11,12 +11,14 @@
 
 mod hub;
 mod leg;
+mod node;
 mod position;
 mod retention;
 
 #[cfg(test)]
 mod tests;
 
-pub use hub::{Call, Hub, Part, Taken, WatchId};
+pub use hub::{Hub, Part, Taken, WatchId};
 pub use leg::legs;
+pub use node::Call;
 pub use position::{Binding, NoPosition, Position};

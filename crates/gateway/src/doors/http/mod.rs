@@ -165,7 +165,7 @@ impl Door {
         let asked = Asked { visitor, of_path, uri, headers, body };
         let Some(kind) = kind else {
             let watch = asked.query::<watch::Watch>()?;
-            return watch::serve(&self.single, asked.visitor, watch, &asked.headers);
+            return watch::serve(&self.single, asked.visitor, watch, &asked.headers, COUNTED);
         };
         match kind {
             OperationKind::Acquire if self.is_for_terraform() => self.lock(asked).await,

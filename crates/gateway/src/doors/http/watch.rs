@@ -8,7 +8,6 @@
 //! * The text of a response is made a piece at a time, as the client takes it. With many shards an
 //!   `id` is longer than its event, so all of them at once would be many times the response.
 
-use super::COUNTED;
 use super::problem::Problem;
 use crate::core::watch::{Binding, Position};
 use crate::doors::single::Single;
@@ -102,7 +101,8 @@ impl Watch {
     }
 }
 
-/// Serves a watch until its client goes, or the watch ends.
+/// Serves a watch until its client goes, or the watch ends. `counted` says as how many operations
+/// the request was counted before.
 ///
 /// # Errors
 /// The refusal of a watch that was not begun.
@@ -111,8 +111,9 @@ pub(super) fn serve(
     visitor: Visitor,
     watch: Watch,
     headers: &HeaderMap,
+    counted: u32,
 ) -> Result<Response, Problem> {
-    let watched = single.watch(visitor, watch.into_request(headers)?, COUNTED)?;
+    let watched = single.watch(visitor, watch.into_request(headers)?, counted)?;
     let teller = Teller::new(watched.binding(), watched.position().clone());
     let state = State { watched, teller, begun: false, over: false };
     let body = Body::from_stream(stream::unfold(state, |mut state| async move {
@@ -241,8 +242,8 @@ impl Teller {
 /// Takes the first rows of a part of a state as a part of their own, and leaves the rest.
 fn split_off(rest: &mut WatchState) -> WatchState {
     let mut room = STATE_BYTES;
-    let held = take_rows(&mut rest.held, &mut room, |row| encoded_bytes(row));
-    let queued = take_rows(&mut rest.queued, &mut room, |row| encoded_bytes(row));
+    let held = take_rows(&mut rest.held, &mut room, encoded_bytes);
+    let queued = take_rows(&mut rest.queued, &mut room, encoded_bytes);
     let part = WatchState { held, queued, last: rest.last && !has_rows(rest), ..*rest };
     (rest.first, rest.resync) = (false, false);
     part
