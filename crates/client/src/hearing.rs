@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 /// Guards of one client that are watched at the same time.
 const GUARDS_MAX: usize = 64;
-/// Sessions of one client that are watched at the same time. The watch of a session asks all shards.
+/// Sessions of one client that are watched at the same time. The watch of a session asks every
+/// shard.
 const SESSIONS_MAX: usize = 16;
 /// How long no watch is tried after it was refused. Each refusal can be a line of an audit log.
 const REFUSED_FOR: Duration = Duration::from_secs(600);

@@ -34,15 +34,15 @@ impl Pauses {
 
     /// The pause after one more failure. `asked` is the least pause that the gateway asked for.
     pub(crate) fn next(&mut self, is_busy: bool, asked: Duration) -> Duration {
-        let (pause, spread) = self.after_failure(is_busy);
-        asked.min(BUSY_LONGEST) + pause.mul_f64(rand::random_range(spread))
+        let longest = if is_busy { BUSY_LONGEST } else { LONGEST };
+        let (pause, spread) = self.after_failure(longest);
+        asked.min(longest) + pause.mul_f64(rand::random_range(spread))
     }
 
     /// The pause after one more failure, and the factors by which it is spread.
-    fn after_failure(&mut self, is_busy: bool) -> (Duration, Range<f64>) {
+    fn after_failure(&mut self, longest: Duration) -> (Duration, Range<f64>) {
         let failures = self.failures;
         self.failures = failures.saturating_add(1);
-        let longest = if is_busy { BUSY_LONGEST } else { LONGEST };
         let pause = FIRST.saturating_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX));
         // At first all watches of a gateway that ends come to the others.
         let spread = if failures == 0 { 0.0..2.0 } else { 0.5..1.5 };
@@ -56,19 +56,19 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn pauses(count: usize, is_busy: bool) -> Vec<Duration> {
+    fn pauses(count: usize, longest: Duration) -> Vec<Duration> {
         let mut pauses = Pauses::default();
-        (0..count).map(|_| pauses.after_failure(is_busy).0).collect()
+        (0..count).map(|_| pauses.after_failure(longest).0).collect()
     }
 
     #[test]
     fn pauses_grow_to_minutes_while_the_gateways_are_busy() {
-        let busy = pauses(40, true);
+        let busy = pauses(40, BUSY_LONGEST);
         assert_eq!(busy[..4], [100 * MS, 200 * MS, 400 * MS, 800 * MS]);
         assert!(busy.windows(2).all(|two| two[0] <= two[1]), "{busy:?}");
         assert_eq!(busy[11], 204_800 * MS);
         assert_eq!(busy[12..], [BUSY_LONGEST; 28]);
-        assert_eq!(pauses(40, false)[5..], [LONGEST; 35], "a lost gateway is missed for less");
+        assert_eq!(pauses(40, LONGEST)[5..], [LONGEST; 35], "a lost gateway is missed for less");
     }
 
     #[test]
@@ -85,8 +85,8 @@ mod tests {
     fn a_watch_that_fails_soon_after_each_start_keeps_its_long_pauses() {
         let mut pauses = Pauses { failures: 12 };
         pauses.ran_for(1_000 * MS);
-        assert_eq!(pauses.after_failure(true).0, BUSY_LONGEST);
+        assert_eq!(pauses.after_failure(BUSY_LONGEST).0, BUSY_LONGEST);
         pauses.ran_for(WELL_AFTER);
-        assert_eq!(pauses.after_failure(true).0, FIRST);
+        assert_eq!(pauses.after_failure(BUSY_LONGEST).0, FIRST);
     }
 }
