@@ -77,7 +77,7 @@ def measure(run):
                 return report
 
             phase("calm", "gateway")
-            leader = most_leading(cluster.status())
+            leader = most_leading(cluster.wait(cluster.status, READY_WITHIN_S, "no status before the kill of a leader"))
             phase("leader", "gateway", lambda: cluster.kill(f"node-{leader}"))
             cluster.start_node(leader)
             cluster.wait(cluster.level, READY_WITHIN_S, f"node {leader} did not come back")
@@ -104,7 +104,5 @@ def measure(run):
 
 def most_leading(status):
     """The node that leads most shards."""
-    if status is None:
-        raise Failed("no status before the kill of a leader")
     leading = [replica["node"] for shard in status["shards"] for replica in shard["replicas"] if replica["role"] == "leader"]
     return max(leading, key=leading.count)
