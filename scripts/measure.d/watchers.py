@@ -74,6 +74,8 @@ def measure(run):
                         late_p50_ms=report["late_p50_ms"], late_p99_ms=report["late_p99_ms"], late_max_ms=report["late_max_ms"],
                         gateway_mb=memory / 1e6, gateway_kb_per_watch=(memory - idle[gateway]) / watches / 1e3)
                 faults[name] = {fault: report[fault] for fault in FAULTS}
+                run.say(f"{name}: {report['changes']:,} changes, " + ", ".join(f"{n} {fault}" for fault, n in faults[name].items())
+                        + f", {report['resyncs']} resyncs, all told {report['caught_up_s']:.1f} s after the last change")
                 return report
 
             phase("calm", "gateway")
