@@ -74,10 +74,12 @@ def measure(run):
                         late_p50_ms=report["late_p50_ms"], late_p99_ms=report["late_p99_ms"], late_max_ms=report["late_max_ms"],
                         gateway_mb=memory / 1e6, gateway_kb_per_watch=(memory - idle[gateway]) / watches / 1e3)
                 faults[name] = {fault: report[fault] for fault in FAULTS}
+                run.say(f"{name}: {report['changes']:,} changes, " + ", ".join(f"{n} {fault}" for fault, n in faults[name].items())
+                        + f", {report['resyncs']} resyncs, all told {report['caught_up_s']:.1f} s after the last change")
                 return report
 
             phase("calm", "gateway")
-            leader = most_leading(cluster.status())
+            leader = most_leading(cluster.wait(cluster.status, READY_WITHIN_S, "no status before the kill of a leader"))
             phase("leader", "gateway", lambda: cluster.kill(f"node-{leader}"))
             cluster.start_node(leader)
             cluster.wait(cluster.level, READY_WITHIN_S, f"node {leader} did not come back")
@@ -104,7 +106,5 @@ def measure(run):
 
 def most_leading(status):
     """The node that leads most shards."""
-    if status is None:
-        raise Failed("no status before the kill of a leader")
     leading = [replica["node"] for shard in status["shards"] for replica in shard["replicas"] if replica["role"] == "leader"]
     return max(leading, key=leading.count)

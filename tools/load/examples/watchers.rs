@@ -239,8 +239,8 @@ impl Judged {
     fn json(mut self, load: Duration, caught_up: Duration) -> String {
         self.late.sort_unstable();
         serde_json::json!({
-            "changes": self.changes, "told": self.told, "missing": self.missing, "double": self.double,
-            "out_of_order": self.out_of_order, "unknown": self.unknown, "resyncs": self.resyncs,
+            "changes": self.changes, "told": self.told, "missing": self.missing,
+            "double": self.double, "out_of_order": self.out_of_order, "unknown": self.unknown, "resyncs": self.resyncs,
             "states": self.states, "load_s": load.as_secs_f64(),
             "caught_up_s": caught_up.as_secs_f64(), "late_p50_ms": self.late_ms(0.5),
             "late_p99_ms": self.late_ms(0.99), "late_max_ms": self.late_ms(1.0),

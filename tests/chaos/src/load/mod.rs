@@ -153,9 +153,15 @@ pub async fn run(options: Options) -> Result<(), Error> {
                     let client = options.number * IDS_PER_PROCESS + options.actors + at;
                     let name = (at == WATCHES_OF_ALL)
                         .then(|| names::watched(round, options.number as usize));
-                    let filter = match &name {
-                        Some(name) => WatchFilter { name: name.clone(), ..Default::default() },
-                        None => WatchFilter { prefix: names::all(round), ..Default::default() },
+                    let (filter, shards) = match name.clone() {
+                        Some(name) => {
+                            let shards = vec![map.route(&name).shard.0];
+                            (WatchFilter { name, ..Default::default() }, shards)
+                        }
+                        None => {
+                            let prefix = names::all(round);
+                            (WatchFilter { prefix, ..Default::default() }, (0..shards).collect())
+                        }
                     };
                     let watcher = Watcher {
                         clients: clients.clone(),

@@ -29,7 +29,8 @@ pub(super) struct Watcher {
     pub clients: Vec<Client>,
     /// The fingerprint of the cluster, which positions are bound to.
     pub fingerprint: [u8; 16],
-    pub shards: u32,
+    /// The shards that it concerns.
+    pub shards: Vec<u32>,
     pub filter: WatchFilter,
     pub rng: Rng,
     pub record: WatchRecord,
@@ -101,15 +102,12 @@ impl Watcher {
     }
 
     fn is_past(&self, position: &str, reached: &BTreeMap<u32, u64>, binding: &Binding) -> bool {
-        let places = places(position, self.shards, binding);
-        let is_past = |(shard, index): (&u32, &u64)| {
-            places.get(shard).is_some_and(|place| *place > (*index, u32::MAX))
+        let places = places(position, &self.shards, binding);
+        let is_past = |shard: &u32| {
+            let (place, index) = (places.get(shard), reached.get(shard));
+            index.is_none_or(|index| place.is_some_and(|place| *place > (*index, u32::MAX)))
         };
-        match &self.record.name {
-            // The one shard of the name.
-            Some(_) => reached.iter().any(is_past),
-            None => reached.iter().all(is_past),
-        }
+        self.shards.iter().all(is_past)
     }
 
     fn note(&mut self, told: Told, binding: &Binding) {
@@ -127,7 +125,7 @@ impl Watcher {
                 .collect(),
         });
         let events = told.events.into_iter().map(change).collect();
-        let places = places(&told.position, self.shards, binding);
+        let places = places(&told.position, &self.shards, binding);
         self.record.notes.push(WatchNote::Told { at_us, state, events, places });
     }
 
@@ -135,16 +133,16 @@ impl Watcher {
     fn outdated(&self) -> Position {
         let (mut position, (index, ordinals)) = (Position::default(), OLDEST);
         let oldest = WatchPlace { index, ordinals };
-        (0..self.shards).for_each(|shard| position.set(shard, Some(oldest)));
+        self.shards.iter().for_each(|shard| position.set(*shard, Some(oldest)));
         position
     }
 }
 
 /// The place on each shard that a position names.
-fn places(position: &str, shards: u32, binding: &Binding) -> BTreeMap<u32, Place> {
+fn places(position: &str, shards: &[u32], binding: &Binding) -> BTreeMap<u32, Place> {
     let position = Position::decode(position, binding).unwrap_or_default();
-    let of_shard = |shard| Some((shard, position.place(shard)?));
-    let places = (0..shards).filter_map(of_shard);
+    let of_shard = |shard: &u32| Some((*shard, position.place(*shard)?));
+    let places = shards.iter().filter_map(of_shard);
     places.map(|(shard, place)| (shard, (place.index, place.ordinals))).collect()
 }
 

@@ -19,7 +19,7 @@ struct Run {
 }
 
 fn name_of(token: u64) -> &'static str {
-    if token % 3 == 0 { "b" } else { "a" }
+    if token.is_multiple_of(3) { "b" } else { "a" }
 }
 
 /// The changes of the run, each with its index and its time. Every token is held for a while, and
