@@ -24,12 +24,22 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// HTTP/1.1 is about as long.
 const PREFACE_BYTES: usize = 24;
 
+/// How each HTTP/2 connection begins. No request of HTTP/1.1 does.
+const HTTP2_BEGINS: &[u8] = b"PRI";
+/// A write of HTTP/2 that is at least this long goes at once.
+const GATHERED_BYTES_MAX: usize = 2_048;
+
 /// Time for the other end to take some of the written bytes. An end that takes nothing would keep
 /// its answers in memory for as long as it likes.
 pub(super) const TAKES_WITHIN: Duration = Duration::from_secs(30);
 
 /// An accepted connection. It is closed if it does not begin in time, if it speaks TLS where there
 /// is none, or if its other end takes no bytes for `TAKES_WITHIN`.
+///
+/// Small writes of HTTP/2 are gathered. Each call of HTTP/2 is a task, and the first task that has
+/// an answer wakes the task of the connection, which the runtime then runs next. Without gathering
+/// it would write one answer at a time, although the tasks of other answers are ready to run. So a
+/// small write yields once, and the answers of those tasks leave with it in one system call.
 pub struct Connection<S> {
     io: Io<TlsStream<TcpStream>>,
     peer: Peer<S>,
@@ -37,6 +47,10 @@ pub struct Connection<S> {
     unbegun: Option<Pin<Box<Sleep>>>,
     /// The number of bytes that have come, counted while `unbegun` is set.
     read_bytes: usize,
+    /// Each request is a task of its own.
+    is_http2: bool,
+    /// A small write has yielded to the tasks that were ready. Reset when all is written.
+    has_yielded: bool,
     /// Set while a write waits for the other end. The connection is closed when it fires.
     stalled: Option<Pin<Box<Sleep>>>,
     takes_within: Duration,
@@ -81,7 +95,28 @@ impl<S> Connection<S> {
         takes_within: Duration,
     ) -> Connection<S> {
         let unbegun = Some(Box::pin(tokio::time::sleep(preface_max)));
-        Connection { io, peer, unbegun, read_bytes: 0, stalled: None, takes_within, place }
+        Connection {
+            io,
+            peer,
+            unbegun,
+            read_bytes: 0,
+            is_http2: false,
+            has_yielded: false,
+            stalled: None,
+            takes_within,
+            place,
+        }
+    }
+
+    /// Whether a write of so many bytes should wait until the tasks that are ready have run. The
+    /// task of the connection is then woken behind them.
+    fn yields(&mut self, bytes: usize, context: &Context<'_>) -> bool {
+        if !self.is_http2 || self.has_yielded || bytes >= GATHERED_BYTES_MAX {
+            return false;
+        }
+        self.has_yielded = true;
+        context.waker().wake_by_ref();
+        true
     }
 
     /// Takes the outcome of a write: one that waits for too long becomes an error.
@@ -136,6 +171,9 @@ impl<S: Unpin> AsyncRead for Connection<S> {
                     this.place.refuse(&"it spoke TLS: dial this port without");
                     return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
                 }
+                if is_first {
+                    this.is_http2 = new.starts_with(HTTP2_BEGINS);
+                }
                 this.read_bytes += new.len();
                 if this.read_bytes >= PREFACE_BYTES {
                     this.unbegun = None;
@@ -154,6 +192,9 @@ impl<S: Unpin> AsyncWrite for Connection<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.yields(bytes.len(), context) {
+            return Poll::Pending;
+        }
         let written = Pin::new(&mut self.io).poll_write(context, bytes);
         self.written(written, context)
     }
@@ -163,6 +204,9 @@ impl<S: Unpin> AsyncWrite for Connection<S> {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.yields(bytes.iter().map(|slice| slice.len()).sum(), context) {
+            return Poll::Pending;
+        }
         let written = Pin::new(&mut self.io).poll_write_vectored(context, bytes);
         self.written(written, context)
     }
@@ -172,6 +216,7 @@ impl<S: Unpin> AsyncWrite for Connection<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.has_yielded = false;
         let flushed = Pin::new(&mut self.io).poll_flush(context);
         // Without TLS there is nothing to flush, so it says nothing of the other end.
         if self.io.is_plain() { flushed } else { self.written(flushed, context) }
