@@ -64,22 +64,14 @@ impl Single {
         counted: u32,
     ) -> Result<Answer, Box<Error>> {
         let kind = operation.op.as_ref().map_or("unknown", |op| op.kind().as_str());
-        let Some(mut span) = traces::server(kind, visitor.trace) else {
+        let Some(span) = traces::server(kind, visitor.trace) else {
             return self.untraced(visitor, operation, counted).await;
         };
         let caller = std::mem::take(&mut visitor.caller);
         visitor.caller = Caller::Traced(Box::new((caller, span.parent().to_bytes())));
-        let answered = self.untraced(visitor, operation, counted).await;
-        let code = match &answered {
-            Ok(Answer::Error(error)) => Some(error.code()),
-            Ok(_) => None,
-            Err(refused) => Some(refused.code()),
-        };
-        let outcome = Outcome::of(code);
-        span.word("palisade.outcome", outcome.as_str());
-        if outcome.is_failure() {
-            span.failed(outcome.as_str());
-        }
+        // In a box, so that a call without a span has no room for a second future.
+        let answered = Box::pin(self.untraced(visitor, operation, counted)).await;
+        end_span(span, &answered);
         answered
     }
 
@@ -98,7 +90,8 @@ impl Single {
             self.router.permit(&visitor, op).map_err(refused)?;
         }
         if wait_ms != 0 {
-            return self.wait(visitor, operation).await.map_err(refused);
+            // In a box, because its future is large and every call would be as large as this one.
+            return Box::pin(self.wait(visitor, operation)).await.map_err(refused);
         }
         let _permit = self.router.admission.call().map_err(refused)?;
         let op = operation.op.as_ref();
@@ -285,6 +278,19 @@ impl Single {
             self.router.within_rate_of(visitor, Some(kind), || count)?;
         }
         self.router.permit_kind(visitor, kind, "")
+    }
+}
+
+fn end_span(mut span: traces::Span, answered: &Result<Answer, Box<Error>>) {
+    let code = match answered {
+        Ok(Answer::Error(error)) => Some(error.code()),
+        Ok(_) => None,
+        Err(refused) => Some(refused.code()),
+    };
+    let outcome = Outcome::of(code);
+    span.word("palisade.outcome", outcome.as_str());
+    if outcome.is_failure() {
+        span.failed(outcome.as_str());
     }
 }
 
