@@ -14,6 +14,7 @@
 
 mod connection;
 mod counts;
+mod gather;
 mod handshake;
 mod pages;
 

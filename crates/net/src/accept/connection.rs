@@ -1,6 +1,7 @@
 //! An accepted connection, with TLS or without.
 
 use super::counts::Place;
+use super::gather::Gathering;
 use crate::certificate::Certificate;
 use crate::io::Io;
 use std::future::Future;
@@ -26,8 +27,6 @@ const PREFACE_BYTES: usize = 24;
 
 /// How each HTTP/2 connection begins. No request of HTTP/1.1 does.
 const HTTP2_BEGINS: &[u8] = b"PRI";
-/// A write of HTTP/2 that is at least this long goes at once.
-const GATHERED_BYTES_MAX: usize = 2_048;
 
 /// Time for the other end to take some of the written bytes. An end that takes nothing would keep
 /// its answers in memory for as long as it likes.
@@ -36,10 +35,7 @@ pub(super) const TAKES_WITHIN: Duration = Duration::from_secs(30);
 /// An accepted connection. It is closed if it does not begin in time, if it speaks TLS where there
 /// is none, or if its other end takes no bytes for `TAKES_WITHIN`.
 ///
-/// Small writes of HTTP/2 are gathered. Each call of HTTP/2 is a task, and the first task that has
-/// an answer wakes the task of the connection, which the runtime then runs next. Without gathering
-/// it would write one answer at a time, although the tasks of other answers are ready to run. So a
-/// small write yields once, and the answers of those tasks leave with it in one system call.
+/// Small writes of HTTP/2 are gathered, as `gather.rs` tells.
 pub struct Connection<S> {
     io: Io<TlsStream<TcpStream>>,
     peer: Peer<S>,
@@ -47,10 +43,8 @@ pub struct Connection<S> {
     unbegun: Option<Pin<Box<Sleep>>>,
     /// The number of bytes that have come, counted while `unbegun` is set.
     read_bytes: usize,
-    /// Each request is a task of its own.
-    is_http2: bool,
-    /// A small write has yielded to the tasks that were ready. Reset when all is written.
-    has_yielded: bool,
+    /// Set for HTTP/2, where each request is a task of its own.
+    gathering: Option<Gathering>,
     /// Set while a write waits for the other end. The connection is closed when it fires.
     stalled: Option<Pin<Box<Sleep>>>,
     takes_within: Duration,
@@ -100,23 +94,21 @@ impl<S> Connection<S> {
             peer,
             unbegun,
             read_bytes: 0,
-            is_http2: false,
-            has_yielded: false,
+            gathering: None,
             stalled: None,
             takes_within,
             place,
         }
     }
 
-    /// Whether a write of so many bytes should wait until the tasks that are ready have run. The
-    /// task of the connection is then woken behind them.
-    fn yields(&mut self, bytes: usize, context: &Context<'_>) -> bool {
-        if !self.is_http2 || self.has_yielded || bytes >= GATHERED_BYTES_MAX {
-            return false;
+    /// Whether a write of so many bytes is put off. The task of the connection is then woken behind
+    /// the tasks that are ready.
+    fn puts_off(&mut self, bytes: usize, context: &Context<'_>) -> bool {
+        let puts_off = self.gathering.as_mut().is_some_and(|writes| writes.puts_off(bytes));
+        if puts_off {
+            context.waker().wake_by_ref();
         }
-        self.has_yielded = true;
-        context.waker().wake_by_ref();
-        true
+        puts_off
     }
 
     /// Takes the outcome of a write: one that waits for too long becomes an error.
@@ -171,8 +163,8 @@ impl<S: Unpin> AsyncRead for Connection<S> {
                     this.place.refuse(&"it spoke TLS: dial this port without");
                     return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
                 }
-                if is_first {
-                    this.is_http2 = new.starts_with(HTTP2_BEGINS);
+                if is_first && new.starts_with(HTTP2_BEGINS) {
+                    this.gathering = Some(Gathering::default());
                 }
                 this.read_bytes += new.len();
                 if this.read_bytes >= PREFACE_BYTES {
@@ -192,7 +184,7 @@ impl<S: Unpin> AsyncWrite for Connection<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.yields(bytes.len(), context) {
+        if self.puts_off(bytes.len(), context) {
             return Poll::Pending;
         }
         let written = Pin::new(&mut self.io).poll_write(context, bytes);
@@ -204,7 +196,7 @@ impl<S: Unpin> AsyncWrite for Connection<S> {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.yields(bytes.iter().map(|slice| slice.len()).sum(), context) {
+        if self.puts_off(bytes.iter().map(|slice| slice.len()).sum(), context) {
             return Poll::Pending;
         }
         let written = Pin::new(&mut self.io).poll_write_vectored(context, bytes);
@@ -216,7 +208,9 @@ impl<S: Unpin> AsyncWrite for Connection<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.has_yielded = false;
+        if let Some(writes) = &mut self.gathering {
+            writes.flushed();
+        }
         let flushed = Pin::new(&mut self.io).poll_flush(context);
         // Without TLS there is nothing to flush, so it says nothing of the other end.
         if self.io.is_plain() { flushed } else { self.written(flushed, context) }
