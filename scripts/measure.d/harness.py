@@ -46,14 +46,18 @@ class Run:
         self.palisade = Path(shutil.copy(built, work / "palisade"))
 
     def example(self, package, name):
-        """Another program of ours: an example of a package, built like the program under test and lying beside it."""
+        """An example of a package, built like the program under test."""
+        return self.program(package, name, "--example", "examples")
+
+    def program(self, package, name, kind="--bin", within="."):
+        """Another program of ours, built like the program under test and lying beside it."""
         if "PALISADE_BIN" in os.environ:
-            built = Path(os.environ["PALISADE_BIN"]).parent / "examples" / name
+            built = Path(os.environ["PALISADE_BIN"]).parent / within / name
             if not built.exists():
-                raise Failed(f"there is no {built}: build it with `cargo build -p {package} --example {name}` in the same profile")
+                raise Failed(f"there is no {built}: build it with `cargo build -p {package} {kind} {name}` in the same profile")
             return built
-        build(package, name, "--example")
-        return BUILT / "examples" / name
+        build(package, name, kind)
+        return BUILT / within / name
 
     def begin(self):
         # The clusters of the part before have ended, so their ports can be used again.

@@ -14,6 +14,8 @@ use wire::internal::v1::{ClusterIdentity, Operation};
 
 /// The outcome of one try.
 pub(crate) type Outcome = link::mux::Outcome<Answer>;
+/// The outcome of one try that is under way.
+pub(crate) type Awaited = link::mux::Awaited<Answer>;
 /// The receiver of one outcome.
 pub(crate) type Port = link::mux::Port<Answer>;
 
@@ -63,11 +65,11 @@ impl Nodes {
         Ok(Nodes { nodes, inside })
     }
 
-    /// Sends one operation and waits for its outcome.
-    pub(crate) async fn call(&self, node: u64, operation: Operation, timeout_ms: u64) -> Outcome {
+    /// Sends one operation. Its outcome is that of the future.
+    pub(crate) fn call(&self, node: u64, operation: Operation, timeout_ms: u64) -> Awaited {
         match self.link(node, &operation) {
-            Some(link) => link.call(operation, timeout_ms).await,
-            None => Err(no_node(node)),
+            Some(link) => link.begin(operation, timeout_ms),
+            None => Awaited::failed(no_node(node)),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::known::{Known, NotServing};
 use crate::leaving::Leaving;
 use crate::limits::{COME_BACK_MAX, LED_WITHIN};
 use crate::metrics::{Metrics, Present};
-use crate::nodes::{Nodes, Outcome};
+use crate::nodes::{Awaited, Nodes, Outcome};
 use crate::permissions::Method;
 use crate::sight::Sight;
 use crate::visitor::Visitor;
@@ -22,10 +22,12 @@ use link::mux::Answer;
 use net::accept::{Accepted, source_of};
 use net::tls::Server;
 use routing::{ClusterConfig, NodeId, ShardId, Topology};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use wire::OperationKind;
 use wire::internal::v1::{ClusterIdentity, ClusterResponse};
 use wire::limits::REQUEST_ID_BYTES;
@@ -88,6 +90,35 @@ impl Env for AtNow {
 enum Event {
     Heard(u32, Outcome),
     Resumed(u32),
+}
+
+/// What became of a step.
+#[allow(clippy::large_enum_variant)] // moved once: a box would cost more
+enum Taken {
+    Begun(UnderWay),
+    Nothing,
+    Answer(Answer),
+}
+
+/// A step under way, without what was sent.
+enum UnderWay {
+    Sent(u32, Awaited),
+    Paused(u32, Pin<Box<Sleep>>),
+}
+
+impl Future for UnderWay {
+    type Output = Event;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Event> {
+        match &mut *self {
+            UnderWay::Sent(part, outcome) => {
+                Pin::new(outcome).poll(context).map(|outcome| Event::Heard(*part, outcome))
+            }
+            UnderWay::Paused(part, pause) => {
+                pause.as_mut().poll(context).map(|()| Event::Resumed(*part))
+            }
+        }
+    }
 }
 
 /// The proofs that a gateway asks of its clients, and the audit log for them.
@@ -351,15 +382,23 @@ impl Router {
         identities.prove_again(visitor, self.now_ms(), &self.audit, &self.metrics)
     }
 
-    /// Serves one operation that does not wait, from its receipt to its answer.
-    pub(crate) async fn serve(&self, caller: Caller, operation: Operation) -> Answer {
+    /// Serves one operation that does not wait, from its receipt to its answer. The operation is
+    /// begun at once. So the future does not hold it, and is small enough to be moved cheaply.
+    pub(crate) fn serve(
+        &self,
+        caller: Caller,
+        operation: Operation,
+    ) -> impl Future<Output = Answer> + Send {
         let (received, kind) = (Instant::now(), operation.op.as_ref().map(Op::kind));
-        let _counted = self.metrics.counted();
+        let counted = self.metrics.counted();
         let mut steps = Vec::new();
         let call = Call::begin(caller, operation, &self.directory, &mut self.env(), &mut steps);
-        let answer = self.run(call, steps).await;
-        self.metrics.answered(kind, &answer, received.elapsed());
-        answer
+        async move {
+            let _counted = counted;
+            let answer = self.run(call, steps).await;
+            self.metrics.answered(kind, &answer, received.elapsed());
+            answer
+        }
     }
 
     /// Makes one try of a cleanup, in the name of the client that is gone.
@@ -373,16 +412,16 @@ impl Router {
     /// Drives one call to its answer.
     async fn run(&self, mut call: Call, mut steps: Vec<Step>) -> Answer {
         // Most calls have one part, and the future of one part needs no allocation.
-        let mut parts: Option<FuturesUnordered<_>> = None;
+        let mut parts: Option<FuturesUnordered<UnderWay>> = None;
         loop {
             let is_alone = steps.len() == 1 && parts.as_ref().is_none_or(|parts| parts.is_empty());
             let mut alone = None;
             for step in steps.drain(..) {
-                match step {
-                    Step::Answer(answer) => return answer,
-                    Step::Refresh { node, map_version } => self.refresh(node, map_version),
-                    step if is_alone => alone = Some(self.take(step)),
-                    step => parts.get_or_insert_default().push(self.take(step)),
+                match self.take(step) {
+                    Taken::Answer(answer) => return answer,
+                    Taken::Nothing => {}
+                    Taken::Begun(step) if is_alone => alone = Some(step),
+                    Taken::Begun(step) => parts.get_or_insert_default().push(step),
                 }
             }
             let event = match (alone, &mut parts) {
@@ -404,19 +443,23 @@ impl Router {
         }
     }
 
-    async fn take(&self, step: Step) -> Event {
+    fn take(&self, step: Step) -> Taken {
         match step {
             Step::Send(Outgoing { part, node, timeout_ms, operation, retry_of }) => {
                 if let Some(kind) = retry_of {
                     self.metrics.retried(kind);
                 }
-                Event::Heard(part, self.nodes.call(node, operation, timeout_ms).await)
+                Taken::Begun(UnderWay::Sent(part, self.nodes.call(node, operation, timeout_ms)))
             }
             Step::Pause { part, ms } => {
-                tokio::time::sleep(Duration::from_millis(ms)).await;
-                Event::Resumed(part)
+                let pause = tokio::time::sleep(Duration::from_millis(ms));
+                Taken::Begun(UnderWay::Paused(part, Box::pin(pause)))
             }
-            Step::Refresh { .. } | Step::Answer(_) => std::future::pending().await, // never taken
+            Step::Refresh { node, map_version } => {
+                self.refresh(node, map_version);
+                Taken::Nothing
+            }
+            Step::Answer(answer) => Taken::Answer(answer),
         }
     }
 

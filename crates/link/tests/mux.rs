@@ -47,6 +47,26 @@ async fn many_operations_share_few_frames_and_each_gets_its_own_answer() {
     assert!(link.is_connected());
 }
 
+/// Regression: the runtime ran the link right after the first task that submitted an operation, so
+/// frames of single calls held one operation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn operations_of_tasks_that_are_ready_together_share_a_frame() {
+    let fake = Fake::start(granting).await;
+    let link = link(&fake.endpoint());
+    link.call(acquire("connects"), 60_000).await.expect("an answer");
+    // The tasks begin together, on the worker.
+    let all = tokio::spawn(async move {
+        let one = |n| {
+            let link = link.clone();
+            tokio::spawn(async move { link.call(acquire(&format!("name-{n}")), 60_000).await })
+        };
+        join_all((0..64).map(one).collect::<Vec<_>>()).await
+    });
+    let answers = all.await.expect("no panic");
+    assert!(answers.iter().all(|answer| matches!(answer, Ok(Ok(_)))), "{answers:?}");
+    assert_eq!(fake.frames(), [1, 64]);
+}
+
 #[tokio::test]
 async fn a_frame_stays_below_its_size() {
     let fake = Fake::start(granting).await;

@@ -14,6 +14,7 @@
 
 mod connection;
 mod counts;
+mod gather;
 mod handshake;
 mod pages;
 
@@ -237,7 +238,7 @@ mod tests {
     use rustls::ClientConfig;
     use std::future::poll_fn;
     use std::net::SocketAddr;
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
     use tokio_rustls::TlsConnector;
 
     /// Longer than any test.
@@ -307,7 +308,6 @@ mod tests {
     /// Regression: a client that read nothing kept its answers in memory for ever.
     #[tokio::test]
     async fn a_connection_whose_client_reads_nothing_is_closed() {
-        use tokio::io::AsyncWriteExt;
         let (mut incoming, address, _) = listening(2).await;
         incoming.takes_within = Duration::from_millis(50);
         let _client = std::net::TcpStream::connect(address).unwrap();
@@ -321,6 +321,33 @@ mod tests {
         let written: io::Result<()> =
             tokio::time::timeout(HANGS_AFTER, write).await.expect("closed");
         assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    /// Regression: answers that were ready together left one by one, with a system call for each.
+    #[tokio::test]
+    async fn a_small_write_of_http2_yields_once_before_it_goes() {
+        let (mut incoming, address, _) = listening(2).await;
+        for (begins, bytes, yields) in [
+            (&PREFACE[..], 100, true),
+            (&PREFACE[..], 10_000, false),
+            (b"POST /v1/acquire HTTP/1.1\r\n", 100, false),
+        ] {
+            let mut client = std::net::TcpStream::connect(address).unwrap();
+            std::io::Write::write_all(&mut client, begins).unwrap();
+            let mut connection = next(&mut incoming).await;
+            connection.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
+            let answer = vec![0; bytes];
+            for _ in 0..2 {
+                let mut polls = 0;
+                let written = poll_fn(|context| {
+                    polls += 1;
+                    Pin::new(&mut connection).poll_write(context, &answer)
+                });
+                let written = tokio::time::timeout(HANGS_AFTER, written).await.expect("woken");
+                assert_eq!((written.unwrap(), polls > 1), (bytes, yields), "{begins:?}");
+                connection.flush().await.unwrap();
+            }
+        }
     }
 
     #[tokio::test]

@@ -69,10 +69,10 @@ impl Single {
         };
         let caller = std::mem::take(&mut visitor.caller);
         visitor.caller = Caller::Traced(Box::new((caller, span.parent().to_bytes())));
-        let answered = self.untraced(visitor, operation, counted).await;
+        // In a box, so that a call without a span has no room for a second future.
+        let answered = Box::pin(self.untraced(visitor, operation, counted)).await;
         let code = match &answered {
-            Ok(Answer::Error(error)) => Some(error.code()),
-            Ok(_) => None,
+            Ok(answer) => answer.error_code(),
             Err(refused) => Some(refused.code()),
         };
         end_span(span, Outcome::of(code));
@@ -94,7 +94,8 @@ impl Single {
             self.router.permit(&visitor, op).map_err(refused)?;
         }
         if wait_ms != 0 {
-            return self.wait(visitor, operation).await.map_err(refused);
+            // In a box, because its future is large and every call would be as large as this one.
+            return Box::pin(self.wait(visitor, operation)).await.map_err(refused);
         }
         let _permit = self.router.admission.call().map_err(refused)?;
         let op = operation.op.as_ref();
@@ -283,6 +284,75 @@ impl Single {
             self.router.within_rate_of(visitor, Some(kind), || count)?;
         }
         self.router.permit_kind(visitor, kind, "")
+    }
+}
+
+fn open_session(
+        &self,
+        visitor: &Visitor,
+        mut request: OpenSessionRequest,
+        counted: u32,
+    ) -> Result<OpenSessionResponse, Box<Error>> {
+        self.not_ending()?;
+        let received = Instant::now();
+        let count = 1u32.saturating_sub(counted);
+        let opened = self.permit_call(visitor, OperationKind::OpenSession, count).and_then(|()| {
+            identities::bind_owner(visitor, &mut request.owner)?;
+            open_session(&request)
+        });
+        let code = opened.as_ref().err().map(|error| error.code());
+        self.router.metrics.called(OperationKind::OpenSession, code, received.elapsed());
+        opened
+    }
+
+    /// Asks every replica for its state.
+    ///
+    /// # Errors
+    /// If the visitor may not see it, or too many ask.
+    pub(crate) async fn cluster_status(
+        &self,
+        visitor: &Visitor,
+        counted: u32,
+    ) -> Result<ClusterStatusResponse, Box<Error>> {
+        self.not_ending()?;
+        let received = Instant::now();
+        let count = (self.router.directory.replicas().len() as u32).saturating_sub(counted);
+        let permitted = self.permit_call(visitor, OperationKind::ClusterStatus, count);
+        let status = match permitted.and_then(|()| self.hold_scan(visitor)) {
+            Ok(()) => Ok(crate::status::cluster_status(&self.router).await),
+            Err(error) => Err(error),
+        };
+        let code = status.as_ref().err().map(|error| error.code());
+        self.router.metrics.called(OperationKind::ClusterStatus, code, received.elapsed());
+        status
+    }
+
+    /// Counts and permits a call that is not an operation of the stream.
+    ///
+    /// * `count` is the number of operations that it counts as: 0 if it was counted before.
+    fn permit_call(
+        &self,
+        visitor: &Visitor,
+        kind: OperationKind,
+        count: u32,
+    ) -> Result<(), Box<Error>> {
+        if count > 0 {
+            self.router.within_rate_of(visitor, Some(kind), || count)?;
+        }
+        self.router.permit_kind(visitor, kind, "")
+    }
+}
+
+fn end_span(mut span: traces::Span, answered: &Result<Answer, Box<Error>>) {
+    let code = match answered {
+        Ok(Answer::Error(error)) => Some(error.code()),
+        Ok(_) => None,
+        Err(refused) => Some(refused.code()),
+    };
+    let outcome = Outcome::of(code);
+    span.word("palisade.outcome", outcome.as_str());
+    if outcome.is_failure() {
+        span.failed(outcome.as_str());
     }
 }
 

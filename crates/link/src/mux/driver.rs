@@ -5,8 +5,10 @@ use super::options::LinkOptions;
 use super::pending::{Pending, Submission};
 use super::protocol::Protocol;
 use net::dial::Target;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -19,6 +21,8 @@ use wire::v1::Error;
 const FRAMES_UNDER_WAY: usize = 2;
 /// Operations taken off the queue at a time.
 const TAKEN_AT_ONCE: usize = 1_024;
+/// With fewer operations to send, the tasks that are ready may add theirs.
+const GATHERED_OPS_MAX: usize = 8;
 /// First and longest pause before an eager link connects again.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// How long after the soonest deadline a sweep runs, so that sweeps are no more frequent than this.
@@ -164,6 +168,17 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
+    /// Lets the tasks that are ready run, and takes the operations that they submit. The runtime runs
+    /// this task right after the first of them, so a frame would otherwise hold one operation.
+    async fn gather(&mut self) {
+        yield_to_ready_tasks().await;
+        while self.pending.queued() < self.options.queue_ops_max
+            && let Ok(submission) = self.submissions.try_recv()
+        {
+            self.pending.push(submission);
+        }
+    }
+
     async fn serve(
         &mut self,
         frames: mpsc::Sender<P::Frame>,
@@ -194,6 +209,9 @@ impl<P: Protocol> Driver<P> {
                         return End::Unused;
                     }
                     self.taken.drain(..).for_each(|submission| self.pending.push(submission));
+                    if self.pending.queued() < GATHERED_OPS_MAX {
+                        self.gather().await;
+                    }
                 }
                 permit = frames.reserve(), if self.pending.queued() > 0 => {
                     let Ok(permit) = permit else { return End::Lost("the connection was lost".into()) };
@@ -207,6 +225,21 @@ impl<P: Protocol> Driver<P> {
             }
         }
     }
+}
+
+/// Returns after the tasks that are ready have run. Unlike `tokio::task::yield_now`, it does not
+/// ask the system for events before, which costs a system call.
+async fn yield_to_ready_tasks() {
+    let mut has_yielded = false;
+    poll_fn(|context| {
+        if has_yielded {
+            return Poll::Ready(());
+        }
+        has_yielded = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// A little after the soonest deadline, so that deadlines close together are swept together.

@@ -23,7 +23,7 @@ pub use dial::{NotMeant, is_meant};
 pub use failure::Failure;
 pub use options::LinkOptions;
 pub use protocol::{Locks, Protocol, Shards, node_outcome};
-pub use reply::{Outcome, Port};
+pub use reply::{Awaited, Outcome, Port};
 
 use driver::Driver;
 use net::dial::Target;
@@ -86,9 +86,15 @@ impl<P: Protocol> Link<P> {
     ///
     /// The operation goes on when this future is dropped after the first poll.
     pub async fn call(&self, operation: P::Operation, timeout_ms: u64) -> Outcome<P::Answer> {
+        self.begin(operation, timeout_ms).await
+    }
+
+    /// Like [`call`](Self::call), for a caller that waits later. Dropping the future before the
+    /// operation is sent takes it back, and otherwise the operation goes on.
+    pub fn begin(&self, operation: P::Operation, timeout_ms: u64) -> Awaited<P::Answer> {
         let (reply, answer) = oneshot::channel();
         self.queue(operation, timeout_ms, Reply::Once(reply));
-        answer.await.unwrap_or_else(|_| Err(Failure::closed()))
+        Awaited(answer)
     }
 
     /// Like [`call`](Self::call), without waiting: the outcome comes to the port.

@@ -1,6 +1,8 @@
 //! The ways in which an outcome reaches its caller.
 
 use super::failure::Failure;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use tokio::sync::{mpsc, oneshot};
 
 /// The outcome of one try.
@@ -30,6 +32,29 @@ impl<A> Reply<A> {
                 outcomes.as_ref().is_none_or(mpsc::UnboundedSender::is_closed)
             }
         }
+    }
+}
+
+/// The outcome of one operation that is on its way. It holds nothing of the operation, so it is as
+/// small as a pointer.
+#[derive(Debug)]
+pub struct Awaited<A>(pub(super) oneshot::Receiver<Outcome<A>>);
+
+impl<A> Awaited<A> {
+    /// The outcome of an operation that cannot be sent.
+    pub fn failed(failure: Failure) -> Awaited<A> {
+        let (reply, answer) = oneshot::channel();
+        let _ = reply.send(Err(failure)); // `answer` is open
+        Awaited(answer)
+    }
+}
+
+impl<A> Future for Awaited<A> {
+    type Output = Outcome<A>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome<A>> {
+        let answer = Pin::new(&mut self.0).poll(context);
+        answer.map(|answer| answer.unwrap_or_else(|_| Err(Failure::closed())))
     }
 }
 

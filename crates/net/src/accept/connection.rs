@@ -1,6 +1,7 @@
 //! An accepted connection, with TLS or without.
 
 use super::counts::Place;
+use super::gather::Gathering;
 use crate::certificate::Certificate;
 use crate::io::Io;
 use std::future::Future;
@@ -24,12 +25,17 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// HTTP/1.1 is about as long.
 const PREFACE_BYTES: usize = 24;
 
+/// How each HTTP/2 connection begins. No request of HTTP/1.1 does.
+const HTTP2_BEGINS: &[u8] = b"PRI";
+
 /// Time for the other end to take some of the written bytes. An end that takes nothing would keep
 /// its answers in memory for as long as it likes.
 pub(super) const TAKES_WITHIN: Duration = Duration::from_secs(30);
 
 /// An accepted connection. It is closed if it does not begin in time, if it speaks TLS where there
 /// is none, or if its other end takes no bytes for `TAKES_WITHIN`.
+///
+/// Small writes of HTTP/2 are gathered, as `gather.rs` tells.
 pub struct Connection<S> {
     io: Io<TlsStream<TcpStream>>,
     peer: Peer<S>,
@@ -37,6 +43,8 @@ pub struct Connection<S> {
     unbegun: Option<Pin<Box<Sleep>>>,
     /// The number of bytes that have come, counted while `unbegun` is set.
     read_bytes: usize,
+    /// Set for HTTP/2, where each request is a task of its own.
+    gathering: Option<Gathering>,
     /// Set while a write waits for the other end. The connection is closed when it fires.
     stalled: Option<Pin<Box<Sleep>>>,
     takes_within: Duration,
@@ -81,7 +89,26 @@ impl<S> Connection<S> {
         takes_within: Duration,
     ) -> Connection<S> {
         let unbegun = Some(Box::pin(tokio::time::sleep(preface_max)));
-        Connection { io, peer, unbegun, read_bytes: 0, stalled: None, takes_within, place }
+        Connection {
+            io,
+            peer,
+            unbegun,
+            read_bytes: 0,
+            gathering: None,
+            stalled: None,
+            takes_within,
+            place,
+        }
+    }
+
+    /// Whether a write of so many bytes is put off. The task of the connection is then woken behind
+    /// the tasks that are ready.
+    fn puts_off(&mut self, bytes: usize, context: &Context<'_>) -> bool {
+        let puts_off = self.gathering.as_mut().is_some_and(|writes| writes.puts_off(bytes));
+        if puts_off {
+            context.waker().wake_by_ref();
+        }
+        puts_off
     }
 
     /// Takes the outcome of a write: one that waits for too long becomes an error.
@@ -136,6 +163,9 @@ impl<S: Unpin> AsyncRead for Connection<S> {
                     this.place.refuse(&"it spoke TLS: dial this port without");
                     return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
                 }
+                if is_first && new.starts_with(HTTP2_BEGINS) {
+                    this.gathering = Some(Gathering::default());
+                }
                 this.read_bytes += new.len();
                 if this.read_bytes >= PREFACE_BYTES {
                     this.unbegun = None;
@@ -154,6 +184,9 @@ impl<S: Unpin> AsyncWrite for Connection<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.puts_off(bytes.len(), context) {
+            return Poll::Pending;
+        }
         let written = Pin::new(&mut self.io).poll_write(context, bytes);
         self.written(written, context)
     }
@@ -163,6 +196,9 @@ impl<S: Unpin> AsyncWrite for Connection<S> {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.puts_off(bytes.iter().map(|slice| slice.len()).sum(), context) {
+            return Poll::Pending;
+        }
         let written = Pin::new(&mut self.io).poll_write_vectored(context, bytes);
         self.written(written, context)
     }
@@ -172,6 +208,9 @@ impl<S: Unpin> AsyncWrite for Connection<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(writes) = &mut self.gathering {
+            writes.flushed();
+        }
         let flushed = Pin::new(&mut self.io).poll_flush(context);
         // Without TLS there is nothing to flush, so it says nothing of the other end.
         if self.io.is_plain() { flushed } else { self.written(flushed, context) }

@@ -23,10 +23,11 @@ use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_BODY_TIMEOUT};
 use crate::permissions::{Method, ROUTES, TERRAFORM};
 use crate::visitor::Visitor;
 use axum::Json;
-use axum::body::{Bytes, HttpBody};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Query, RawPathParams, Request};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -40,6 +41,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use tonic::Status;
 use wire::OperationKind;
@@ -57,7 +59,7 @@ const COUNTED: u32 = 1;
 pub(crate) fn routes(single: &Single, local: bool) -> axum::Router {
     let other = || async { Problem::from(Refused::OtherMethod) };
     let mut paths = BTreeMap::<&str, MethodRouter>::new();
-    let door = |verb, of| Door { single: single.clone(), local, verb, of };
+    let door = |verb, of| Arc::new(Door { single: single.clone(), local, verb, of });
     for (verb, path, of) in ROUTES {
         let Some(filter) = filter(verb) else { continue };
         let door = door(*verb, *of);
@@ -67,7 +69,7 @@ pub(crate) fn routes(single: &Single, local: bool) -> axum::Router {
     }
     let routes = axum::Router::new().fallback(no_route);
     let routes = paths.into_iter().fold(routes, |routes, (path, of)| routes.route(path, of));
-    let locks: Vec<Door> = ROUTES
+    let locks: Vec<Arc<Door>> = ROUTES
         .iter()
         .filter(|(_, path, _)| *path == TERRAFORM)
         .map(|(verb, _, of)| door(*verb, *of))
@@ -102,8 +104,7 @@ async fn no_route(request: Request) -> Response {
     Problem::from(Refused::NoRoute).into_response()
 }
 
-/// One route.
-#[derive(Clone)]
+/// One route. Its requests share it, so that none copies it.
 struct Door {
     single: Single,
     local: bool,
@@ -123,7 +124,7 @@ struct Asked {
 
 impl Door {
     async fn serve(
-        self,
+        self: Arc<Door>,
         ids: Result<RawPathParams, RawPathParamsRejection>,
         request: Request,
     ) -> Response {
@@ -160,8 +161,8 @@ impl Door {
         self.single.begin(&visitor, kind)?;
         let ids = ids.map_err(|_| invalid("the path is no UTF-8: encode it as UTF-8"))?;
         let of_path = ids.iter().next().map_or_else(String::new, |(_, id)| id.to_owned());
-        let (uri, headers) = (request.uri().clone(), request.headers().clone());
-        let body = self.body(request, &visitor).await?;
+        let (Parts { uri, headers, .. }, body) = request.into_parts();
+        let body = self.body(&uri, &headers, body, &visitor).await?;
         let asked = Asked { visitor, of_path, uri, headers, body };
         let Some(kind) = kind else {
             let watch = asked.query::<watch::Watch>()?;
@@ -176,32 +177,39 @@ impl Door {
 
     /// The body of a request. Fields come in the body of a POST, and in the query of other methods,
     /// and nowhere else. Locks for Terraform have both.
-    async fn body(&self, request: Request, visitor: &Visitor) -> Result<Bytes, Problem> {
+    async fn body(
+        &self,
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: Body,
+        visitor: &Visitor,
+    ) -> Result<Bytes, Problem> {
         if self.verb != "POST" && !self.is_for_terraform() {
-            return match self.received(request, visitor).await? {
+            return match self.received(body, visitor).await? {
                 body if body.is_empty() => Ok(body),
                 _ => Err(invalid("this method has no body: give the fields in the query")),
             };
         }
-        let has_query = request.uri().query().is_some_and(|query| !query.is_empty());
+        let has_query = uri.query().is_some_and(|query| !query.is_empty());
         if has_query && !self.is_for_terraform() {
             return Err(invalid("a POST has no query: give the fields in the body"));
         }
-        let content_type = request.headers().get(CONTENT_TYPE).and_then(|of| of.to_str().ok());
+        let content_type = headers.get(CONTENT_TYPE).and_then(|of| of.to_str().ok());
         let essence = content_type.and_then(|of| of.split(';').next()).unwrap_or_default();
         let is_json = essence.trim().eq_ignore_ascii_case("application/json");
         // A browser sends these methods to no other origin without permission.
         if !is_json && !self.is_for_terraform() {
             return Err(Refused::NotJson.into());
         }
-        self.received(request, visitor).await
+        self.received(body, visitor).await
     }
 
     /// The bytes of a body. One that is still on its way takes a place until it has come.
-    async fn received(&self, mut request: Request, visitor: &Visitor) -> Result<Bytes, Problem> {
-        if request.body().size_hint().lower() > HTTP_BODY_BYTES_MAX as u64 {
+    async fn received(&self, body: Body, visitor: &Visitor) -> Result<Bytes, Problem> {
+        if body.size_hint().lower() > HTTP_BODY_BYTES_MAX as u64 {
             return Err(Refused::BodyTooLarge.into());
         }
+        let mut request = Request::new(body);
         DefaultBodyLimit::max(HTTP_BODY_BYTES_MAX).apply(&mut request);
         let mut coming = pin!(Bytes::from_request(request, &()));
         let come = match poll_fn(|context| Poll::Ready(coming.as_mut().poll(context))).await {
@@ -418,11 +426,12 @@ fn is_for_this_machine(request: &Request) -> bool {
 
 /// Whether a browser says that a page of another site sent a request.
 fn is_of_other_site(request: &Request) -> bool {
-    let authority = authority(request);
     let is_ours = |origin: &HeaderValue| {
         let origin = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
         // An origin without a host is that of a page that the browser keeps apart.
-        origin.is_some_and(|of| of.scheme().is_some() && of.authority() == authority.as_ref())
+        origin.is_some_and(|of| {
+            of.scheme().is_some() && of.authority() == authority(request).as_ref()
+        })
     };
     let headers = request.headers();
     let sites = headers.get_all("sec-fetch-site");
