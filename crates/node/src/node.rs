@@ -10,7 +10,7 @@
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::context::Context;
-use crate::disk::{DiskWatch, Watched, Watcher, keep_sizes};
+use crate::disk::{DiskWatch, Watched, Watcher, keep_sizes, read_sizes};
 use crate::error::NodeError;
 use crate::guard::Guard;
 use crate::host::{Host, InboxEnd, Newcomer, Stepper, Worker, WorkerParts};
@@ -282,6 +282,8 @@ impl Node {
             });
         }
         handle.spawn_until_draining(say_refusals(context.clone()));
+        // Before the first scrape, which would otherwise show a disk of 0 bytes.
+        read_sizes(&context.disk, &context.engine).await;
         handle.spawn_until_draining(keep_sizes(context.disk.clone(), context.engine.clone()));
         handle.spawn_until_draining(placement::place_leaders(context.clone()));
         handle.spawn_until_draining(retention::drop_old_history(

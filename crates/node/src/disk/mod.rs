@@ -137,15 +137,19 @@ impl DiskWatch {
     }
 }
 
-/// Reads the sizes of the store now and then, off the async threads, because directories are read.
-/// Never returns.
+/// Reads the sizes of the store, off the async threads, because directories are read.
+pub(crate) async fn read_sizes(disk: &DiskWatch, engine: &Arc<dyn Engine>) {
+    let of = engine.clone();
+    if let Ok(Some(sizes)) = tokio::task::spawn_blocking(move || of.sizes()).await {
+        disk.take_sizes(sizes);
+    }
+}
+
+/// Reads the sizes again, now and then. Never returns.
 pub(crate) async fn keep_sizes(disk: Arc<DiskWatch>, engine: Arc<dyn Engine>) {
     loop {
-        let of = engine.clone();
-        if let Ok(Some(sizes)) = tokio::task::spawn_blocking(move || of.sizes()).await {
-            disk.take_sizes(sizes);
-        }
         tokio::time::sleep(SIZES_EVERY).await;
+        read_sizes(&disk, &engine).await;
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::cluster::*;
 use palisade_node::{Node, NodeError, NodeOptions};
 use routing::{NodeId, Settings};
+use std::sync::Arc;
 use wire::internal::v1::operation::Op;
 use wire::internal::v1::operation_result::Result as OpResult;
 use wire::internal::v1::{CancelWait, Route};
@@ -414,6 +415,25 @@ async fn a_node_that_shuts_down_answers_what_it_has() {
     let release = async { cluster.ask_leader(release("orders", first.fencing_token)).await };
     let (granted, _) = tokio::join!(again, release);
     assert!(granted.fencing_token > first.fencing_token);
+    cluster.stop_all().await;
+}
+
+/// On one thread nothing else has run when the start returns.
+#[tokio::test(flavor = "current_thread")]
+async fn no_first_scrape_shows_a_disk_of_no_bytes() {
+    let mut cluster = Cluster::start(3, 1, calm()).await;
+    let id = NodeId(1);
+    cluster.stop(id).await;
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Arc::new(storage::RocksEngine::open(dir.path()).unwrap());
+    let node = Node::start(cluster.options(id, engine)).await.unwrap();
+    let text = node.metrics_text();
+    for metric in ["palisade_disk_free_bytes", "palisade_disk_size_bytes", "palisade_journal_bytes"]
+    {
+        let value = text.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
+        assert!(value.is_some_and(|bytes| bytes != "0"), "{metric} is {value:?} in\n{text}");
+    }
+    node.shutdown().await.unwrap();
     cluster.stop_all().await;
 }
 
