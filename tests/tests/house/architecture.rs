@@ -39,8 +39,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "gateway",
         &[
-            "access", "audit", "console", "link", "net", "planner", "planted", "process", "routing",
-            "traces", "wire",
+            "access", "audit", "console", "link", "net", "planner", "planted", "process",
+            "routing", "traces", "wire",
         ],
     ),
     ("capacity-sim", &["planner", "routing"]),

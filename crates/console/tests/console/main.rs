@@ -66,7 +66,9 @@ fn no_text_becomes_markup() {
     for inline in ["<style", " style=\"", "onclick", "javascript:"] {
         assert!(!page.contains(inline), "the policy of content forbids {inline}");
     }
-    assert!(page.matches("<script").count() == page.matches("<script type=\"module\" src=").count());
+    assert!(
+        page.matches("<script").count() == page.matches("<script type=\"module\" src=").count()
+    );
 }
 
 #[test]

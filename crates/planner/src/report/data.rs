@@ -1,7 +1,7 @@
 //! The rows of a plan for pages: the cluster to build, and the five steps.
 
-use super::steps::{self, Cell, Row};
 use super::build;
+use super::steps::{self, Cell, Row};
 use crate::Plan;
 
 /// One step of a plan, or the cluster to build.
@@ -31,7 +31,11 @@ pub fn steps(plan: &Plan) -> Vec<Step> {
     vec![
         step("Build", &format!("for {}", build::horizon(built)), built_rows(plan)),
         step("Latency", "of one acquire, component by component, best to p99", latency(plan)),
-        step("Operations", "of the whole cluster, averages unless they say peak", steps::operations(plan)),
+        step(
+            "Operations",
+            "of the whole cluster, averages unless they say peak",
+            steps::operations(plan),
+        ),
         step("Cluster", "", steps::cluster(plan)),
         step("Key metrics", "", steps::key_metrics(plan)),
         step("Storage", "", steps::storage(plan)),

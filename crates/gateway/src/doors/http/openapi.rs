@@ -3,8 +3,8 @@
 
 use super::permissions::Permissions;
 use super::problem::{PROBLEM, Problem};
-use super::{plan, requests};
 use super::watch::{LAST_EVENT_ID, Watch};
+use super::{plan, requests};
 use crate::permissions::{Method, ROUTES, TERRAFORM};
 use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;

@@ -117,7 +117,8 @@ impl Plan {
         if self.workload.len() + of_fields.sum::<usize>() > WORKLOAD_BYTES_MAX {
             return Err(Error::invalid("the workload is larger than 16 KiB: shorten it").into());
         }
-        let impossible = |error: planner::PlanError| Problem::from(Error::invalid(error.to_string()));
+        let impossible =
+            |error: planner::PlanError| Problem::from(Error::invalid(error.to_string()));
         let fields: Vec<(String, String)> = self.fields.into_iter().collect();
         let workload = Workload::parse(&self.workload, &fields).map_err(impossible)?;
         let plan = planner::Plan::new(workload, Calibration::default()).map_err(impossible)?;
@@ -171,8 +172,7 @@ mod tests {
     fn a_plan_has_all_steps_and_a_cluster_file() {
         let planned = plan(r#"{"workload": "instances: 10\n", "fields": {"hold": "5s"}}"#).unwrap();
         let titles: Vec<&str> = planned.steps.iter().map(|step| step.title).collect();
-        let expected =
-            ["Build", "Latency", "Operations", "Cluster", "Key metrics", "Storage"];
+        let expected = ["Build", "Latency", "Operations", "Cluster", "Key metrics", "Storage"];
         assert_eq!(titles, expected);
         assert!(planned.steps.iter().all(|step| step.rows.len() > 3));
         assert_eq!(planned.plan["workload"]["instances"], 10);

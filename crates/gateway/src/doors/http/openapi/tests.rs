@@ -186,7 +186,8 @@ fn page() -> String {
         }
     }
     page.push_str("\n## Answers\n");
-    let requests = ["Acquire", "Renew", "Release", "Break", "OpenSession", "Heartbeat", "Lease", "Plan"];
+    let requests =
+        ["Acquire", "Renew", "Release", "Break", "OpenSession", "Heartbeat", "Lease", "Plan"];
     for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
         if schema.get("properties").is_some() && !requests.contains(&name.as_str()) {
             writeln!(page, "\n### {name}\n\n{}\n", line(schema)).unwrap();
