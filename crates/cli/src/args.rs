@@ -1,6 +1,7 @@
 //! The command line: its verbs and options, with their help. It decides nothing.
 
 mod cert;
+mod installed;
 mod policy;
 mod remote;
 mod servers;
@@ -13,6 +14,7 @@ use crate::lock::at_start::AtStart;
 use crate::output::Times;
 pub use cert::{Cert, CertCa, CertIssue};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+pub use installed::{Completions, ManPages};
 pub use policy::{Policy, PolicyCheck, PolicyHash, PolicyToken};
 pub use remote::{Gateways, Remote};
 use routing::Address;
@@ -94,10 +96,10 @@ pub enum Command {
     #[command(subcommand)]
     Policy(Policy),
     /// Print a script that completes verbs, options and files in a shell
-    Completions(crate::completions::Completions),
+    Completions(Completions),
     /// Write the pages of the manual (used by packages)
     #[command(hide = true)]
-    Man(crate::man::ManPages),
+    Man(ManPages),
     /// Keep a lock, and the job under it (used by `lock`)
     #[command(name = "__guard", hide = true)]
     Guard(Guard),

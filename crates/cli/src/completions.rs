@@ -1,23 +1,8 @@
 //! `palisade completions`: scripts that complete verbs, options and files in a shell.
 
-use crate::args::Cli;
-use clap::{Args, Command, CommandFactory};
-use clap_complete::{Shell, generate};
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-In bash, for one shell or for all:
-
-  source <(palisade completions bash)
-  palisade completions bash > ~/.local/share/bash-completion/completions/palisade
-
-In zsh, save the output as _palisade in a directory of $fpath. In fish, save it as \
-~/.config/fish/completions/palisade.fish. The Debian package has done this.")]
-pub struct Completions {
-    /// The shell
-    #[arg(value_enum)]
-    shell: Shell,
-}
+use crate::args::{Cli, Completions};
+use clap::{Command, CommandFactory};
+use clap_complete::generate;
 
 /// Prints the script.
 pub fn run(args: &Completions) {

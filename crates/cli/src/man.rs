@@ -1,17 +1,11 @@
 //! `palisade man`: a page of the manual for each verb. Packages are built with it.
 
-use crate::args::Cli;
+use crate::args::{Cli, ManPages};
 use crate::failure::{Exit, Failure};
-use clap::{Args, Command, CommandFactory};
+use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 use std::io;
-use std::path::{Path, PathBuf};
-
-#[derive(Debug, Args)]
-pub struct ManPages {
-    /// The directory for the pages. It is made if it is missing
-    dir: PathBuf,
-}
+use std::path::Path;
 
 /// Writes `palisade.1`, `palisade-node.1` and so on.
 ///
