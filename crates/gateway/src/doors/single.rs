@@ -231,7 +231,63 @@ impl Single {
     ///
     /// # Errors
     /// If the visitor may open no session, or none with these options.
-    pub(crate) fn open_session(request: &OpenSessionRequest) -> Result<OpenSessionResponse, Box<Error>> {
+    pub(crate) fn open_session(
+        &self,
+        visitor: &Visitor,
+        mut request: OpenSessionRequest,
+        counted: u32,
+    ) -> Result<OpenSessionResponse, Box<Error>> {
+        self.not_ending()?;
+        let received = Instant::now();
+        let count = 1u32.saturating_sub(counted);
+        let opened = self.permit_call(visitor, OperationKind::OpenSession, count).and_then(|()| {
+            identities::bind_owner(visitor, &mut request.owner)?;
+            open_session(&request)
+        });
+        let code = opened.as_ref().err().map(|error| error.code());
+        self.router.metrics.called(OperationKind::OpenSession, code, received.elapsed());
+        opened
+    }
+
+    /// Asks every replica for its state.
+    ///
+    /// # Errors
+    /// If the visitor may not see it, or too many ask.
+    pub(crate) async fn cluster_status(
+        &self,
+        visitor: &Visitor,
+        counted: u32,
+    ) -> Result<ClusterStatusResponse, Box<Error>> {
+        self.not_ending()?;
+        let received = Instant::now();
+        let count = (self.router.directory.replicas().len() as u32).saturating_sub(counted);
+        let permitted = self.permit_call(visitor, OperationKind::ClusterStatus, count);
+        let status = match permitted.and_then(|()| self.hold_scan(visitor)) {
+            Ok(()) => Ok(crate::status::cluster_status(&self.router).await),
+            Err(error) => Err(error),
+        };
+        let code = status.as_ref().err().map(|error| error.code());
+        self.router.metrics.called(OperationKind::ClusterStatus, code, received.elapsed());
+        status
+    }
+
+    /// Counts and permits a call that is not an operation of the stream.
+    ///
+    /// * `count` is the number of operations that it counts as: 0 if it was counted before.
+    fn permit_call(
+        &self,
+        visitor: &Visitor,
+        kind: OperationKind,
+        count: u32,
+    ) -> Result<(), Box<Error>> {
+        if count > 0 {
+            self.router.within_rate_of(visitor, Some(kind), || count)?;
+        }
+        self.router.permit_kind(visitor, kind, "")
+    }
+}
+
+fn open_session(request: &OpenSessionRequest) -> Result<OpenSessionResponse, Box<Error>> {
     wire::check_session_options(&request.owner, request.ttl_ms, &request.metadata)?;
     let id: u128 = rand::random();
     let ttl_ms = if request.ttl_ms == 0 { DEFAULT_TTL_MS } else { request.ttl_ms };
