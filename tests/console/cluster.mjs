@@ -1,13 +1,24 @@
 // A cluster of `palisade dev`, and requests to it.
 
 import { spawn } from "node:child_process";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import http from "node:http";
 import https from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 export const PROGRAM = process.env.PALISADE_BIN ?? "palisade";
+
+/** Has a page take its files from the directory FILES, if that is set, so that a change needs no build. */
+export async function withFiles(page) {
+  const dir = process.env.FILES;
+  if (!dir) return;
+  await page.route(/:\d+\/(console\/.*)?$/, async (route) => {
+    const response = await route.fetch();
+    const name = new URL(route.request().url()).pathname.split("/").pop() || "index.html";
+    await route.fulfill({ response, status: 200, body: await readFile(join(dir, name)) });
+  });
+}
 
 export class Cluster {
   /** Starts one. It keeps its data and its address over `stop` and `start`. */

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 import { chromium } from "playwright-core";
-import { Cluster, PROGRAM } from "./cluster.mjs";
+import { Cluster, PROGRAM, withFiles } from "./cluster.mjs";
 
 const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const LOCKS = Number(process.env.LOCKS ?? 100_000);
@@ -45,16 +45,9 @@ async function open(t, hash, { of = cluster, ...options } = {}) {
     await context.close();
     assert.deepEqual(faults, []);
   });
-  if (process.env.FILES) await page.route(/:\d+\/(console\/.*)?$/, fromDisk);
+  await withFiles(page);
   await page.goto(`${of.url}/${hash}`);
   return page;
-}
-
-/** Serves a file from FILES instead of the program, so that a change of a file needs no build. */
-async function fromDisk(route) {
-  const response = await route.fetch();
-  const name = new URL(route.request().url()).pathname.split("/").pop() || "index.html";
-  await route.fulfill({ response, status: 200, body: await readFile(join(process.env.FILES, name)) });
 }
 
 const rows = (page) => page.locator(".space > .row");
@@ -167,7 +160,7 @@ test("a plan becomes a cluster file that the program accepts", async (t) => {
   await page.getByLabel("Per month").fill("20%");
   await page.getByText("= 50,000 instances × 10/min ÷ 60").waitFor();
   for (const step of ["Latency", "Operations", "Cluster", "Key metrics", "Storage"]) {
-    await page.locator(".card h2").filter({ hasText: step }).waitFor();
+    await page.locator(".card h2").filter({ hasText: step }).first().waitFor();
   }
   const downloading = page.waitForEvent("download");
   await page.getByRole("button", { name: "Download" }).click();

@@ -2,7 +2,7 @@
 
 import { after, before, test } from "node:test";
 import { chromium } from "playwright-core";
-import { Cluster } from "./cluster.mjs";
+import { Cluster, withFiles } from "./cluster.mjs";
 
 const IMAGES = process.env.IMAGES;
 const TEAMS = ["billing", "deploy", "media", "orders", "reports", "users"];
@@ -63,6 +63,7 @@ test("the pictures of the documents", { skip: IMAGES ? false : "IMAGES names no 
   ]) {
     const context = await browser.newContext({ viewport: { width: 1200, height }, colorScheme });
     const page = await context.newPage();
+    await withFiles(page);
     await page.goto(`${cluster.url}/${hash}`);
     await page.locator(ready).first().waitFor();
     await rest(hash === "#/cluster" ? 4_500 : 1_500); // rates come with the second look

@@ -184,7 +184,8 @@ function help() {
   dialog.showModal();
 }
 
-let went = 0;
+/** Whether the key before was `g`, which names a page together with the next one. */
+let is_going = false;
 
 /** @param {KeyboardEvent} event @returns {boolean} Whether the key was of use. */
 function key(event) {
@@ -196,12 +197,10 @@ function key(event) {
   }
   // A button or a link has its own use for Enter.
   if (event.key === "Enter" && event.target instanceof Element && event.target.closest("a, button, summary")) return false;
-  const tab = TABS.find(([, , , letter]) => letter === event.key);
-  if (tab && event.timeStamp - went < 1_000) {
-    [went, location.hash] = [0, `#/${tab[0]}`];
-    return true;
-  }
-  if (event.key === "g") return Boolean(went = event.timeStamp);
+  const tab = is_going && TABS.find(([, , , letter]) => letter === event.key);
+  is_going = event.key === "g";
+  if (tab) location.hash = `#/${tab[0]}`;
+  if (tab || is_going) return true;
   if (page?.key?.(event)) return true;
   if (event.key === "/" && page?.search) page.search.select();
   else if (event.key === "?") help();

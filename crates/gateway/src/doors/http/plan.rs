@@ -20,7 +20,7 @@ const PORT: u16 = 7400;
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Plan {
-    /// The workload file, as YAML. Default: every field has its default.
+    /// The workload file, as YAML. It or `fields` has to give a rate: all else has defaults.
     #[serde(default)]
     #[schemars(length(max = 16_384))]
     workload: String,
