@@ -232,11 +232,12 @@ impl Door {
     /// Serves the fields of a workload, and plans. A plan counts as one operation.
     async fn plan(&self, visitor: Visitor, request: Request) -> Result<Response, Problem> {
         self.single.begin(&visitor, None)?;
+        let (Parts { uri, headers, .. }, body) = request.into_parts();
         if self.verb == "GET" {
-            queried::<requests::Nothing>(request.uri())?;
+            queried::<requests::Nothing>(&uri)?;
             return document(plan::Fields::all());
         }
-        let body = self.body(request, &visitor).await?;
+        let body = self.body(&uri, &headers, body, &visitor).await?;
         document(posted::<plan::Plan>(&body)?.made()?)
     }
 
