@@ -146,7 +146,7 @@ async fn stream(
         let operations = (0..per_frame).map(|_| {
             round += 1;
             let op = Some(Op::Acquire(ask(&load, run, at, round)));
-            Operation { id: round, timeout_ms: 5_000, op }
+            Operation { id: round, timeout_ms: 5_000, op, ..Operation::default() }
         });
         StreamRequest { operations: operations.collect(), ..Default::default() }
     };
