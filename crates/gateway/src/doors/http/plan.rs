@@ -198,9 +198,12 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_that_is_too_large_for_one_cluster_says_why_there_is_no_file() {
-        let planned = plan(r#"{"fields": {"acquire_per_s": "10000000000"}}"#).unwrap();
+    fn a_plan_that_is_too_large_for_one_host_says_why_there_is_no_file() {
+        let large = r#""fields": {"instances": "50000", "growth.per_month": "20%"}"#;
+        let planned = plan(&format!("{{{large}}}")).unwrap();
         assert_eq!(planned.cluster_file, None);
-        assert!(planned.cluster_file_error.unwrap().contains("shards"));
+        assert!(planned.cluster_file_error.unwrap().contains("one host"));
+        let planned = plan(&format!(r#"{{{large}, "domain": "locks.example"}}"#)).unwrap();
+        assert!(planned.cluster_file.is_some());
     }
 }
