@@ -245,7 +245,7 @@ for (const colorScheme of ["light", "dark"]) {
 }
 
 test("a search among many locks", { timeout: 20 * SLOW_MS }, async (t) => {
-  const many = await Cluster.start("--shards", "4");
+  const many = await Cluster.start("--shards", "4", "--replicas", "1");
   t.after(() => many.end());
   const name = (at) => `team-${at % 40}/service-${at % 7}/item-${at}`;
   let next = 0;

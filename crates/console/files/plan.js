@@ -153,7 +153,7 @@ export function open(query) {
         planned.cluster_file
           ? h("div", { class: "actions start" }, h("button", { class: "accent", type: "button", click: download }, icon("download"), "Download cluster.yaml"),
               h("span", { class: "dim" }, "with the plan of Palisade; then ", h("code", null, "palisade cluster check --config cluster.yaml")))
-          : h("p", { class: "note amber" }, icon("warning"), `${planned.cluster_file_error}. A domain (Cluster file) gives each process a host.`)),
+          : h("p", { class: "note amber" }, icon("warning"), planned.cluster_file_error)),
       h("article", { class: "card" },
         h("h2", null, "Growth"),
         h("div", { class: "legend" }, h("span", { class: "peak" }, "shards, peak"), h("span", { class: "average" }, "shards, average"), h("span", { class: "load" }, "writes/s, peak (right)")),
