@@ -147,8 +147,7 @@ export function open(query) {
     const what = [state, rows > 0, prefix, owner, order, store.prefix].join("\n");
     if (what === noticed) return;
     noticed = what;
-    const wide = rows > 0 || state === "loading";
-    element.classList.toggle("blanked", !wide);
+    element.classList.toggle("blanked", !rows);
     if (!fits || state === "denied") {
       const why = prefixes.length ? "You may see names with another beginning."
         : identity().anonymous ? "Sign in to see locks." : "Ask for a role with the verb read.";

@@ -17,7 +17,11 @@ const GROUPS = /** @type {const} */ ([
   ["Cluster", ["replicas", "nodes_per_shard", "failure_zones", "network_rtt", "sizing", "headroom", "leader_capacity", "target_p99"]],
   ["Entries and history", ["entry.name_bytes", "entry.owner_bytes", "entry.metadata_bytes", "history_days"]],
   ["Contention", ["resources", "hottest_share"]],
+  ["Cluster file", ["domain"]],
 ]);
+/** It is no field of the workload, but belongs to the cluster file. */
+const DOMAIN = { name: "domain", example: "DOMAIN",
+  help: "Domain in which each process has a host of its own [default: 127.0.0.1]" };
 /** Fields of which only one may be given. */
 const RATES = ["locks_per_instance_per_min", "acquire_per_s", "events_per_day"];
 /** The instances to begin with, if nothing is given. */
@@ -57,10 +61,10 @@ export function open(query) {
 
   async function make() {
     const at = ++asked;
-    const fields = given();
-    history.replaceState(null, "", link("plan", fields));
+    const { domain, ...fields } = given();
+    history.replaceState(null, "", link("plan", { ...fields, domain }));
     try {
-      const answer = await post("/v1/plan", { fields }, run.signal);
+      const answer = await post("/v1/plan", { fields, domain }, run.signal);
       if (at !== asked) return;
       planned = answer;
       said.hidden = true;
@@ -100,7 +104,7 @@ export function open(query) {
 
   /** @param {Field[]} fields */
   function fill(fields) {
-    const known = new Map(fields.map((field) => [field.name, field]));
+    const known = new Map([...fields, DOMAIN].map((field) => [field.name, field]));
     put(form, GROUPS.map(([title, names], place) => h("details", { open: place < (innerWidth > 900 ? 2 : 1) || names.some((name) => query.has(name)) },
       h("summary", null, title),
       names.map((name) => {
@@ -148,7 +152,7 @@ export function open(query) {
           figure("locks held, peak", count(of.peak_active_locks)), figure("acquire, ms", `${of.latency_ms.low}–${of.latency_ms.high}`)),
         planned.cluster_file
           ? h("div", { class: "actions start" }, h("button", { class: "accent", type: "button", click: download }, icon("download"), "Download cluster.yaml"),
-              h("span", { class: "dim" }, "for Palisade, on 127.0.0.1: change the addresses, then ", h("code", null, "palisade cluster check --config cluster.yaml")))
+              h("span", { class: "dim" }, "with the plan of Palisade; then ", h("code", null, "palisade cluster check --config cluster.yaml")))
           : h("p", { class: "note amber" }, icon("warning"), planned.cluster_file_error)),
       h("article", { class: "card" },
         h("h2", null, "Growth"),

@@ -185,7 +185,7 @@ async fn what_is_no_route_or_no_json_is_refused() {
     let too_large =
         format!("content-type: application/json\r\ncontent-length: {too_large}\r\n\r\n");
     for (sent, problem) in [
-        (request("GET", "/", "", ""), (404, "NOT_FOUND")),
+        (request("GET", "/v1", "", ""), (404, "NOT_FOUND")),
         (request("GET", "/v1/acquire", "", ""), (405, "METHOD_NOT_ALLOWED")),
         (
             request("OPTIONS", "/v1/acquire", "origin: http://a\r\n", ""),
