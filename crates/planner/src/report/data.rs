@@ -15,7 +15,7 @@ pub struct Step {
     pub rows: Vec<Row>,
 }
 
-/// The cluster to build, and then the five steps, with the formulas of [`text`](super::text).
+/// The cluster to build, and then the five steps, with the formulas of [`text`](super::text()).
 ///
 /// ```
 /// use palisade_planner::{Calibration, Plan, Workload, steps};
