@@ -3,6 +3,7 @@
 use tokio::task_local;
 use tonic::Request;
 use tonic::metadata::MetadataValue;
+use wire::limits::TRACEPARENT_BYTES_MAX;
 
 task_local! {
     static TRACEPARENT: String;
@@ -11,7 +12,8 @@ task_local! {
 /// Runs a future, whose operations belong to the trace with this `traceparent` (W3C Trace Context).
 /// Gateways and nodes that export traces record them then.
 ///
-/// Work that goes on in the background, such as the renewals of a guard, does not belong to it.
+/// Work that goes on in the background, such as the renewals of a guard, does not belong to it. Text
+/// of more than 256 bytes is left out.
 ///
 /// ```no_run
 /// # async fn example(client: palisade_client::Client) -> Result<(), palisade_client::Error> {
@@ -21,7 +23,11 @@ task_local! {
 /// # }
 /// ```
 pub async fn in_trace<F: Future>(traceparent: impl Into<String>, future: F) -> F::Output {
-    TRACEPARENT.scope(traceparent.into(), future).await
+    let mut traceparent = traceparent.into();
+    if traceparent.len() > TRACEPARENT_BYTES_MAX {
+        traceparent.clear();
+    }
+    TRACEPARENT.scope(traceparent, future).await
 }
 
 /// The `traceparent` of the running task. Empty: none.

@@ -11,6 +11,8 @@ use tonic::{Code, Status, Streaming};
 use wire::ErrorClass;
 use wire::v1::{self, EventKind, WatchFilter, WatchRequest, WatchResponse};
 
+/// A watch waits for an answer at most this many doublings of its client's timeout.
+const SLOW_DOUBLINGS_MAX: u32 = 3;
 /// How long a client waits before it shows its token again. A token in a file is read again after a
 /// second.
 const TOKEN_PAUSE: Duration = Duration::from_secs(1);
@@ -120,6 +122,8 @@ pub struct Watch {
     resume_at: Instant,
     /// Gateways in a row that do not know watches.
     unserved: usize,
+    /// Tries in a row that got no answer in time.
+    slow: u32,
     /// The token was good, so that it may be good again once its file is read anew.
     proven: bool,
 }
@@ -156,6 +160,7 @@ impl Client {
             pauses: Pauses::default(),
             resume_at: Instant::now(),
             unserved: 0,
+            slow: 0,
             proven: false,
         }
     }
@@ -176,7 +181,7 @@ impl Watch {
             let Some(open) = &mut self.open else { continue };
             let status = match open.responses.message().await {
                 Ok(Some(told)) => {
-                    (self.unserved, self.proven) = (0, true);
+                    (self.unserved, self.slow, self.proven) = (0, 0, true);
                     self.position.clone_from(&told.position);
                     return Ok(told);
                 }
@@ -237,6 +242,9 @@ impl Watch {
     async fn try_open(&mut self) -> Result<Result<Open, Failed>, Error> {
         let client = self.client.clone();
         let (servers, timeout) = (client.servers()?, client.options().timeout);
+        // Thousands of watches that move at once wait for each other. If all gave up after the same
+        // time, a gateway that needs longer for them would serve none, again and again.
+        let timeout = timeout.saturating_mul(1 << self.slow.min(SLOW_DOUBLINGS_MAX));
         let target = self.target(servers);
         let request =
             WatchRequest { filter: Some(self.filter.clone()), position: self.position.clone() };
@@ -255,7 +263,10 @@ impl Watch {
                 return Ok(Ok(Open { responses, since, generation }));
             }
             Ok(Err(status)) => status,
-            Err(_) => Status::deadline_exceeded("no answer"),
+            Err(_) => {
+                self.slow += 1;
+                Status::deadline_exceeded("no answer")
+            }
         };
         Ok(Err(Failed { status: Some(status), generation: Some(generation) }))
     }

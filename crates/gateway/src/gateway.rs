@@ -80,12 +80,7 @@ impl Gateway {
         let metrics = Metrics::new(cluster.nodes.iter().map(|node| node.id), shards)
             .map_err(|error| GatewayError::Config(format!("metrics cannot be set up: {error}")))?;
         let fingerprint = cluster.fingerprint();
-        let identity = ClusterIdentity {
-            fingerprint: fingerprint.0.to_vec(),
-            cluster: cluster.cluster.clone(),
-            shards: cluster.shards,
-            node: 0,
-        };
+        let identity = ClusterIdentity::new(fingerprint.0, cluster.cluster.clone(), cluster.shards);
         let nodes = Nodes::connect(&cluster, &identity, inside.clone())?;
         let node_ids: Vec<u64> = cluster.nodes.iter().map(|node| node.id.0).collect();
         tracing::info!(

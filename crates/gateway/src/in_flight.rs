@@ -51,7 +51,7 @@ struct Note {
     /// its way out of its queue, and this is its answer.
     denied: Option<Box<Error>>,
     /// The span of an operation of a stream that is traced. A single call has its own.
-    span: Option<Box<Span>>,
+    span: OpSpan,
 }
 
 /// The operations in flight of one stream, or of one call.
@@ -160,19 +160,19 @@ impl InFlight {
                 .is_some_and(|name| self.router.is_redacted(&self.visitor, name)),
             recorded: None,
             denied: None,
-            span: self.span_of(&operation).map(Box::new),
+            span: OpSpan(None),
         };
-        let caller = self.caller_in(note.span.as_deref());
         if op.is_some_and(is_scan) {
             note.scan = Some(self.router.admission.scan()?);
         }
         if let Some(Op::Acquire(acquire)) = &mut operation.op {
             if acquire.wait_ms > 0 {
-                note.wait = Some(self.wait_of(&caller, acquire, operation.timeout_ms)?);
+                note.wait = Some(self.wait_of(acquire, operation.timeout_ms)?);
             } else {
                 let (leaving, now_ms) = (&self.router.leaving, self.router.now_ms());
+                let caller = &self.visitor.caller;
                 note.unanswered =
-                    Unanswered::of(&caller, acquire, operation.timeout_ms, leaving, now_ms);
+                    Unanswered::of(caller, acquire, operation.timeout_ms, leaving, now_ms);
             }
         }
         // From here on the operation is begun, so it is recorded.
@@ -181,6 +181,8 @@ impl InFlight {
         self.waits += usize::from(note.wait.is_some());
         self.scans += usize::from(note.scan.is_some());
         self.router.metrics.in_flight.inc();
+        note.span = OpSpan(self.span_of(&operation).map(Box::new));
+        let caller = self.caller_in(note.span.0.as_deref());
         self.calls.begin(caller, operation, note);
         Ok(())
     }
@@ -204,19 +206,14 @@ impl InFlight {
     }
 
     /// Takes a place for a waiting acquire, and gives it a request id if it has none.
-    fn wait_of(
-        &self,
-        caller: &Caller,
-        acquire: &mut AcquireRequest,
-        timeout_ms: u32,
-    ) -> Result<Left, Box<Error>> {
+    fn wait_of(&self, acquire: &mut AcquireRequest, timeout_ms: u32) -> Result<Left, Box<Error>> {
         let place = self.router.admission.wait(&self.visitor, self.unary)?;
         let ours = acquire.request_id.is_empty();
         if ours {
             acquire.request_id = rand::random::<[u8; REQUEST_ID_BYTES]>().to_vec();
         }
-        let now_ms = self.router.now_ms();
-        let cleanup = Cleanup::of(caller.clone(), acquire, timeout_ms, ours, now_ms);
+        let (caller, now_ms) = (self.visitor.caller.clone(), self.router.now_ms());
+        let cleanup = Cleanup::of(caller, acquire, timeout_ms, ours, now_ms);
         Ok(Left { cleanup, place: Some(place) })
     }
 
@@ -273,9 +270,7 @@ impl InFlight {
         if let Some(error) = denied {
             answer = Answer::Error(*error);
         }
-        if let Some(span) = span {
-            end_span(*span, Outcome::of(answer.error_code()));
-        }
+        span.end(Outcome::of(answer.error_code()));
         self.waits -= usize::from(wait.is_some());
         self.scans -= usize::from(scan.is_some());
         if let Some(Left { cleanup, .. }) = wait
@@ -317,6 +312,25 @@ impl Drop for InFlight {
     }
 }
 
+/// The span of an operation, if it is traced. Dropped without an answer, the outcome is unknown.
+struct OpSpan(Option<Box<Span>>);
+
+impl OpSpan {
+    fn end(mut self, outcome: Outcome) {
+        if let Some(span) = self.0.take() {
+            end_span(*span, outcome);
+        }
+    }
+}
+
+impl Drop for OpSpan {
+    fn drop(&mut self) {
+        if let Some(span) = self.0.take() {
+            end_span(*span, Outcome::Unknown);
+        }
+    }
+}
+
 /// Ends the span of an operation with this outcome.
 pub(crate) fn end_span(mut span: Span, outcome: Outcome) {
     span.word("palisade.outcome", outcome.as_str());
@@ -346,6 +360,7 @@ async fn keep(router: Arc<Router>, mut ending: watch::Receiver<bool>, mut calls:
             answered = calls.next() => {
                 let Some((note, answer)) = answered else { return };
                 router.metrics.answered(note.kind, &answer, note.received.elapsed());
+                note.span.end(Outcome::of(answer.error_code()));
                 if let Some(recorded) = note.recorded {
                     recorded.answered(&answer);
                 }

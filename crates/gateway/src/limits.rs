@@ -114,6 +114,8 @@ pub(crate) const WATCH_POSITION_EVERY: Duration = Duration::from_secs(5);
 pub(crate) const WATCH_COMMENT_EVERY: Duration = Duration::from_secs(15);
 /// Frames of nodes that are not handed to their watches yet.
 pub(crate) const WATCH_FRAMES_UNDER_WAY: usize = 64;
+/// Beginnings and ends of watches that are served before the next frame of a node.
+pub(crate) const WATCH_REQUESTS_PER_TURN: usize = 512;
 /// First and longest pause between two tries to call a node for watches.
 pub(crate) const WATCH_CALL_PAUSE: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_secs(1));

@@ -13,8 +13,9 @@ const _: () = {
 
 /// The version of the protocol between nodes. A peer of another version is refused. Version 1 did
 /// not name the peer's data directory, version 2 not how far the directory was, version 3 spoke in
-/// another package, and version 4 did not tell the topology.
-pub(crate) const PROTOCOL: u32 = 5;
+/// another package, version 4 did not tell the topology, and version 5 cannot read entries that name
+/// a caller by its number.
+pub(crate) const PROTOCOL: u32 = 6;
 
 /// A frame of results is closed once it holds this much.
 pub(crate) const RESULT_FRAME_BYTES: usize = 1 << 20;

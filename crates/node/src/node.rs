@@ -216,10 +216,8 @@ impl Node {
             id,
             fingerprint,
             identity: ClusterIdentity {
-                fingerprint: fingerprint.0.to_vec(),
-                cluster: cluster.cluster.clone(),
-                shards: cluster.shards,
                 node: id.0,
+                ..ClusterIdentity::new(fingerprint.0, cluster.cluster.clone(), cluster.shards)
             },
             topology: KnownTopology::new(
                 Topology::of(&cluster),

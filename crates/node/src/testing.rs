@@ -79,9 +79,8 @@ pub(crate) fn context_of(
         id,
         fingerprint,
         identity: ClusterIdentity {
-            fingerprint: fingerprint.0.to_vec(),
             node: id.0,
-            ..Default::default()
+            ..ClusterIdentity::new(fingerprint.0, String::new(), 0)
         },
         topology: KnownTopology::new(topology, id, identities.claim().address_version()),
         tls: None,

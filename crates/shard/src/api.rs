@@ -412,10 +412,12 @@ pub struct Outputs {
     pub write: Option<Write>,
     /// Replies to operations and reads.
     pub replies: Vec<(Ticket, Reply)>,
-    /// Entries that were proposed in this step, after those of `entries_applied`.
+    /// Entries that were proposed in this step.
     pub entries_proposed: usize,
-    /// Entries of this leadership that were applied in this step, oldest first.
+    /// Entries of this leadership that were applied in this step.
     pub entries_applied: usize,
+    /// The replies that were made while these were applied, by place in `replies`.
+    pub replies_applied: std::ops::Range<usize>,
     /// Set if the leader or the term known here has changed.
     pub leadership: Option<Leadership>,
     /// How grants ended in this step (released, expired, broken), and how long each was held by

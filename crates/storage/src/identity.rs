@@ -11,7 +11,8 @@ use crate::{Identity, StorageError};
 /// - Code of version 1 took every directory for its node's first. It would vote and acknowledge
 ///   with a directory that replaced a lost one.
 /// - Code of version 2 knows no journal. It would start with an empty log.
-const FORMAT: u32 = 3;
+/// - Code of version 3 cannot read entries that name a caller by its number. It would end at each.
+const FORMAT: u32 = 4;
 
 /// `format u32 LE | node u64 LE | fingerprint [16]`
 const IDENTITY_BYTES: usize = 4 + 8 + 16;

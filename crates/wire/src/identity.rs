@@ -10,7 +10,17 @@ const HEADER: &str = "palisade-cluster-bin";
 /// Most characters of a foreign name in a message.
 const SHOWN_MAX: usize = 64;
 
+/// The version of the protocol between gateways and nodes. The other side is refused if it speaks
+/// another one. Version 0 was not said, and names each caller in full.
+const PROTOCOL: u32 = 1;
+
 impl ClusterIdentity {
+    /// The identity of a process of this build, which speaks for no node.
+    pub fn new(fingerprint: [u8; 16], cluster: String, shards: u32) -> ClusterIdentity {
+        let fingerprint = fingerprint.to_vec();
+        ClusterIdentity { fingerprint, cluster, shards, node: 0, protocol: PROTOCOL }
+    }
+
     /// Puts the identity into the headers of a call or an answer.
     pub fn put(&self, headers: &mut MetadataMap) {
         headers.insert_bin(HEADER, MetadataValue::from_bytes(&self.encode_to_vec()));
@@ -29,7 +39,15 @@ impl ClusterIdentity {
             None => Some(
                 "it does not say of which cluster it is: run the same version on both sides".into(),
             ),
-            Some(other) if other.fingerprint == self.fingerprint => None,
+            Some(other) if other.fingerprint == self.fingerprint => {
+                (other.protocol != self.protocol).then(|| {
+                    format!(
+                        "it speaks protocol {} between gateways and nodes, and here it is {}: run \
+                         the same version on both sides",
+                        other.protocol, self.protocol
+                    )
+                })
+            }
             Some(other) if other.cluster != self.cluster => {
                 Some(format!("it is of cluster {}, and this is {}", other.shown(), self.shown()))
             }
@@ -64,12 +82,7 @@ mod tests {
     use super::*;
 
     fn identity(cluster: &str, shards: u32, fingerprint: u8) -> ClusterIdentity {
-        ClusterIdentity {
-            fingerprint: vec![fingerprint; 16],
-            cluster: cluster.into(),
-            shards,
-            node: 0,
-        }
+        ClusterIdentity::new([fingerprint; 16], cluster.into(), shards)
     }
 
     #[test]
@@ -98,6 +111,7 @@ mod tests {
                 r#"cluster "prod" with 1 shard, and here it has 4 shards"#,
             ),
             (Some(identity("prod", 4, 2)), "the same cluster file"),
+            (Some(ClusterIdentity { protocol: 0, ..ours.clone() }), "protocol 0"),
         ] {
             let why = ours.differs(theirs.as_ref()).expect("another cluster");
             assert!(why.contains(words), "{why}");

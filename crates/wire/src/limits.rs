@@ -52,6 +52,9 @@ pub fn list_rows(list: &ListRequest) -> u32 {
     list.limit.min(most)
 }
 
+/// Longest `traceparent` of an operation. That of version 00 of W3C Trace Context has 55 bytes.
+pub const TRACEPARENT_BYTES_MAX: usize = 256;
+
 /// Most waiting acquires of one gateway, over all its clients. A node takes as many on one stream,
 /// so that it never refuses a wait that a gateway accepted.
 pub const GATEWAY_WAITS_MAX: usize = 65_536;

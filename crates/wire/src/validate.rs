@@ -42,6 +42,7 @@ pub fn check_session_options(owner: &str, ttl_ms: u32, metadata: &str) -> Result
 /// Refuses an operation that no shard would accept. Zero values that stand for defaults pass.
 pub fn check_operation(operation: &v1::Operation) -> Result<(), Error> {
     let Some(op) = &operation.op else { return Err(empty()) };
+    at_most("traceparent", &operation.traceparent, TRACEPARENT_BYTES_MAX)?;
     if let Some(name) = op.name() {
         check_name(name)?;
     }

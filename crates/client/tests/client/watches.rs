@@ -227,6 +227,19 @@ async fn a_watch_goes_on_through_another_gateway_from_where_it_was() {
     assert_eq!((told.unwrap().position.as_str(), watch.position()), ("p3", "p3"));
 }
 
+/// Regression: thousands of watches that moved at once gave up after the same time, so a gateway that
+/// needed longer for them served none.
+#[tokio::test]
+async fn a_watch_waits_longer_for_a_gateway_that_is_slow() {
+    let slow = granting().await;
+    slow.serve_watches();
+    slow.delay_watches(Duration::from_millis(500));
+    let options = ClientOptions::new().timeout(Duration::from_millis(100));
+    let client = Client::with_options([slow.endpoint()], options);
+    let mut watch = client.watch(WatchOptions::new().prefix("a"));
+    within("the call", watch.open()).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_watch_that_no_gateway_would_serve_ends() {
     let (old, denying) = (granting().await, granting().await);

@@ -13,10 +13,12 @@ use crate::visitor::Held;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use net::accept::Cut;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::task::AbortHandle;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{Bytes, http};
@@ -35,7 +37,8 @@ pub(super) fn kept_until_taken(
         return answer;
     }
     let taking = Arc::new(Taking::of(places));
-    tokio::spawn(watch(Arc::downgrade(&taking), cut, TAKEN_WITHIN));
+    let watcher = tokio::spawn(watch(Arc::downgrade(&taking), cut, TAKEN_WITHIN));
+    let _ = taking.watcher.set(watcher.abort_handle()); // it is empty
     answer.map(|body| Body::new(InPieces { body, rest: Bytes::new(), taking }))
 }
 
@@ -43,15 +46,31 @@ pub(super) fn kept_until_taken(
 #[derive(Debug)]
 struct Taking {
     _places: Places,
-    /// The pieces that the transport has got.
+    /// The pieces that the transport has got. A piece is counted before it ends the idleness.
     pieces: AtomicU64,
     /// The transport has taken all that there is, and waits for more.
     is_idle: AtomicBool,
+    /// The task that watches the answer.
+    watcher: OnceLock<AbortHandle>,
 }
 
 impl Taking {
     fn of(places: Places) -> Taking {
-        Taking { _places: places, pieces: AtomicU64::new(0), is_idle: AtomicBool::new(false) }
+        Taking {
+            _places: places,
+            pieces: AtomicU64::new(0),
+            is_idle: AtomicBool::new(false),
+            watcher: OnceLock::new(),
+        }
+    }
+}
+
+impl Drop for Taking {
+    /// The task would sleep on, and clients can make many answers in that time.
+    fn drop(&mut self) {
+        if let Some(watcher) = self.watcher.get() {
+            watcher.abort();
+        }
     }
 }
 
@@ -59,7 +78,8 @@ impl Taking {
 async fn watch(taking: Weak<Taking>, cut: Cut, within: Duration) {
     let look = || {
         let taking = taking.upgrade()?;
-        Some((taking.pieces.load(Relaxed), taking.is_idle.load(Relaxed)))
+        let is_idle = taking.is_idle.load(Acquire);
+        Some((taking.pieces.load(Relaxed), is_idle))
     };
     let mut before = look().map(|(pieces, _)| pieces);
     while before.is_some() {
@@ -104,8 +124,13 @@ impl HttpBody for InPieces {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if self.rest.is_empty() {
             let polled = Pin::new(&mut self.body).poll_frame(context);
-            self.taking.is_idle.store(polled.is_pending(), Relaxed);
-            match ready!(polled) {
+            if polled.is_pending() {
+                self.taking.is_idle.store(true, Release);
+            }
+            let polled = ready!(polled);
+            self.taking.pieces.fetch_add(1, Relaxed);
+            self.taking.is_idle.store(false, Release);
+            match polled {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.rest = data,
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),

@@ -4,7 +4,7 @@ use super::call::{self, Heard};
 use super::handle::{Asked, Requests};
 use super::queue::Queue;
 use crate::core::watch::{Call, Hub, Taken, WatchId};
-use crate::limits::{WATCH_EVERY, WATCH_FRAMES_UNDER_WAY};
+use crate::limits::{WATCH_EVERY, WATCH_FRAMES_UNDER_WAY, WATCH_REQUESTS_PER_TURN};
 use crate::router::Router;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,7 +52,10 @@ pub(crate) async fn work(
             _ = ending.wait_for(|ending| *ending) => return,
             Some(asked) = requests.recv() => {
                 work.asked(asked);
-                while let Ok(asked) = requests.try_recv() {
+                // Thousands of clients may move at once. The watches that go on wait no longer for
+                // them than for one turn.
+                for _ in 1..WATCH_REQUESTS_PER_TURN {
+                    let Ok(asked) = requests.try_recv() else { break };
                     work.asked(asked);
                 }
             }

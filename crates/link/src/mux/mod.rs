@@ -84,7 +84,7 @@ impl<P: Protocol> Link<P> {
     /// The server gets a little less time, so that its own answer arrives before the deadline. The
     /// time in the queue is subtracted too.
     ///
-    /// The operation goes on when this future is dropped after the first poll.
+    /// If this future is dropped, the operation is taken back unless it was sent before.
     pub async fn call(&self, operation: P::Operation, timeout_ms: u64) -> Outcome<P::Answer> {
         self.begin(operation, timeout_ms).await
     }

@@ -19,7 +19,6 @@ use crate::mailbox::Received;
 use crate::metrics::{EndedHolds, Metrics};
 use crate::transport::{Lanes, Outboxes, SnapshotJob, SnapshotQueue};
 use crate::writer::{Done, LogWriter, WriteJob};
-use locks::Outcome;
 use routing::{NodeId, ShardId};
 use service::Request;
 use shard::{Fatal, Input, Now, Outputs, PeerMessage, Replica, Reply, Status, Ticket};
@@ -408,8 +407,9 @@ impl Worker {
         for message in outputs.messages {
             self.send(index, shard, message);
         }
-        for (ticket, reply) in outputs.replies {
-            let entry = entry.as_ref().filter(|_| follows_from_entry(&reply)).cloned();
+        for (place, (ticket, reply)) in outputs.replies.into_iter().enumerate() {
+            let entry = entry.as_ref().filter(|_| outputs.replies_applied.contains(&place));
+            let entry = entry.filter(|_| matches!(reply, Reply::Done(_))).cloned();
             self.answer_after(ticket, Some(reply), entry);
         }
         if let Some(at_ms) = outputs.wake_at_ms {
@@ -489,12 +489,6 @@ impl Worker {
             }
         }
     }
-}
-
-/// Whether this is the outcome of a command. One that is refused for its quota may have been refused
-/// before it was proposed.
-fn follows_from_entry(reply: &Reply) -> bool {
-    matches!(reply, Reply::Done(outcome) if !matches!(outcome, Outcome::OverQuota { .. }))
 }
 
 /// Takes the news for the watch of a replica out of its outputs.

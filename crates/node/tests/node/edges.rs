@@ -44,6 +44,8 @@ async fn callers_of_other_clusters_are_refused() {
         (Some(other(|identity| identity.shards = 4)), "4 shards"),
         (Some(other(|_| {})), "the same cluster file"),
         (Some(ClusterIdentity { node: 2, ..ours.clone() }), "this is node 1, not node 2"),
+        // Regression: a node of before took each numbered caller of a gateway for nobody.
+        (Some(ClusterIdentity { protocol: 0, ..ours.clone() }), "run the same version"),
     ] {
         let refused = Caller::connect_as(&address, identity.as_ref()).await.err().expect("refused");
         assert_eq!(refused.code(), Code::FailedPrecondition);

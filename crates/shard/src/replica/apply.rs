@@ -17,6 +17,9 @@ impl Replica {
     /// # Errors
     /// [`Fatal`] if an entry cannot be applied. That stops every replica at the same entry.
     pub(super) fn apply(&mut self, entries: &[Entry]) -> Result<(), Fatal> {
+        if self.out.entries_applied == 0 {
+            self.out.replies_applied.start = self.out.replies.len();
+        }
         for entry in entries {
             if entry.index != self.applied_index + 1 {
                 return Err(self.fatal(format!(
@@ -47,6 +50,7 @@ impl Replica {
             self.checkpointing.log_bytes += entry_bytes(entry);
             self.stats.entries_applied += 1;
         }
+        self.out.replies_applied.end = self.out.replies.len();
         Ok(())
     }
 

@@ -49,6 +49,7 @@ type Responses = mpsc::Sender<Result<WatchResponse, Status>>;
 #[derive(Default)]
 struct Watching {
     served: bool,
+    delay: Duration,
     refuses: Option<Box<Refuses>>,
     requests: Vec<WatchRequest>,
     tokens: Vec<String>,
@@ -87,6 +88,11 @@ impl Fake {
     /// Serves watches from now on.
     pub fn serve_watches(&self) {
         self.watching.lock().unwrap().served = true;
+    }
+
+    /// Answers each watch after this time from now on.
+    pub fn delay_watches(&self, delay: Duration) {
+        self.watching.lock().unwrap().delay = delay;
     }
 
     /// Denies watches from now on.
@@ -374,6 +380,8 @@ impl LockService for Fake {
         let token = request.metadata().get("authorization").map(|token| token.to_str().unwrap());
         let token = token.and_then(|token| token.strip_prefix("Bearer ")).unwrap_or("").to_owned();
         let request = request.into_inner();
+        let delay = self.watching.lock().unwrap().delay;
+        tokio::time::sleep(delay).await;
         let mut watching = self.watching.lock().unwrap();
         let refused = watching.refuses.as_ref().and_then(|refuses| refuses(&request, &token));
         watching.requests.push(request);

@@ -291,7 +291,7 @@ impl Hub {
     pub fn on_map(&mut self, directory: &Directory, now_ms: u64) -> Vec<(WatchId, Part)> {
         let version = directory.version();
         let former = self.version.replace(version);
-        if former.is_none_or(|former| former == version) {
+        if former == Some(version) {
             return Vec::new();
         }
         self.changed = true;

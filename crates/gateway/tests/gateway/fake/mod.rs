@@ -155,12 +155,7 @@ impl Fakes {
         let leaders =
             config.shard_map().shards().map(|(shard, r)| (shard.0, r.preferred_leader.0)).collect();
         let said = Arc::new(Mutex::new(Said { leaders, ..Said::default() }));
-        let identity = ClusterIdentity {
-            fingerprint: config.fingerprint().0.to_vec(),
-            cluster: config.cluster.clone(),
-            shards,
-            node: 0,
-        };
+        let identity = ClusterIdentity::new(config.fingerprint().0, config.cluster.clone(), shards);
         let watches = Arc::new(Watches::default());
         for node in &mut config.nodes {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -115,12 +115,10 @@ impl Cluster {
 
     /// The identity that gateways of this cluster send to this node; 0 means any node.
     pub fn identity(&self, node: u64) -> ClusterIdentity {
-        ClusterIdentity {
-            fingerprint: self.config.fingerprint().0.to_vec(),
-            cluster: self.config.cluster.clone(),
-            shards: self.config.shards,
-            node,
-        }
+        let config = &self.config;
+        let identity =
+            ClusterIdentity::new(config.fingerprint().0, config.cluster.clone(), config.shards);
+        ClusterIdentity { node, ..identity }
     }
 
     pub fn route(&self, name: &str) -> Route {
