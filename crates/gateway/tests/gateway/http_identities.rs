@@ -154,6 +154,7 @@ async fn a_client_is_told_what_it_may_do() {
     ] {
         let told = http.ask_with("GET", "/v1/permissions", &who, "").await.body;
         assert_eq!(told["identities"], true);
+        assert_eq!(told["shards"], 1);
         assert_eq!(told["principal"], principal);
         assert_eq!(told["anonymous"], principal == "anonymous");
         assert_eq!(told["permissions"], permissions, "{principal}");
