@@ -39,6 +39,7 @@
  * @property {string} principal
  * @property {boolean} anonymous
  * @property {Permission[]} permissions
+ * @property {number} shards Those of the cluster.
  */
 
 const TOKEN = "palisade.token";
@@ -268,7 +269,7 @@ async function read(response, take, signal, heard) {
 }
 
 /** @type {Permissions} */
-let permissions = { identities: false, principal: "", anonymous: false, permissions: [] };
+let permissions = { identities: false, principal: "", anonymous: false, permissions: [], shards: 0 };
 
 /** What the reader may do, as of the last answer. */
 export function identity() {

@@ -8,7 +8,7 @@ import * as locks from "./locks.js";
 import * as plan from "./plan.js";
 import * as sessions from "./sessions.js";
 import { rest, store } from "./store.js";
-import { moment } from "./text.js";
+import { counted, moment } from "./text.js";
 
 /**
  * A page that is open.
@@ -55,7 +55,7 @@ function route(event) {
   const from = event ? new URL(event.oldURL).hash : "";
   if (/^#\/(locks|sessions)/.test(from)) list = from;
   const [path, search = ""] = location.hash.replace(/^#\/?/, "").split(/\?(.*)/s);
-  const { open, tab } = PAGES[path] ?? PAGES.locks;
+  const { open, tab } = PAGES[Object.hasOwn(PAGES, path) ? path : "locks"];
   page?.close();
   page = open(new URLSearchParams(search));
   document.title = `${page.title} · Palisade`;
@@ -83,7 +83,8 @@ const LIVE = { idle: "", loading: "loading", live: "live", lost: "reconnecting",
 
 function showLive() {
   live.className = `live ${store.state}`;
-  write(live, LIVE[store.state]);
+  const missing = store.missing.length;
+  write(live, missing ? `${LIVE[store.state]}, ${counted(missing, "shard")} missing` : LIVE[store.state]);
 }
 store.listen(showLive);
 

@@ -179,7 +179,7 @@ export function open(query) {
     return h("article", { class: "card node" },
       h("div", { class: "who" }, h("strong", null, `Node ${node.node}`), h("span", { class: `pill ${state[0]}` }, state[1])),
       h("dl", { class: "facts" },
-        row("Address", h("code", null, told(node.address))), node.zone ? row("Zone", told(node.zone)) : null,
+        h("div", { class: "whole" }, h("dt", null, "Address"), h("dd", null, h("code", null, told(node.address)))), node.zone ? row("Zone", told(node.zone)) : null,
         row("Leads", counted(node.leads, "shard")),
         row("Sync", node.disk_sync_ms === null ? "–" : `${+node.disk_sync_ms.toPrecision(3)} ms`),
         node.disk_write_age_ms ? row("Write under way", span(node.disk_write_age_ms)) : null));

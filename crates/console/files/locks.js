@@ -22,14 +22,32 @@ const held_since = (lock) => lock.holds[0]?.at ?? Infinity;
 
 /**
  * The beginnings of names that the reader may see. `first` is the one to load for what was typed, and
- * `fits` says whether any name could begin like that.
+ * `fitting` are all that go with it.
  * @param {string} typed
  */
 export function scope(typed) {
   const found = identity().permissions.filter(({ verb }) => verb === "read" || verb === "watch");
-  const prefixes = [...new Set(found.flatMap((permission) => permission.prefixes))].sort();
+  const all = [...new Set(found.flatMap((permission) => permission.prefixes))].sort();
+  const prefixes = all.filter((one) => !all.some((other) => other !== one && one.startsWith(other)));
   const fitting = prefixes.filter((prefix) => typed.startsWith(prefix) || prefix.startsWith(typed));
-  return { prefixes, first: fitting[0] ?? prefixes[0] ?? "", fits: fitting.length > 0 };
+  return { prefixes, first: fitting[0] ?? prefixes[0] ?? "", fitting };
+}
+
+/**
+ * What is not here, if anything: names with other beginnings that the reader may see, and shards that
+ * have not answered.
+ * @param {"locks" | "sessions"} page
+ * @param {string} [typed]
+ */
+export function gaps(page, typed = "") {
+  const { prefix, missing } = store;
+  const others = typed.startsWith(prefix) ? [] : scope(typed).fitting.filter((one) => !one.startsWith(prefix));
+  return [
+    others.length ? h("p", { class: "note amber" }, icon("warning"), h("span", null, "Only names that begin with ", told(prefix), " are here. Show ",
+      others.map((one, at) => [at ? ", " : "", h("a", { href: link(page, { prefix: one }) }, one ? told(one) : "all names")]).flat(), ".")) : null,
+    missing.length ? h("p", { class: "note amber" }, icon("warning"),
+      `The locks of ${missing.length > 1 ? "shards" : "shard"} ${missing.slice(0, 8).join(", ")}${missing.length > 8 ? ", …" : ""} are missing: no answer yet.`) : null,
+  ].filter((one) => one !== null);
 }
 
 /** @param {URLSearchParams} query */
@@ -143,12 +161,12 @@ export function open(query) {
   /** What lies over the rows, if there is more to say than they do. @param {number} rows */
   function notice(rows) {
     const { state, problem } = store;
-    const { prefixes, fits } = scope(prefix);
-    const what = [state, rows > 0, prefix, owner, order, store.prefix].join("\n");
+    const { prefixes, fitting } = scope(prefix);
+    const what = [state, rows > 0, prefix, owner, order, store.prefix, store.missing].join("\n");
     if (what === noticed) return;
     noticed = what;
     element.classList.toggle("blanked", !rows);
-    if (!fits || state === "denied") {
+    if (!fitting.length || state === "denied") {
       const why = prefixes.length ? "You may see names with another beginning."
         : identity().anonymous ? "Sign in to see locks." : "Ask for a role with the verb read.";
       put(over, blank("denied", "You may not see these locks", problem?.message ?? why,
@@ -159,9 +177,11 @@ export function open(query) {
       put(over, h("p", { class: "note amber" }, icon("warning"),
         `There are more than ${count(NAMES_MAX)} names, and these do not change any more: type the beginning of a name.`));
     } else if (rows) {
-      put(over);
+      put(over, ...gaps("locks", prefix));
     } else if (state === "loading") {
-      put(over, loading("Loading locks"));
+      put(over, ...gaps("locks", prefix), loading("Loading locks"));
+    } else if (!store.is_whole) {
+      put(over, ...gaps("locks", prefix), blank("empty", "No lock is here", "There may be some that have not come."));
     } else if (prefix || owner || (order === "queue" && store.size)) {
       const clear = h("button", { type: "button", click: () => {
         [prefix, owner, order, name.value, of.value] = ["", "", "name", "", ""];
@@ -170,11 +190,11 @@ export function open(query) {
         }
         changed();
       } }, "Show all");
-      put(over, order === "queue" && !prefix && !owner
+      put(over, ...gaps("locks", prefix), order === "queue" && !prefix && !owner
         ? blank("lock", "Nobody waits", "No lock here has a queue.", clear)
         : blank("search", "No lock is like that", "A name that is held, or waited for, would be here at once.", clear));
     } else {
-      put(over, blank("empty", "No lock is held", "Take one, and it is here at once: ",
+      put(over, ...gaps("locks", prefix), blank("empty", "No lock is held", "Take one, and it is here at once: ",
         h("code", null, "palisade acquire orders:42 --ttl 5m")));
     }
   }

@@ -1,7 +1,7 @@
 // The sessions that hold or wait for something, and the page of one of them.
 
 import { blank, copyButton, h, icon, loading, put, told, write } from "./dom.js";
-import { scope } from "./locks.js";
+import { gaps, scope } from "./locks.js";
 import { store } from "./store.js";
 import { Table, ageSince, tick } from "./table.js";
 import { count, counted, link } from "./text.js";
@@ -70,10 +70,22 @@ function kept(view) {
   };
 }
 
-function begin() {
-  const { prefixes, first } = scope("");
-  if (prefixes.length && ["idle", "denied", "failed"].includes(store.state)) store.start(first);
+/** @param {string} [prefix] The beginning of the names to load. */
+function begin(prefix) {
+  const { prefixes, first } = scope(prefix ?? "");
+  const is_other = prefix !== undefined && !prefix.startsWith(store.prefix);
+  if (prefixes.length && (is_other || ["idle", "denied", "failed"].includes(store.state))) store.start(first);
   return prefixes.length > 0;
+}
+
+/**
+ * Puts something, unless it is there already: a link that is replaced again and again takes no click.
+ * @param {Element} over
+ * @param {...(import("./dom.js").Child | import("./dom.js").Child[])} children
+ */
+function say(over, ...children) {
+  const fresh = h("div", null, ...children);
+  if (fresh.innerHTML !== over.innerHTML) over.replaceChildren(...fresh.childNodes);
 }
 
 /** Why there is nothing to show. @param {boolean} is_permitted */
@@ -83,6 +95,9 @@ function nothing(is_permitted) {
   }
   if (store.state === "loading") return loading("Loading locks");
   if (store.state === "failed") return blank("warning", "The locks could not be loaded", store.problem?.message ?? "");
+  if (!store.is_whole || store.prefix) {
+    return blank("session", "Nothing is here", "There may be locks that have not come, or that you may not see.");
+  }
   return blank("session", "No session holds a lock",
     "A session keeps many locks with one heartbeat. Those that hold or wait for something are here.");
 }
@@ -90,7 +105,8 @@ function nothing(is_permitted) {
 /** @param {URLSearchParams} query */
 export function open(query) {
   let part = query.get("owner") ?? "";
-  const is_permitted = begin();
+  const prefix = query.get("prefix") ?? undefined;
+  const is_permitted = begin(prefix);
   const search = h("input", { type: "search", id: "search", placeholder: "Owner or id contains…", value: part,
     "aria-label": "Owner, identity or id contains", autocomplete: "off", spellcheck: "false" });
   const found = h("span", { class: "found", role: "status" });
@@ -117,11 +133,11 @@ export function open(query) {
     table.show(shown);
     write(found, part ? `${count(shown.length)} of ${counted(all.length, "session")}` : counted(all.length, "session"));
     element.classList.toggle("blanked", !shown.length);
-    put(over, shown.length ? null : all.length ? blank("search", "No session is like that", "Change what you search for.") : nothing(is_permitted));
+    say(over, gaps("sessions"), shown.length ? null : all.length ? blank("search", "No session is like that", "Change what you search for.") : nothing(is_permitted));
   }
   search.addEventListener("input", () => {
     part = search.value;
-    history.replaceState(null, "", link("sessions", { owner: part }));
+    history.replaceState(null, "", link("sessions", { owner: part, prefix }));
     table.top();
     view();
   });
@@ -171,7 +187,7 @@ export function openOne(query) {
     const locks = session ? [...session.held, ...session.waiting] : [];
     table.show(locks);
     element.classList.toggle("blanked", !locks.length);
-    put(over, locks.length ? null : store.state === "live" || store.state === "polled"
+    say(over, gaps("sessions"), locks.length ? null : is_permitted && store.is_whole && !store.prefix
       ? blank("session", "This session holds nothing", "It has ended, or has let go of all its locks.", h("a", { class: "button", href: "#/sessions" }, "All sessions"))
       : nothing(is_permitted));
     put(meta, session ? [told(session.owner || session.principal, "no owner"), h("span", { class: "dot" }, "·"), counted(session.held.length, "lock"),

@@ -1,7 +1,7 @@
 // The locks that are held, kept up to date by a watch: each change is told once, and a connection that
 // broke goes on where it ended. A reader who may not watch gets pages of the list instead.
 
-import { Problem, events, get, may } from "./api.js";
+import { Problem, events, get, identity, may } from "./api.js";
 
 /**
  * @typedef {object} Hold
@@ -38,6 +38,8 @@ export const NAMES_MAX = 250_000;
 const POLL_MS = 15_000;
 /** A tab that nobody has seen for this time ends its watch, so that it takes no connection. */
 const HIDDEN_MS = 30_000;
+/** A shard that has not told its state for this time is said to be missing. */
+const PATIENT_MS = 2_000;
 const RETRY_MS = [250, 500, 1_000, 2_000, 4_000];
 
 /** @param {import("./api.js").Grant} grant @returns {Hold} */
@@ -152,9 +154,12 @@ export class Store {
   /** @type {Lock[]} */
   #added = [];
   #has_empty = false;
-  /** The shards of which a part of the state is still on its way. */
-  #coming = new Set();
-  #is_loaded = false;
+  /** The shards with a state that is here as a whole. */
+  #complete = new Set();
+  /** The shards that the last list could not ask. @type {number[]} */
+  #unasked = [];
+  /** When it began to load. */
+  #since = 0;
   #run = new AbortController();
   /** @type {Set<() => void>} */
   #listeners = new Set();
@@ -187,6 +192,18 @@ export class Store {
   /** @param {string} name */
   lock(name) {
     return this.#locks.get(name);
+  }
+
+  /** The shards whose locks have not come. @returns {number[]} */
+  get missing() {
+    if (!may("watch", this.prefix)) return this.#unasked;
+    if (this.state !== "loading" || performance.now() - this.#since < PATIENT_MS) return [];
+    return [...Array(identity().shards).keys()].filter((shard) => !this.#complete.has(shard));
+  }
+
+  /** Whether all locks below its prefix are here, as they are now. */
+  get is_whole() {
+    return (this.state === "live" || this.state === "polled") && !this.missing.length;
   }
 
   get size() {
@@ -222,6 +239,10 @@ export class Store {
 
   /** @param {State} state @param {Problem | null} [problem] */
   #set(state, problem = null) {
+    if (state === "loading" && this.state !== "loading") {
+      this.#since = performance.now();
+      setTimeout(() => this.#changed(), PATIENT_MS + 50);
+    }
     [this.state, this.problem] = [state, problem];
     this.#changed();
   }
@@ -234,8 +255,8 @@ export class Store {
   #clear() {
     this.#locks.clear();
     [this.#sorted, this.#added] = [[], []];
-    this.#coming.clear();
-    this.#is_loaded = false;
+    this.#complete.clear();
+    this.#unasked = [];
   }
 
   /** @param {AbortSignal} signal */
@@ -243,7 +264,7 @@ export class Store {
     try {
       if (may("watch", this.prefix)) {
         await follow({ prefix: this.prefix }, (name, data) => this.#take(name, data), (is_open) => {
-          if (!signal.aborted) this.#set(!is_open ? "lost" : this.#is_loaded ? "live" : "loading");
+          if (!signal.aborted) this.#set(is_open ? this.#watched() : "lost");
         }, signal);
       } else {
         await this.#poll(signal);
@@ -253,6 +274,11 @@ export class Store {
       const problem = error instanceof Problem ? error : new Problem(0, "PAGE", String(error));
       this.#set([401, 403].includes(problem.status) ? "denied" : "failed", problem);
     }
+  }
+
+  /** The state of a watch that is open: it is live once all shards have told theirs. @returns {State} */
+  #watched() {
+    return this.#complete.size >= identity().shards ? "live" : "loading";
   }
 
   /** Lists again and again. @param {AbortSignal} signal */
@@ -274,6 +300,8 @@ export class Store {
   /** @param {AbortSignal} signal */
   async #list(signal) {
     const fresh = new Map();
+    /** @type {Set<number>} */
+    const unasked = new Set();
     for (let cursor = ""; cursor !== null && fresh.size < NAMES_MAX;) {
       const page = await get("/v1/locks", { prefix: this.prefix, limit: 1_000, cursor }, signal);
       for (const grant of page.locks) {
@@ -282,6 +310,7 @@ export class Store {
         lock.holds.push(hold(grant));
         fresh.set(name, lock);
       }
+      for (const shard of page.missing_shards) unasked.add(shard);
       cursor = page.next_cursor;
       if (!this.#locks.size || this.state === "loading") this.#replace(new Map(fresh));
     }
@@ -289,9 +318,11 @@ export class Store {
       const query = { prefix: this.prefix, limit: 1_000, cursor, waiting: true };
       const page = await get("/v1/locks", query, signal);
       for (const waiter of page.waiters) fresh.get(waiter.resource_name)?.waits.push(wait(waiter));
+      for (const shard of page.missing_shards) unasked.add(shard);
       cursor = page.next_cursor;
     }
     this.#replace(fresh);
+    this.#unasked = [...unasked].sort((a, b) => a - b);
     if (fresh.size >= NAMES_MAX) this.#set("full");
   }
 
@@ -310,22 +341,19 @@ export class Store {
       if (data.first) this.#forget(data.shard);
       for (const grant of data.held) this.#granted(grant);
       for (const waiter of data.queued) this.#queued(waiter);
-      if (data.last) this.#coming.delete(data.shard);
-      else this.#coming.add(data.shard);
+      if (data.last) this.#complete.add(data.shard);
+      else this.#complete.delete(data.shard);
       if (this.#locks.size > NAMES_MAX) {
         this.#run.abort();
         this.#set("full");
-      } else if (!this.#coming.size) {
-        this.#is_loaded = true;
-        this.#set("live");
-      }
+      } else this.#set(this.#watched());
     } else {
       const lock = this.#locks.get(data.resource_name);
       if (kind === "queued") this.#queued(data.waiter);
       else if (lock && data.waiter) this.#waited(lock, data.waiter.waiter);
       if (kind === "granted") this.#granted(data.grant);
       else if (lock && data.grant) this.#ended(lock, data.grant.fencing_token);
-      if (this.state === "lost") this.#set("live");
+      if (this.state === "lost") this.#set(this.#watched());
     }
     this.#changed();
   }

@@ -1,7 +1,10 @@
 // Numbers, times and names as text. Pure functions.
 
-/** Characters that hide, reorder or break what is around them, and white space that looks like another. */
-const ODD = /[\p{C}\p{Zl}\p{Zp}\u00a0\u115f\u1160\u2800\u3164\uffa0]|^ +| +$/gu;
+/**
+ * Characters that hide, reorder or break what is around them, and white space that looks like another.
+ * U+2800 is a braille pattern without dots.
+ */
+const ODD = /\p{C}|\p{Default_Ignorable_Code_Point}|\p{Zl}|\p{Zp}|(?! )\p{Zs}|\u2800|^ +| +$/gu;
 
 const NAMES = new Map([["\n", "\\n"], ["\r", "\\r"], ["\t", "\\t"]]);
 

@@ -74,8 +74,8 @@ pub enum EmitError {
 /// ```
 ///
 /// # Errors
-/// If the plan has more shards or nodes than a cluster can have, or if the options make an
-/// impossible cluster.
+/// If the plan has more shards, nodes or gateways than a cluster can have, or if the options make
+/// an impossible cluster.
 pub fn emit(plan: &Plan, options: &EmitOptions) -> Result<(ClusterConfig, String), EmitError> {
     let emit_for = options.emit_for.unwrap_or(EmitFor::Palisade);
     let (column, column_name) = match emit_for {
@@ -89,26 +89,27 @@ pub fn emit(plan: &Plan, options: &EmitOptions) -> Result<(ClusterConfig, String
         .filter(|shards| *shards <= routing::SHARDS_MAX)
         .ok_or(EmitError::TooManyShards(wanted))?;
     let dedicated = u64::from(shards) * u64::from(workload.nodes_per_shard);
-    // Ids and host names are numbered. More than a million is a mistake, and would take all memory
-    // here.
     let nodes = match options.nodes {
         Some(nodes) => u64::from(nodes),
         None => dedicated,
     };
     let nodes = u32::try_from(nodes)
         .ok()
-        .filter(|nodes| *nodes <= 1_000_000)
+        .filter(|nodes| *nodes <= NUMBERED_MAX)
         .ok_or(EmitError::TooManyNodes(nodes))?;
     let build = match (options.shards, options.nodes) {
         (None, None) => column.build.clone(),
         _ => Build::on(workload, &plan.calibration, &column.figures, shards.into(), nodes.into()),
     };
-    let planned =
-        u32::try_from(build.gateways).map_err(|_| EmitError::TooManyGateways(build.gateways))?;
-    let gateways = options.gateways.unwrap_or(match &options.addresses {
-        Addresses::Loopback { .. } => planned.min(GATEWAYS_ON_ONE_HOST),
-        Addresses::Hosts { .. } => planned,
-    });
+    let gateways = options.gateways.map_or(build.gateways, u64::from);
+    let gateways = u32::try_from(gateways)
+        .ok()
+        .filter(|gateways| *gateways <= NUMBERED_MAX)
+        .ok_or(EmitError::TooManyGateways(gateways))?;
+    let gateways = match (&options.addresses, options.gateways) {
+        (Addresses::Loopback { .. }, None) => gateways.min(GATEWAYS_ON_ONE_HOST),
+        _ => gateways,
+    };
     let mut config = ClusterConfig::generate(
         &workload.name,
         shards,
@@ -125,6 +126,9 @@ pub fn emit(plan: &Plan, options: &EmitOptions) -> Result<(ClusterConfig, String
     Ok((config, yaml))
 }
 
+/// Number of nodes, and of gateways, at most. Their ids and host names are numbered. More is a
+/// mistake, and would take all memory here.
+const NUMBERED_MAX: u32 = 1_000_000;
 /// Number of ports below those of the nodes, which are for gateways.
 const GATEWAYS_ON_ONE_HOST: u32 = 10;
 

@@ -192,7 +192,7 @@ impl Single {
         }
     }
 
-    fn refused(&self, error: Box<Error>) -> Box<Error> {
+    pub(super) fn refused(&self, error: Box<Error>) -> Box<Error> {
         self.router.metrics.refused(&error);
         error
     }
@@ -206,7 +206,7 @@ impl Single {
     }
 
     /// Takes the place of a call with a large answer, until that is taken.
-    fn hold_scan(&self, visitor: &Visitor) -> Result<(), Box<Error>> {
+    pub(super) fn hold_scan(&self, visitor: &Visitor) -> Result<(), Box<Error>> {
         let place = self.router.admission.scan_call(visitor)?;
         let _ = visitor.held.set(Box::new(place)); // a call has one
         Ok(())

@@ -111,25 +111,26 @@ async fn a_client_that_may_not_read_learns_nothing_of_the_holder() {
     assert!(!shown.contains("BOB") && !shown.contains("77"), "{shown}");
 }
 
-/// Regression: a request for a watch with a bad query counted for nothing, so that one identity
-/// could send any number of them.
+/// Regression: requests for a watch with a bad query, and for permissions, counted for nothing, so
+/// that one identity could send any number of them.
 #[tokio::test]
-async fn a_watch_that_is_not_begun_counts_towards_the_rate() {
+async fn a_watch_that_is_not_begun_and_permissions_count_towards_the_rate() {
     const SLOW: &str = r#"
 roles: { both: { watch: ["a:"], read: ["a:"] } }
 bindings: [{ identities: [both], roles: [both], quota: slow }]
 quotas: { slow: { operations_per_second: 1, burst: 5 } }
 "#;
-    let files = Files::of(SLOW);
-    let fakes = files.start(answer_all).await;
-    let mut http = Http::to(&fakes).await;
-    let mut statuses = Vec::new();
-    while !statuses.contains(&429) && statuses.len() < 1_000 {
-        let path = "/v1/watch?prefix=a:&kinds=stolen";
-        statuses.push(http.ask_with("GET", path, &bearer("both"), "").await.status);
+    for (path, status) in [("/v1/watch?prefix=a:&kinds=stolen", 400), ("/v1/permissions", 200)] {
+        let files = Files::of(SLOW);
+        let fakes = files.start(answer_all).await;
+        let mut http = Http::to(&fakes).await;
+        let mut statuses = Vec::new();
+        while !statuses.contains(&429) && statuses.len() < 1_000 {
+            statuses.push(http.ask_with("GET", path, &bearer("both"), "").await.status);
+        }
+        assert_eq!(statuses[..5], [status; 5], "{path}");
+        assert!(statuses.contains(&429), "{path}: it is above its rate");
     }
-    assert_eq!(statuses[..5], [400; 5]);
-    assert!(statuses.contains(&429), "it is above its rate");
 }
 
 #[tokio::test]
@@ -153,6 +154,7 @@ async fn a_client_is_told_what_it_may_do() {
     ] {
         let told = http.ask_with("GET", "/v1/permissions", &who, "").await.body;
         assert_eq!(told["identities"], true);
+        assert_eq!(told["shards"], 1);
         assert_eq!(told["principal"], principal);
         assert_eq!(told["anonymous"], principal == "anonymous");
         assert_eq!(told["permissions"], permissions, "{principal}");

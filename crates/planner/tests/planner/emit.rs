@@ -197,6 +197,14 @@ fn impossible_clusters_are_refused() {
     let many =
         plan_with("worked-solution", &[("nodes_per_shard", "1M"), ("growth.per_month", "0")]);
     assert!(matches!(emitted(&many, published(2)), EmitError::TooManyNodes(3_000_000)));
+    let many = plan_of("acquire_per_s: 1\ninstances: 1000G\n", &[]).expect("a plan");
+    let planned = many.palisade.build.gateways;
+    for addresses in [hosts(), EmitOptions::default().addresses] {
+        let refused = emitted(&many, EmitOptions { addresses, ..Default::default() });
+        assert!(matches!(refused, EmitError::TooManyGateways(n) if n == planned), "{refused}");
+    }
+    let asked = EmitOptions { addresses: hosts(), ..published(1_000_001) };
+    assert!(matches!(emitted(&worked, asked), EmitError::TooManyGateways(1_000_001)));
     // 1,000 nodes do not fit on one host, but they fit on hosts of their own.
     let wide = || EmitOptions { nodes: Some(1_000), ..Default::default() };
     assert!(matches!(emitted(&worked, wide()), EmitError::Config(_)));

@@ -152,6 +152,7 @@ impl Door {
             Method::Operation(kind) => Some(kind),
             Method::Watch => None,
             Method::Anyone => {
+                self.single.begin(&visitor, None)?;
                 queried::<requests::Nothing>(request.uri())?;
                 return document(permissions::Permissions::of(&self.single.router, &visitor));
             }
@@ -229,7 +230,8 @@ impl Door {
         }
     }
 
-    /// Serves the fields of a workload, and plans. A plan counts as one operation.
+    /// Serves the fields of a workload, and plans. A plan counts as one operation, and takes the
+    /// place of a call with a large answer.
     async fn plan(&self, visitor: Visitor, request: Request) -> Result<Response, Problem> {
         self.single.begin(&visitor, None)?;
         let (Parts { uri, headers, .. }, body) = request.into_parts();
@@ -238,7 +240,12 @@ impl Door {
             return document(plan::Fields::all());
         }
         let body = self.body(&uri, &headers, body, &visitor).await?;
-        document(posted::<plan::Plan>(&body)?.made()?)
+        let plan = posted::<plan::Plan>(&body)?;
+        self.single.hold_scan(&visitor).map_err(|error| self.single.refused(error))?;
+        // The place is kept until the work is done, even if the client hangs up.
+        let made = tokio::task::spawn_blocking(move || (plan.made(), visitor.held).0);
+        let made = made.await.map_err(|_| Error::internal("the plan broke off: report this"))?;
+        document(made?)
     }
 
     /// Serves the routes that are open to all clients.

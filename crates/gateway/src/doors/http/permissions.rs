@@ -18,6 +18,8 @@ pub(super) struct Permissions {
     anonymous: bool,
     /// What the identity may do.
     permissions: Vec<Permission>,
+    /// The number of shards of the cluster: a watch of a prefix tells the state of each.
+    shards: usize,
 }
 
 /// One verb that is permitted.
@@ -33,6 +35,7 @@ struct Permission {
 impl Permissions {
     /// The permissions of a visitor whose identity is proven.
     pub(super) fn of(router: &Router, visitor: &Visitor) -> Permissions {
+        let shards = router.directory.shards().len();
         match visitor.caller.identity() {
             Some(identity) if router.identities.is_some() => Permissions {
                 identities: true,
@@ -44,6 +47,7 @@ impl Permissions {
                         prefixes: prefixes.iter().map(|of| of.as_str().to_owned()).collect(),
                     })
                     .collect(),
+                shards,
             },
             _ => Permissions {
                 identities: router.identities.is_some(),
@@ -53,6 +57,7 @@ impl Permissions {
                     Some(_) => Vec::new(), // not proven
                     None => Verb::ALL.into_iter().map(Permission::everywhere).collect(),
                 },
+                shards,
             },
         }
     }

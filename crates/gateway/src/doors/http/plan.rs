@@ -13,8 +13,11 @@ use wire::v1::Error;
 
 /// The size of the texts of a workload, at most.
 const WORKLOAD_BYTES_MAX: usize = 16 << 10;
-/// The nodes of a cluster file, at most. The time for a file grows faster than their number.
-const NODES_MAX: u64 = 200;
+/// The nodes and gateways of a cluster file together, at most. The time for a file grows faster than
+/// their number.
+const PROCESSES_MAX: u64 = 256;
+/// The bytes of the domain of a cluster file, at most, so that host names below it have room.
+const DOMAIN_BYTES_MAX: usize = 200;
 /// The port of all processes in a cluster file with host names.
 const PORT: u16 = 7400;
 
@@ -29,7 +32,8 @@ pub(super) struct Plan {
     /// Values by the names of `GET /v1/plan`. Each takes the place of that in the file.
     #[serde(default)]
     fields: BTreeMap<String, String>,
-    /// The domain of the hosts in the cluster file. Default: all processes are on 127.0.0.1.
+    /// The domain of the hosts in the cluster file: a host name of at most 200 bytes. Default: all
+    /// processes are on 127.0.0.1.
     #[schemars(length(min = 1, max = 200))]
     domain: Option<String>,
 }
@@ -113,11 +117,17 @@ impl Plan {
     /// Computes the plan.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT if the request is too large, or the workload impossible.
+    /// INVALID_ARGUMENT if the request is too large, the domain no host name, or the workload
+    /// impossible.
     pub(super) fn made(self) -> Result<Planned, Problem> {
         let of_fields = self.fields.iter().map(|(name, value)| name.len() + value.len());
         if self.workload.len() + of_fields.sum::<usize>() > WORKLOAD_BYTES_MAX {
             return Err(Error::invalid("the workload is larger than 16 KiB: shorten it").into());
+        }
+        if self.domain.as_deref().is_some_and(|domain| !is_host_name(domain)) {
+            let message = "`domain` is no host name of 1 to 200 bytes: give one, as \
+                `locks.example`, or leave it out";
+            return Err(Error::invalid(message).into());
         }
         let impossible =
             |error: planner::PlanError| Problem::from(Error::invalid(error.to_string()));
@@ -128,14 +138,17 @@ impl Plan {
             Some(domain) => Addresses::Hosts { domain, port: PORT },
             None => EmitOptions::default().addresses,
         };
-        let nodes = plan.palisade.build.nodes;
-        let emitted = match nodes {
-            ..=NODES_MAX => {
+        let (nodes, gateways) = (plan.palisade.build.nodes, plan.palisade.build.gateways);
+        let emitted = match nodes.saturating_add(gateways) {
+            ..=PROCESSES_MAX => {
                 planner::emit(&plan, &EmitOptions { addresses, ..EmitOptions::default() })
                     .map(|(_, yaml)| yaml)
                     .map_err(|error| error.to_string())
             }
-            _ => Err(format!("{nodes} nodes are too many here: use `palisade plan --emit`")),
+            _ => Err(format!(
+                "{nodes} nodes and {gateways} gateways are more than the {PROCESSES_MAX} that have \
+                 room here: use `palisade plan --emit`"
+            )),
         };
         let (cluster_file, cluster_file_error) = match emitted {
             Ok(yaml) => (Some(yaml), None),
@@ -148,6 +161,18 @@ impl Plan {
             cluster_file_error,
         })
     }
+}
+
+/// Whether a text is a host name (RFC 1123) that has room for the names of hosts below it.
+fn is_host_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        (1..=63).contains(&label.len())
+            && label.bytes().all(is_inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= DOMAIN_BYTES_MAX && text.split('.').all(is_label)
 }
 
 impl From<planner::Step> for Step {
@@ -207,12 +232,38 @@ mod tests {
         assert!(format!("{:?}", plan(&long).unwrap_err()).contains("16 KiB"));
     }
 
-    /// Regression: the cluster file of some thousand nodes took a thread for a minute.
+    /// Regressions: the cluster file of some thousand nodes took a thread for a minute, and that of
+    /// many gateways took all memory.
     #[test]
-    fn a_plan_with_too_many_nodes_has_no_cluster_file_and_says_why() {
-        let large = r#"{"fields": {"instances": "50000", "growth.per_month": "20%"}}"#;
-        let planned = plan(large).unwrap();
-        assert_eq!(planned.cluster_file, None);
-        assert!(planned.cluster_file_error.unwrap().contains("palisade plan --emit"));
+    fn a_plan_with_too_many_processes_has_no_cluster_file_and_says_why() {
+        for fields in [
+            r#""instances": "50000", "growth.per_month": "20%""#,
+            r#""instances": "40M", "acquire_per_s": "1""#,
+            r#""instances": "1000G", "acquire_per_s": "1""#,
+            r#""instances": "10", "reads_per_write": "10M""#,
+            r#""instances": "10", "nodes_per_shard": "100k""#,
+        ] {
+            for domain in ["", r#""domain": "a", "#] {
+                let planned = plan(&format!(r#"{{{domain}"fields": {{{fields}}}}}"#)).unwrap();
+                assert_eq!(planned.cluster_file, None, "{domain}{fields}");
+                let why = planned.cluster_file_error.unwrap();
+                assert!(why.contains("palisade plan --emit"), "{domain}{fields}: {why}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_domain_that_is_no_host_name_is_refused() {
+        let with = |domain: &str| {
+            plan(&format!(r#"{{"domain": "{domain}", "workload": "instances: 10"}}"#))
+        };
+        let long = "a.".repeat(DOMAIN_BYTES_MAX / 2);
+        for domain in ["", "a b", "a..b", "-a", "a-", "a/b", "a:1", "é", &format!("{long}a")] {
+            let refused = format!("{:?}", with(domain).unwrap_err());
+            assert!(refused.contains("`domain`"), "{domain}: {refused}");
+        }
+        for domain in ["a", "10-0-0-1.Locks.example", &long[..long.len() - 1]] {
+            assert!(with(domain).unwrap().cluster_file.is_some(), "{domain}");
+        }
     }
 }
