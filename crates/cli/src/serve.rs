@@ -152,6 +152,11 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
     let configured = configured.and_then(|gateway| gateway.metrics.as_deref());
     let listen_metrics = args.listen_metrics.as_deref().or(configured);
     let metrics_listener = listen_metrics.map(bind).transpose()?;
+    if listen_metrics.is_none() && cluster.gateways.iter().any(|one| one.metrics.is_some()) {
+        tracing::warn!(
+            "no metrics are served: `metrics` of the cluster file belongs to gateways with other addresses than {listen}. Name an address with --listen-metrics"
+        );
+    }
     let audit = audit(cluster.audit.as_ref(), &format!("gateway-{}", args.name))?;
     let reflection = args.reflection;
     let options = GatewayOptions {

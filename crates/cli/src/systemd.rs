@@ -1,6 +1,7 @@
 //! News for systemd, if it started this process as a service of type `notify`.
 //!
-//! * A server is ready once it serves, and says so when it begins to stop.
+//! * A server is ready once it has opened its data and listens, and says so when it begins to stop.
+//!   The replicas of a node that is ready may still have entries to catch up with.
 //! * A beat for the watchdog means that tokio runs tasks and that every shard thread has finished a
 //!   round since the beat before. Without beats systemd kills the process, and starts it again.
 //! * A disk that hangs holds up no beat, because shard threads do not wait for the disk. The node
@@ -12,15 +13,18 @@ use std::ffi::{OsStr, OsString};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Looks at the threads within the time limit of the watchdog.
+const LOOKS_IN_LIMIT: u64 = 6;
 
 /// The service manager, as the environment of this process names it.
 #[derive(Debug)]
 pub struct Systemd {
     /// `None` if no manager waits for news.
     address: Option<SocketAddr>,
-    /// `None` if there is no watchdog.
-    beat_every: Option<Duration>,
+    /// Time between two looks at the threads. `None` if there is no watchdog.
+    look_every: Option<Duration>,
 }
 
 impl Systemd {
@@ -44,11 +48,12 @@ impl Systemd {
             None => true,
         };
         let watchdog = number("WATCHDOG_USEC").filter(|us| *us > 0 && is_for_us);
-        // Half of the limit, as sd_watchdog_enabled(3) advises.
-        Systemd { address, beat_every: watchdog.map(|us| Duration::from_micros(us.div_ceil(2))) }
+        // Short against the limit, so that threads which move again bring a beat before systemd kills.
+        let look_every = watchdog.map(|us| Duration::from_micros(us.div_ceil(LOOKS_IN_LIMIT)));
+        Systemd { address, look_every }
     }
 
-    /// The server serves.
+    /// The server has opened its data, and listens.
     pub fn ready(&self) {
         self.say("READY=1");
     }
@@ -61,24 +66,27 @@ impl Systemd {
     /// Keeps the watchdog content while work goes on. `rounds` tells the rounds that each shard
     /// thread has finished. Never returns.
     pub async fn keep_watched(&self, rounds: impl Fn() -> Vec<u64>) {
-        let Some(every) = self.beat_every.filter(|_| self.address.is_some()) else {
+        let Some(every) = self.look_every.filter(|_| self.address.is_some()) else {
             return std::future::pending().await;
         };
-        let mut before = rounds();
+        let (mut at_beat, mut beat) = (rounds(), Instant::now());
         loop {
             tokio::time::sleep(every).await;
             // A task of its own, because this one may not run on a worker thread.
             let _ = tokio::spawn(std::future::ready(())).await;
             let now = rounds();
-            match idle(&before, &now).as_slice() {
-                [] => self.say("WATCHDOG=1"),
+            match idle(&at_beat, &now).as_slice() {
+                [] => {
+                    self.say("WATCHDOG=1");
+                    (at_beat, beat) = (now, Instant::now());
+                }
                 threads => tracing::error!(
                     ?threads,
-                    "shard threads have not moved for {} s: systemd will kill this process, and start it again",
-                    every.as_secs()
+                    "shard threads have not moved for {} s: after {} s systemd kills this process, and starts it again",
+                    beat.elapsed().as_secs(),
+                    (every * LOOKS_IN_LIMIT as u32).as_secs()
                 ),
             }
-            before = now;
         }
     }
 
@@ -100,7 +108,7 @@ fn address(name: &OsStr) -> std::io::Result<SocketAddr> {
     }
 }
 
-/// The threads that have finished no round between two looks.
+/// The threads that have finished no round between a beat and now.
 fn idle(before: &[u64], now: &[u64]) -> Vec<usize> {
     let threads = before.iter().zip(now).enumerate();
     threads.filter(|(_, (before, now))| before == now).map(|(thread, _)| thread).collect()
@@ -153,30 +161,26 @@ mod tests {
         let every = |pid: &[(&str, &str)], us: &str| {
             let all = pid.iter().copied().chain([("WATCHDOG_USEC", us)]);
             let all: Vec<(&str, &OsStr)> = all.map(|(name, v)| (name, OsStr::new(v))).collect();
-            of(&all).beat_every
+            of(&all).look_every
         };
-        assert_eq!(every(&[], "30000000"), Some(Duration::from_secs(15)));
-        assert_eq!(every(&[("WATCHDOG_PID", "77")], "3"), Some(Duration::from_micros(2)));
+        assert_eq!(every(&[], "30000000"), Some(Duration::from_secs(5)));
+        assert_eq!(every(&[("WATCHDOG_PID", "77")], "7"), Some(Duration::from_micros(2)));
         assert_eq!(every(&[("WATCHDOG_PID", "78")], "30000000"), None, "of another process");
         assert_eq!(every(&[], "0"), None);
         assert_eq!(every(&[], "soon"), None);
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn there_is_no_beat_while_a_shard_thread_is_stuck() {
+    /// The beats during twelve looks, at which each thread has finished this many rounds.
+    async fn beats(rounds_at: impl Fn(u64) -> Vec<u64>) -> usize {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let socket = tokio::net::UnixDatagram::bind(&path).unwrap();
         let systemd =
-            of(&[("NOTIFY_SOCKET", path.as_os_str()), ("WATCHDOG_USEC", OsStr::new("2000"))]);
-        // Thread 0 always moves, and thread 1 has moved at four looks.
+            of(&[("NOTIFY_SOCKET", path.as_os_str()), ("WATCHDOG_USEC", OsStr::new("6000"))]);
         let looks = AtomicU64::new(0);
-        let rounds = || {
-            let look = looks.fetch_add(1, Ordering::Relaxed);
-            vec![look, look.min(4)]
-        };
+        let rounds = || rounds_at(looks.fetch_add(1, Ordering::Relaxed).min(12));
         let many_looks = async {
-            while looks.load(Ordering::Relaxed) < 12 {
+            while looks.load(Ordering::Relaxed) <= 12 {
                 tokio::task::yield_now().await;
             }
         };
@@ -189,7 +193,19 @@ mod tests {
             assert_eq!(length, "WATCHDOG=1".len());
             beats += 1;
         }
-        assert_eq!(beats, 4);
+        beats
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn there_is_no_beat_while_a_shard_thread_is_stuck() {
+        // Thread 0 always moves, and thread 1 has moved at four looks.
+        assert_eq!(beats(|look| vec![look, look.min(4)]).await, 4);
         assert_eq!(idle(&[3, 5, 7], &[4, 5, 7]), [1, 2]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn threads_that_move_at_different_looks_bring_a_beat() {
+        // Thread 0 moves at odd looks, and thread 1 at even ones.
+        assert_eq!(beats(|look| vec![look.div_ceil(2), look / 2]).await, 6);
     }
 }

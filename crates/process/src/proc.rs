@@ -110,26 +110,4 @@ mod tests {
     fn the_boot_is_read_from_its_line() {
         assert_eq!(booted_seconds("cpu 1 2\nbtime 1700000000\n"), 1_700_000_000.0);
     }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn this_process_has_figures_also_when_it_is_out_of_descriptors() {
-        use rustix::process::{Rlimit, setrlimit};
-        let sources = Sources::open();
-        let figures = sources.read();
-        let is_whole = |figures: Figures| {
-            assert!(figures.resident_bytes > 1 << 20, "{figures:?}");
-            assert!(figures.threads >= 1, "{figures:?}");
-            assert!(figures.start_seconds > 1_600_000_000.0, "{figures:?}");
-        };
-        is_whole(figures);
-        assert!(figures.open_fds >= 3 && figures.max_fds > figures.open_fds, "{figures:?}");
-        let before = getrlimit(Resource::Nofile);
-        let none_left = Rlimit { current: Some(3), ..before };
-        setrlimit(Resource::Nofile, none_left).expect("lower the limit");
-        let figures = sources.read();
-        setrlimit(Resource::Nofile, before).expect("raise the limit");
-        is_whole(figures);
-        assert_eq!((figures.open_fds, figures.max_fds), (3, 3));
-    }
 }

@@ -18,10 +18,10 @@ impl Drop for Server {
 }
 
 impl Server {
-    fn start(notify: &Path, args: &[&str]) -> Server {
+    fn start(notify: &Path, args: &[&str], log: Stdio) -> Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_palisade"));
         command.args(args).env("NOTIFY_SOCKET", notify).env("PALISADE_LOG", "warn");
-        Server(command.stdin(Stdio::null()).spawn().expect("start palisade"))
+        Server(command.stdin(Stdio::null()).stderr(log).spawn().expect("start palisade"))
     }
 
     /// Ends the process as systemd does, and waits for it.
@@ -85,13 +85,13 @@ fn servers_listen_elsewhere_than_they_are_dialled_and_tell_systemd() {
     let (all, page) = (format!("[::]:{node_port}"), format!("[::1]:{metrics_port}"));
     let listen = ["--listen", &all, "--listen-metrics", &page, "--insecure"];
     let node = ["node", "--config", &config, "--id", "1", "--data-dir", data.to_str().unwrap()];
-    let mut node = Server::start(&node_notify, &[&node[..], &listen].concat());
+    let mut node = Server::start(&node_notify, &[&node[..], &listen].concat(), Stdio::inherit());
     assert_eq!(heard(&node_news), "READY=1");
     assert!(std::net::TcpStream::connect(&page).is_ok(), "it serves metrics there");
 
     let all = format!("[::]:{gateway_port}");
     let gateway = ["gateway", "--config", &config, "--listen", &all, "--insecure"];
-    let mut gateway = Server::start(&gateway_notify, &gateway);
+    let mut gateway = Server::start(&gateway_notify, &gateway, Stdio::inherit());
     assert_eq!(heard(&gateway_news), "READY=1");
     for host in ["127.0.0.1", "[::1]", "localhost"] {
         acquires(&format!("{host}:{gateway_port}"));
@@ -101,4 +101,28 @@ fn servers_listen_elsewhere_than_they_are_dialled_and_tell_systemd() {
     assert_eq!(heard(&gateway_news), "STOPPING=1");
     assert_eq!(node.stop(), Some(0));
     assert_eq!(heard(&node_news), "STOPPING=1");
+}
+
+/// The cluster file names a metrics page for the address to dial, and the gateway listens elsewhere.
+#[test]
+fn a_gateway_that_serves_no_metrics_says_so() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("cluster.yaml");
+    let yaml = "cluster: quiet\nshards: 1\nreplicas: 1\nnodes:\n  - { id: 1, address: '127.0.0.1:1' }\n\
+                gateways:\n  - { address: '127.0.0.1:2', metrics: '127.0.0.1:3' }\n";
+    std::fs::write(&config, yaml).expect("write the cluster file");
+    let page = format!("127.0.0.1:{}", free_port());
+    for (more, warns) in [(&[][..], true), (&["--listen-metrics", &page], false)] {
+        let notify = dir.path().join(format!("notify-{warns}"));
+        let news = socket(&notify);
+        let listen = format!("127.0.0.1:{}", free_port());
+        let args = ["gateway", "--config", config.to_str().unwrap(), "--listen", &listen];
+        let log = dir.path().join("log");
+        let file = std::fs::File::create(&log).expect("a log");
+        let mut gateway = Server::start(&notify, &[&args[..], more].concat(), file.into());
+        assert_eq!(heard(&news), "READY=1");
+        assert_eq!(gateway.stop(), Some(0));
+        let log = std::fs::read_to_string(log).expect("a log");
+        assert_eq!(log.contains("--listen-metrics"), warns, "{log}");
+    }
 }
