@@ -49,7 +49,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cli", EVERYTHING),
     ("tests", EVERYTHING),
     ("sim", EVERYTHING),
-    ("chaos", &["client", "routing", "wire", "local-cluster", "sim", "tests"]),
+    ("chaos", &["client", "gateway", "routing", "wire", "local-cluster", "sim", "tests"]),
     ("fuzz", EVERYTHING),
     ("benches", EVERYTHING),
     ("examples", &["client"]),
