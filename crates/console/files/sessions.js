@@ -84,8 +84,10 @@ function begin(prefix) {
  * @param {...(import("./dom.js").Child | import("./dom.js").Child[])} children
  */
 function say(over, ...children) {
-  const fresh = h("div", null, ...children);
-  if (fresh.innerHTML !== over.innerHTML) over.replaceChildren(...fresh.childNodes);
+  const fresh = [...h("div", null, ...children).childNodes];
+  const shown = [...over.childNodes];
+  const is_same = fresh.length === shown.length && fresh.every((node, at) => node.isEqualNode(shown[at]));
+  if (!is_same) over.replaceChildren(...fresh);
 }
 
 /** Why there is nothing to show. @param {boolean} is_permitted */
