@@ -215,7 +215,8 @@ async fn a_busy_shard_is_asked_again_and_all_calls_share_its_pages() {
     empty_page(&port, again);
     assert_eq!(first.state().await, (false, true));
 
-    let watches = 2 * WATCH_PAGES_AT_ONCE as u64;
+    // Enough that each answer below is followed by a read, however late the second call comes in.
+    let watches = 3 * WATCH_PAGES_AT_ONCE as u64;
     for id in 1..=watches {
         first.start(&f.hub, id).await;
     }
