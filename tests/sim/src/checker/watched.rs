@@ -229,11 +229,13 @@ impl<'a> Judge<'a> {
         let name = record.name.as_deref();
         let mut followers: BTreeMap<u32, Follower> = BTreeMap::new();
         let mut begins_at = None;
+        // The watch has come back with places, and was not told anything since.
+        let mut comes_back = false;
         for note in &record.notes {
             let (state, events, places) = match note {
                 WatchNote::Told { state, events, places, .. } => (state, events, places),
                 WatchNote::GoesOn { outdated } => {
-                    self.counts.resumed += usize::from(!outdated);
+                    comes_back = !outdated && followers.values().any(|one| one.place().is_some());
                     if *outdated {
                         followers.clear();
                         begins_at = Some(OLDEST);
@@ -241,6 +243,9 @@ impl<'a> Judge<'a> {
                     continue;
                 }
             };
+            // It goes on from there if its first answer is no state.
+            self.counts.resumed += usize::from(comes_back && state.is_none());
+            comes_back = false;
             if let Some(state) = state {
                 let (shard, place) = (state.shard, places.get(&state.shard).copied());
                 let follower = followers.entry(shard).or_insert_with(|| Follower::at(begins_at));
