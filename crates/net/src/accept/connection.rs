@@ -25,7 +25,7 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// HTTP/1.1 is about as long.
 const PREFACE_BYTES: usize = 24;
 
-/// How each HTTP/2 connection begins. No request of HTTP/1.1 does.
+/// How each HTTP/2 connection begins. No method that HTTP/1.1 serves here does.
 const HTTP2_BEGINS: &[u8] = b"PRI";
 
 /// Time for the other end to take some of the written bytes. An end that takes nothing would keep

@@ -386,15 +386,10 @@ impl Worker {
         &mut self,
         index: usize,
         shard: ShardId,
-        mut outputs: Outputs,
+        outputs: Outputs,
         entry: Option<Arc<EntryTimes>>,
     ) {
-        if let Some(port) = self.places[index].as_ref().and_then(|place| place.port.clone()) {
-            let news = take_news(&mut outputs);
-            if !news.is_empty() {
-                self.news.push((port, news));
-            }
-        }
+        let port = self.places[index].as_ref().and_then(|place| place.port.clone());
         // The write goes before the messages, because a snapshot's sender waits for all writes
         // queued before it.
         if let Some(write) = outputs.write {
@@ -407,10 +402,24 @@ impl Worker {
         for message in outputs.messages {
             self.send(index, shard, message);
         }
+        let mut of_watch = Vec::new();
         for (place, (ticket, reply)) in outputs.replies.into_iter().enumerate() {
+            if port.is_some()
+                && let (WATCH_STREAM, reading) = untangle(ticket)
+            {
+                of_watch.push((reading, reply));
+                continue;
+            }
             let entry = entry.as_ref().filter(|_| outputs.replies_applied.contains(&place));
             let entry = entry.filter(|_| matches!(reply, Reply::Done(_))).cloned();
             self.answer_after(ticket, Some(reply), entry);
+        }
+        if let Some(port) = port {
+            let has_leader = outputs.leadership.map(|leadership| leadership.leader.is_some());
+            let news = News { watched: outputs.watched, answers: of_watch, has_leader };
+            if !news.is_empty() {
+                self.news.push((port, news));
+            }
         }
         if let Some(at_ms) = outputs.wake_at_ms {
             self.wakes.insert((at_ms, index));
@@ -489,13 +498,4 @@ impl Worker {
             }
         }
     }
-}
-
-/// Takes the news for the watch of a replica out of its outputs.
-fn take_news(outputs: &mut Outputs) -> News {
-    let is_for_watch = |(ticket, _): &mut (Ticket, Reply)| untangle(*ticket).0 == WATCH_STREAM;
-    let taken = outputs.replies.extract_if(.., is_for_watch);
-    let answers = taken.map(|(ticket, reply)| (untangle(ticket).1, reply)).collect();
-    let has_leader = outputs.leadership.map(|leadership| leadership.leader.is_some());
-    News { watched: outputs.watched.take(), answers, has_leader }
 }

@@ -1,4 +1,4 @@
-//! A node, as far as watches need it.
+//! The nodes as the watches of a gateway see them. This module knows nothing of shards.
 
 use wire::internal::v1::WatchRequest;
 
