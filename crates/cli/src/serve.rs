@@ -82,11 +82,12 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
             return Err(node_failure(error));
         }
     };
+    let (stop, reload) = (told_to_stop(), on_hangup(|| node.reload()));
     let systemd = Systemd::of_environment();
     systemd.ready();
     let failed = tokio::select! {
-        () = told_to_stop() => None,
-        () = on_hangup(|| node.reload()) => None, // never
+        () = stop => None,
+        () = reload => None, // never
         () = systemd.keep_watched(|| node.rounds()) => None, // never
         error = node.wait_failed() => Some(error),
     };
@@ -174,21 +175,22 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
     if let Some(shards) = args.health_shards {
         gateway.healthy_with(shards as usize);
     }
-    let reload = gateway.reloader();
+    let (stop, reload) = (told_to_stop(), on_hangup(gateway.reloader()));
     let systemd = Systemd::of_environment();
     systemd.ready();
     let mut outcome = tokio::select! {
-        () = told_to_stop() => Ok(()),
-        () = on_hangup(reload) => Ok(()), // never
+        () = stop => Ok(()),
+        () = reload => Ok(()), // never
         () = systemd.keep_watched(Vec::new) => Ok(()), // never
         ended = gateway.wait() => ended.map_err(gateway_failure),
     };
+    // A second signal ends the wait.
+    let hurry = told_to_stop();
     systemd.stopping();
     if outcome.is_ok() && !args.drain.is_zero() {
         gateway.drain();
-        // A second signal ends the wait.
         outcome = tokio::select! {
-            _ = tokio::time::timeout(args.drain, told_to_stop()) => Ok(()),
+            _ = tokio::time::timeout(args.drain, hurry) => Ok(()),
             ended = gateway.wait() => ended.map_err(gateway_failure),
         };
     }
@@ -316,23 +318,28 @@ pub fn raise_descriptor_limit() {
     }
 }
 
-/// Reads files again at each SIGHUP, for ever.
-async fn on_hangup(reload: impl Fn()) {
+/// Reads files again at each SIGHUP, for ever. From this call on, SIGHUP does not end the process.
+fn on_hangup(reload: impl Fn()) -> impl Future<Output = ()> {
     let mut hangup = signal(SignalKind::hangup()).expect("listen for SIGHUP");
-    while hangup.recv().await.is_some() {
-        tracing::info!("SIGHUP: reading certificates, policy and tokens again");
-        tokio::task::block_in_place(&reload);
+    async move {
+        while hangup.recv().await.is_some() {
+            tracing::info!("SIGHUP: reading certificates, policy and tokens again");
+            tokio::task::block_in_place(&reload);
+        }
+        std::future::pending::<()>().await;
     }
-    std::future::pending::<()>().await;
 }
 
-/// Waits for SIGINT (Ctrl-C) or SIGTERM.
-pub async fn told_to_stop() {
+/// Waits for SIGINT (Ctrl-C) or SIGTERM. From this call on, neither ends the process. A server
+/// therefore calls it before it tells anybody that it is ready.
+pub fn told_to_stop() -> impl Future<Output = ()> {
     let mut terminate = signal(SignalKind::terminate()).expect("listen for SIGTERM");
     let mut interrupt = signal(SignalKind::interrupt()).expect("listen for SIGINT");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
 }
 
