@@ -401,6 +401,36 @@ fn a_batch_full_of_callers_is_no_larger() {
     );
 }
 
+/// A number may be one byte longer than its caller, and the length before it two bytes. Both are in
+/// the room that a batch keeps for the last command.
+#[test]
+fn the_last_command_of_a_batch_fits_whatever_its_number() {
+    let of = |principal: &str, session: &str| {
+        let mut bytes = Vec::new();
+        Command::CloseSession { session }.encode_as(Caller::of(principal), &mut bytes);
+        bytes
+    };
+    let last = of("a", &"s".repeat(200));
+    let mut took = 0;
+    for room in 0..16 {
+        let mut builder = BatchBuilder::default();
+        (0..20_000).for_each(|number| builder.push(&of(&format!("{number:05}"), "s")));
+        builder.push(&of("a", "s"));
+        let mut filler = Vec::new();
+        Command::CloseSession { session: "s" }.encode(&mut filler);
+        // With three bytes of length.
+        filler.resize(BATCH_BYTES_MAX - builder.size_bytes() - last.len() - room - 3, 0);
+        builder.push(&filler);
+        assert_eq!(builder.size_bytes() + last.len() + room, BATCH_BYTES_MAX);
+        if builder.has_room(last.len()) {
+            took += 1;
+            builder.push(&last);
+            assert!(builder.size_bytes() <= BATCH_BYTES_MAX, "with {room} bytes of room");
+        }
+    }
+    assert!((1..16).contains(&took), "{took}");
+}
+
 /// The message to a caller that sends this command. The log must refuse the command too.
 fn refusal(command: &Command<'_>) -> String {
     let mut bytes = Vec::new();
