@@ -13,6 +13,7 @@
 //! ```
 
 mod parent;
+mod rate;
 
 pub use parent::Parent;
 
@@ -21,8 +22,13 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
+use rate::Rate;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
+
+/// The most operations that one process traces in a second. Callers decide what is traced, and a
+/// traced operation costs several times as much as another one.
+const TRACED_PER_SECOND: u32 = 1_000;
 
 /// The way to the collector. Empty while traces are off.
 static EXPORT: OnceLock<Export> = OnceLock::new();
@@ -32,6 +38,7 @@ struct Export {
     tracer: SdkTracer,
     /// Whether operations without a parent may be traced.
     begins: bool,
+    rate: Rate,
 }
 
 /// Where traces go, and which there are.
@@ -80,7 +87,8 @@ pub fn start(settings: &Settings) -> Result<(), StartError> {
         .with_resource(resource)
         .build();
     let tracer = provider.tracer("palisade");
-    let export = Export { provider, tracer, begins: settings.sample > 0.0 };
+    let rate = Rate::new(TRACED_PER_SECOND);
+    let export = Export { provider, tracer, begins: settings.sample > 0.0, rate };
     EXPORT.set(export).map_err(|_| StartError::Again)
 }
 
@@ -97,7 +105,8 @@ pub fn is_on() -> bool {
     EXPORT.get().is_some()
 }
 
-/// Begins the span of an operation that came from elsewhere. `None` if it is not traced.
+/// Begins the span of an operation that came from elsewhere. `None` if the operation is not traced:
+/// its caller does not ask for that, or too many others of this second are traced.
 pub fn server(name: &'static str, parent: Option<Parent>) -> Option<Span> {
     let export = EXPORT.get()?;
     let context = match parent {
@@ -109,7 +118,7 @@ pub fn server(name: &'static str, parent: Option<Parent>) -> Option<Span> {
     };
     let builder = export.tracer.span_builder(name).with_kind(SpanKind::Server);
     let span = export.tracer.build_with_context(builder, &context);
-    span.span_context().is_sampled().then_some(Span(span))
+    (span.span_context().is_sampled() && export.rate.has_room()).then_some(Span(span))
 }
 
 /// A span that ends when it is dropped.
