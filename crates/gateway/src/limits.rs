@@ -116,6 +116,8 @@ pub(crate) const WATCH_COMMENT_EVERY: Duration = Duration::from_secs(15);
 pub(crate) const WATCH_FRAMES_UNDER_WAY: usize = 64;
 /// Beginnings and ends of watches that are served before the next frame of a node.
 pub(crate) const WATCH_REQUESTS_PER_TURN: usize = 512;
+/// Shortest time between two resumptions of one watch, if its client reads too slowly.
+pub(crate) const WATCH_RESUME_EVERY: Duration = Duration::from_secs(1);
 /// First and longest pause between two tries to call a node for watches.
 pub(crate) const WATCH_CALL_PAUSE: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_secs(1));

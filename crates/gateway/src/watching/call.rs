@@ -6,6 +6,7 @@ use link::mux::{NotMeant, is_meant};
 use net::dial::{DialError, NotAnAddress};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status, Streaming};
@@ -44,7 +45,7 @@ pub(super) async fn keep(
         let opened = tokio::time::timeout(NODE_CONNECT_TIMEOUT, open(&router, node, turn, sent));
         match opened.await.unwrap_or(Err(Unusable::Silent)) {
             Ok(mut frames) => {
-                pause = first;
+                let opened = Instant::now();
                 if heard.send(Heard::Up { node, requests }).await.is_err() {
                     return;
                 }
@@ -62,6 +63,10 @@ pub(super) async fn keep(
                             break;
                         }
                     }
+                }
+                // A call that ends as soon as it opens is made again as slowly as one that fails.
+                if opened.elapsed() >= longest {
+                    pause = first;
                 }
             }
             Err(why) => {

@@ -5,6 +5,7 @@ use super::queue::Next;
 use crate::core::watch::{Binding, Part, Position, legs};
 use crate::limits::{
     PROVE_AGAIN_EVERY, RESULT_FRAME_BYTES, WATCH_EVENTS_MAX, WATCH_POSITION_EVERY,
+    WATCH_RESUME_EVERY,
 };
 use crate::router::Router;
 use crate::sight::Sight;
@@ -23,6 +24,7 @@ enum Happened {
     Ending,
     LookAgain,
     TellAgain,
+    GoOn,
     Next(Next),
 }
 
@@ -41,8 +43,11 @@ pub(crate) struct Watched {
     position: Position,
     /// The position has changed since the last response.
     untold: bool,
+    /// Its queue was full, and is empty now.
+    stopped: bool,
     look_again: Interval,
     tell_again: Interval,
+    go_on: Interval,
 }
 
 impl Watched {
@@ -78,11 +83,12 @@ impl Watched {
         let _ = visitor.held.set(Box::new(place)); // a call has one
         let connection = visitor.connection.clone();
         let seat = router.watching.start(filter.clone(), position.clone(), connection);
-        let every = |period| {
-            let mut every = interval_at(Instant::now() + period, period);
+        let every = |period, first| {
+            let mut every = interval_at(first, period);
             every.set_missed_tick_behavior(MissedTickBehavior::Delay);
             every
         };
+        let now = Instant::now();
         Ok(Watched {
             router,
             ending,
@@ -93,8 +99,10 @@ impl Watched {
             binding,
             position,
             untold: false,
-            look_again: every(PROVE_AGAIN_EVERY),
-            tell_again: every(WATCH_POSITION_EVERY),
+            stopped: false,
+            look_again: every(PROVE_AGAIN_EVERY, now + PROVE_AGAIN_EVERY),
+            tell_again: every(WATCH_POSITION_EVERY, now + WATCH_POSITION_EVERY),
+            go_on: every(WATCH_RESUME_EVERY, now),
         })
     }
 
@@ -123,6 +131,8 @@ impl Watched {
                 _ = self.look_again.tick(), if has_identity => Happened::LookAgain,
                 next = self.seat.queue.next() => Happened::Next(next),
                 _ = self.tell_again.tick(), if self.untold => Happened::TellAgain,
+                // A state that does not fit begins anew each time, at the cost of its node.
+                _ = self.go_on.tick(), if self.stopped => Happened::GoOn,
             };
             match happened {
                 Happened::Ending => {
@@ -135,7 +145,11 @@ impl Watched {
                         return Ok(response);
                     }
                 }
-                Happened::Next(Next::Resume) => self.seat.resume(),
+                Happened::Next(Next::Resume) => self.stopped = true,
+                Happened::GoOn => {
+                    self.stopped = false;
+                    self.seat.resume();
+                }
                 Happened::Next(Next::Over(error)) => return Err(error),
             }
         }
