@@ -88,7 +88,9 @@ pub struct Options {
 
 /// The clients of one process have ids from its number times this.
 const IDS_PER_PROCESS: u32 = 1_000;
-/// The watches of all names of a round in one process. One more watch is of a single name.
+/// The watches of all names of a round in one process. One more watch is of a single name. A last
+/// one begins at the end, and is told what is held and who waits then: an end that the others were
+/// not told shows in its state.
 const WATCHES_OF_ALL: u32 = 2;
 /// The time limit for operations under way at the end of a round. It exceeds the SDK's timeout
 /// and the longest wait.
@@ -119,6 +121,30 @@ pub async fn run(options: Options) -> Result<(), Error> {
             Caller::new(client, id, recorder.clone(), map.clone())
         })
         .collect();
+    let watcher = |round: u32, at: u32, until| {
+        let client = options.number * IDS_PER_PROCESS + options.actors + at;
+        let name = (at == WATCHES_OF_ALL).then(|| names::watched(round, options.number as usize));
+        let (filter, shards) = match name.clone() {
+            Some(name) => {
+                let shards = vec![map.route(&name).shard.0];
+                (WatchFilter { name, ..Default::default() }, shards)
+            }
+            None => {
+                let prefix = names::all(round);
+                (WatchFilter { prefix, ..Default::default() }, (0..shards).collect())
+            }
+        };
+        Watcher {
+            clients: clients.clone(),
+            fingerprint,
+            shards,
+            filter,
+            rng: Rng::new(options.seed ^ (u64::from(client) << 32) ^ u64::from(round)),
+            record: WatchRecord { client, name, notes: Vec::new() },
+            until,
+        }
+    };
+    let mut begun = 0;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     let mut over = Arc::new(AtomicBool::new(true));
     let mut actors = JoinSet::new();
@@ -148,31 +174,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
                     };
                     actors.spawn(actor.run());
                 }
-                until = watch::Sender::new(None);
+                (begun, until) = (round, watch::Sender::new(None));
                 for at in 0..=WATCHES_OF_ALL {
-                    let client = options.number * IDS_PER_PROCESS + options.actors + at;
-                    let name = (at == WATCHES_OF_ALL)
-                        .then(|| names::watched(round, options.number as usize));
-                    let (filter, shards) = match name.clone() {
-                        Some(name) => {
-                            let shards = vec![map.route(&name).shard.0];
-                            (WatchFilter { name, ..Default::default() }, shards)
-                        }
-                        None => {
-                            let prefix = names::all(round);
-                            (WatchFilter { prefix, ..Default::default() }, (0..shards).collect())
-                        }
-                    };
-                    let watcher = Watcher {
-                        clients: clients.clone(),
-                        fingerprint,
-                        shards,
-                        filter,
-                        rng: Rng::new(options.seed ^ (u64::from(client) << 32) ^ u64::from(round)),
-                        record: WatchRecord { client, name, notes: Vec::new() },
-                        until: until.subscribe(),
-                    };
-                    watches.spawn(watcher.run());
+                    watches.spawn(watcher(round, at, until.subscribe()).run());
                 }
                 tell(&Told::Begun);
             }
@@ -187,8 +191,15 @@ pub async fn run(options: Options) -> Result<(), Error> {
                 tell(&Told::Ended { operations: taken.operations.len() });
             }
             Order::EndWatches { reached, record } => {
-                until.send_replace(Some(reached));
-                let mut records = Vec::new();
+                let (_fixed, fixed) = watch::channel(Some(reached.clone()));
+                let fresh = watcher(begun, WATCHES_OF_ALL + 1, fixed).run().await;
+                // The others must come to the state that it was told, so that they are compared.
+                let reached = reached.into_iter().map(|(shard, index)| {
+                    let place = fresh.last_place(shard);
+                    (shard, place.map_or(index, |place| index.max(place.0.saturating_sub(1))))
+                });
+                until.send_replace(Some(reached.collect()));
+                let mut records = vec![fresh];
                 while let Some(watched) = watches.join_next().await {
                     records.push(watched.because("a watch")?);
                 }

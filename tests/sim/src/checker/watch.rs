@@ -126,7 +126,13 @@ impl Follower {
             self.picture.change(*change);
         }
         let before = std::mem::replace(&mut self.place, place);
-        let (Some(from), Some(to)) = (before, place) else { return Ok(()) };
+        let (from, to) = match (before, place) {
+            (Some(from), Some(to)) => (from, to),
+            (Some(from), None) => {
+                return Err(format!("its watcher lost its place {from:?} without a new state"));
+            }
+            (None, _) => return Ok(()),
+        };
         if to < from {
             return Err(format!("its watcher went back from {from:?} to {to:?}"));
         }

@@ -34,6 +34,16 @@ pub struct WatchRecord {
     pub notes: Vec<WatchNote>,
 }
 
+impl WatchRecord {
+    /// The last place on this shard that the watch was told.
+    pub fn last_place(&self, shard: u32) -> Option<Place> {
+        self.notes.iter().rev().find_map(|note| match note {
+            WatchNote::Told { places, .. } => places.get(&shard).copied(),
+            WatchNote::GoesOn { .. } => None,
+        })
+    }
+}
+
 /// What happened to a watch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum WatchNote {

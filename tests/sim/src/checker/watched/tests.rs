@@ -158,6 +158,31 @@ fn an_end_that_no_watch_was_told_is_found() {
     run.is_found("is still held");
 }
 
+/// Regression: nobody asks for an expiry, so only a state that is told after it shows that the
+/// expiry was not told.
+#[test]
+fn an_expiry_that_no_watch_was_told_is_found_by_a_fresh_state() {
+    const TOKEN: u64 = 11;
+    let mut run = Run::sound();
+    let is_release = |call: &Call| matches!(call, Call::Release { token: TOKEN });
+    run.history.operations.retain(|operation| !is_release(&operation.call));
+    run.history.tenures.get_or_insert_default()[TOKEN as usize - 1].end = Some(End::Expired);
+    (0..3).for_each(|watch| run.events(watch, FIRST.0 + 2 * TOKEN + 1).clear());
+    assert_eq!(run.found(), [""; 0], "the others cannot know");
+    let notes = vec![state(FIRST.0 + 2 * TOKENS + 2, false, &[])];
+    run.watches.push(WatchRecord { client: 3, name: None, notes });
+    run.is_found("was told the state");
+}
+
+#[test]
+fn a_watch_that_loses_its_place_is_found() {
+    let mut run = Run::sound();
+    if let WatchNote::Told { places, .. } = run.note(STEADY, MIDDLE) {
+        places.clear();
+    }
+    run.is_found("lost its place");
+}
+
 #[test]
 fn a_change_that_is_told_twice_is_found() {
     let mut run = Run::sound();
