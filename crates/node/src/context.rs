@@ -3,6 +3,7 @@
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::disk::DiskWatch;
+use crate::health::Moves;
 use crate::host::Host;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
@@ -31,6 +32,8 @@ pub(crate) struct Context {
     /// `host:port`.
     pub(crate) peers: BTreeMap<NodeId, String>,
     pub(crate) host: Arc<Host>,
+    /// When the shard threads moved on, for probes.
+    pub(crate) moves: Moves,
     pub(crate) writer: LogWriter,
     pub(crate) disk: Arc<DiskWatch>,
     pub(crate) engine: Arc<dyn Engine>,

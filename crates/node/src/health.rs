@@ -6,10 +6,11 @@
 
 use crate::board::{Board, behind_entries, is_reseeding};
 use crate::context::Context;
-use crate::limits::{BEHIND_ENTRIES_MAX, DISK_FREE_BYTES_MIN, HEALTH_EVERY};
+use crate::limits::{BEHIND_ENTRIES_MAX, DISK_FREE_BYTES_MIN, HEALTH_EVERY, THREAD_STUCK_AFTER};
 use crate::peer_identities::Standing;
 use routing::{NodeId, ShardId};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use wire::json::{Liveness, Missing, Readiness};
@@ -29,9 +30,49 @@ fn awaited(standing: Standing) -> &'static str {
     }
 }
 
+/// When each shard thread was last seen to move on.
+#[derive(Debug, Default)]
+pub(crate) struct Moves(Mutex<Seen>);
+
+/// * `threads` has the rounds that each thread had finished, and when that was new.
+#[derive(Debug, Default)]
+struct Seen {
+    at: Option<Instant>,
+    threads: Vec<(u64, Instant)>,
+}
+
+impl Moves {
+    /// The threads that have finished no round for [`THREAD_STUCK_AFTER`]. `rounds` are those of
+    /// [`Host::rounds`](crate::host::Host::rounds).
+    fn stuck(&self, rounds: &[u64], now: Instant) -> Vec<usize> {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // After a pause of the whole process, each thread has the full time again.
+        let paused = seen.at.is_none_or(|at| now - at > THREAD_STUCK_AFTER / 2);
+        seen.at = Some(now);
+        seen.threads.resize(rounds.len(), (0, now));
+        for (thread, round) in seen.threads.iter_mut().zip(rounds) {
+            if paused || thread.0 != *round {
+                *thread = (*round, now);
+            }
+        }
+        let threads = seen.threads.iter().enumerate();
+        threads
+            .filter(|(_, (_, since))| now - *since >= THREAD_STUCK_AFTER)
+            .map(|(thread, _)| thread)
+            .collect()
+    }
+}
+
 /// Whether this node lives.
 pub(crate) fn liveness(context: &Context) -> Liveness {
-    Liveness::new(context.lifecycle.failure().map(|failure| failure.to_string()))
+    let failure = context.lifecycle.failure().map(|failure| failure.to_string());
+    Liveness::new(failure.or_else(|| {
+        let stuck = context.moves.stuck(&context.host.rounds(), Instant::now());
+        (!stuck.is_empty()).then(|| {
+            let s = THREAD_STUCK_AFTER.as_secs();
+            format!("shard threads {stuck:?} have not moved for {s} s: start the node again")
+        })
+    }))
 }
 
 /// Whether this node is ready, with all that is missing.
@@ -112,6 +153,7 @@ fn missing_replicas(board: &Board, me: NodeId) -> Vec<Missing> {
 pub(crate) async fn report(context: Arc<Context>, reporter: HealthReporter) {
     let mut told = None;
     loop {
+        context.moves.stuck(&context.host.rounds(), Instant::now());
         let Readiness { ready: now, missing } = readiness(&context);
         if told != Some(now) {
             // The codes only: each cause has a line of its own already.
@@ -211,6 +253,21 @@ mod tests {
         context.lifecycle.fail("a write failed");
         assert!(!liveness(&context).live);
         served.await.expect("it ends with the node");
+    }
+
+    /// Regression: `/livez` answered as long as tokio worked.
+    #[test]
+    fn a_thread_that_does_not_move_is_stuck_unless_all_were_paused() {
+        const NONE: [usize; 0] = [];
+        let (moves, begun) = (Moves::default(), Instant::now());
+        let at = |s| begun + std::time::Duration::from_secs(s);
+        let stuck_s = THREAD_STUCK_AFTER.as_secs();
+        for s in 0..stuck_s {
+            assert_eq!(moves.stuck(&[s, 7], at(s)), NONE, "{s}");
+        }
+        assert_eq!(moves.stuck(&[stuck_s, 7], at(stuck_s)), [1]);
+        assert_eq!(moves.stuck(&[stuck_s, 8], at(stuck_s + 1)), NONE);
+        assert_eq!(moves.stuck(&[stuck_s, 8], at(5 * stuck_s)), NONE, "nobody looked");
     }
 
     #[tokio::test]

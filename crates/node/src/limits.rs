@@ -120,6 +120,9 @@ pub(crate) const RECONNECT: (Duration, Duration) =
 pub(crate) const GREET_TIMEOUT: Duration = Duration::from_secs(2);
 /// The period at which the answers to probes are brought up to date.
 pub(crate) const HEALTH_EVERY: Duration = Duration::from_millis(100);
+/// A node whose shard thread finishes no round for this time does not live. The watchdog of the
+/// systemd units has the same limit.
+pub(crate) const THREAD_STUCK_AFTER: Duration = Duration::from_secs(30);
 /// A node with less free room on its disk is not ready. A start needs about as much.
 pub(crate) const DISK_FREE_BYTES_MIN: u64 = 64 << 20;
 /// A replica that knows to lack more log entries is not ready. Spare followers lack some hundreds

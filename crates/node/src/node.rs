@@ -239,6 +239,7 @@ impl Node {
             metrics,
             board: Arc::new(Board::new(hosted)),
             clock,
+            moves: crate::health::Moves::default(),
             history_reads: Semaphore::new(HISTORY_READS_MAX),
         });
 
