@@ -2,7 +2,9 @@
 
 alice takes and releases locks in an open loop, as one process. bob runs as another one (tools/load/examples/flood.rs) with 50
 connections. He adds waits and sessions until his quota refuses them and goes on trying, and then sends acquires of 100,000 names at
-ten times his rate. The cluster has TLS, identities and quotas. Each round has a cluster of its own: first alice alone, then both.
+ten times his rate. The cluster has TLS, identities and quotas. Each round has a cluster of its own: alice alone, beside a bob who keeps
+to his rate, and beside one who floods. The second shows what of the third is owed to what bob may do. With a rate of 500 that alone
+takes two cores to their end, and the flood adds nothing.
 
 On one machine bob's own work competes with the cluster for the processor, which it would not do in a network. So he runs at the
 lowest priority (nice 19), and the table says how much processor time each process took.
@@ -10,11 +12,12 @@ lowest priority (nice 19), and the table says how much processor time each proce
 import subprocess
 import time
 
-from harness import Failed, cpu_s
+from harness import Failed, cpu_s, median
 
 RATIO_MAX = 2
-TARGETS = [f"p99 of alice while bob floods at most {RATIO_MAX} times that without him", "no operation of alice is refused"]
-RATE, BOBS_RATE, CONNECTIONS, NAMES = 400, 500, 50, 100_000
+TARGETS = [f"p99 of alice while bob floods at most {RATIO_MAX} times that without him, in the median round",
+           "no operation of alice is refused"]
+RATE, BOBS_RATE, CONNECTIONS, NAMES = 400, 100, 50, 100_000
 # Below this share of acquires that were sent in time, bob himself is held up, and what is measured is no flood. Most of them get no
 # answer in time, because the gateway hardly reads the stream of a client that is above its rate.
 SENT_MIN = 0.9
@@ -31,37 +34,47 @@ quotas:
 
 
 def measure(run):
-    flood = run.example("palisade-load", "flood")
-    ratios, refused = [], 0
-    for number in range(1, run.choose(2, 1) + 1):
+    ratios, refused = {"alone": [], "within": []}, 0
+    for number in range(1, run.choose(3, 1) + 1):
         with run.cluster(f"flood-{number}", identities=["alice", "bob"], policy=POLICY) as cluster:
-            alone = load(run, cluster, number, "alone")
-            fill_s = run.choose(8, 3)
-            command = ["setpriv", "--pdeathsig", "KILL", "nice", "-n", "19", flood, "--endpoint", cluster.endpoint,
-                       *cluster.identity("bob"), "--connections", CONNECTIONS, "--names", NAMES, "--rate", 10 * BOBS_RATE,
-                       "--fill-s", fill_s]
-            bob = subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            try:
-                if bob.stdout.readline() != "flooding\n":
-                    raise Failed("bob did not begin")
-                began = time.monotonic()
-                flooded = load(run, cluster, number, "flooded", bob)
-                due = 10 * BOBS_RATE * (time.monotonic() - began)
-                outcomes = counted(bob.communicate(timeout=30)[0])
-            finally:
-                if bob.poll() is None:
-                    bob.kill()
-                    bob.wait()
-        run.say(f"round {number}, bob: " + told(outcomes))
-        sent = sum(outcomes.get("acquire", {}).values())
-        if sent < due * SENT_MIN:
-            raise Failed(f"{sent:,} of bob's {due:,.0f} acquires were sent: leave more of the machine to him, or it is no flood")
-        ratios.append(flooded["latency"]["all"]["p99_ms"] / alone["latency"]["all"]["p99_ms"])
-        refused += sum(flooded["errors"].values()) + sum(alone["errors"].values())
-        if flooded["errors"]:
-            run.say(f"round {number}, alice was refused: {flooded['errors']}")
-    run.judge("p99 of alice, flooded over alone, the worst round", max(ratios), f"≤ {RATIO_MAX} ×", max(ratios) <= RATIO_MAX, "×")
+            reports = {"alone": load(run, cluster, number, "alone"),
+                       "within": beside(run, cluster, number, "within", BOBS_RATE * 9 // 10, 1),
+                       "flooded": beside(run, cluster, number, "flooded", 10 * BOBS_RATE, CONNECTIONS)}
+        p99_ms = {what: report["latency"]["all"]["p99_ms"] for what, report in reports.items()}
+        for what, of in ratios.items():
+            of.append(p99_ms["flooded"] / p99_ms[what])
+        errors = {what: report["errors"] for what, report in reports.items() if report["errors"]}
+        refused += sum(sum(of.values()) for of in errors.values())
+        if errors:
+            run.say(f"round {number}, alice was refused: {errors}")
+    over = {what: median(of) for what, of in ratios.items()}
+    run.say(f"p99 of alice, flooded over a bob who keeps to his rate: {over['within']:.2f} ×, in the median round")
+    run.judge("p99 of alice, flooded over alone, the median round", over["alone"], f"≤ {RATIO_MAX} ×", over["alone"] <= RATIO_MAX, "×")
     run.judge("operations of alice that were refused", refused, "0", refused == 0)
+
+
+def beside(run, cluster, number, what, rate, connections):
+    """What alice measures beside bob, who sends acquires at this rate."""
+    command = ["setpriv", "--pdeathsig", "KILL", "nice", "-n", "19", run.example("palisade-load", "flood"),
+               "--endpoint", cluster.endpoint, *cluster.identity("bob"), "--connections", connections, "--names", NAMES,
+               "--rate", rate, "--fill-s", run.choose(8, 3)]
+    bob = subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        if bob.stdout.readline() != "flooding\n":
+            raise Failed("bob did not begin")
+        began = time.monotonic()
+        report = load(run, cluster, number, what, bob)
+        due = rate * (time.monotonic() - began)
+        outcomes = counted(bob.communicate(timeout=30)[0])
+    finally:
+        if bob.poll() is None:
+            bob.kill()
+            bob.wait()
+    run.say(f"round {number}, {what}, bob: " + told(outcomes))
+    sent = sum(outcomes.get("acquire", {}).values())
+    if sent < due * SENT_MIN:
+        raise Failed(f"{sent:,} of bob's {due:,.0f} acquires were sent: leave more of the machine to him, or it is no flood")
+    return report
 
 
 def load(run, cluster, number, what, bob=None):

@@ -86,9 +86,9 @@ fn word(outcome: &Result<Answer, Failure>) -> &'static str {
 }
 
 fn request_id(number: u64) -> Vec<u8> {
-    let mut id = [0xf1; 16];
-    id[..8].copy_from_slice(&number.to_be_bytes());
-    id.to_vec()
+    // Those of another process are others.
+    let process = u64::from(std::process::id()) | 0xf1 << 56;
+    [number.to_be_bytes(), process.to_be_bytes()].concat()
 }
 
 async fn call(link: &Link<Locks>, op: Op) -> Result<Answer, Failure> {
