@@ -13,7 +13,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Leaves the alternate screen.
+/// Enters the alternate screen, and leaves it.
+const ENTERED: &str = "\x1b[?1049h";
 const LEFT: &str = "\x1b[?1049l";
 const COLUMNS: usize = 80;
 const LINES: usize = 24;
@@ -69,6 +70,7 @@ impl Screen {
                 (self.line, self.column) = (next(), next());
             }
             'J' => self.cells = [[' '; COLUMNS]; LINES],
+            'h' | 'l' if sequence.ends_with("?1049") => self.cells = [[' '; COLUMNS]; LINES],
             _ => {}
         }
     }
@@ -213,6 +215,30 @@ async fn signals_and_control_c_give_the_terminal_back() {
     let mut terminal = Terminal::start(&cluster, &[]);
     terminal.shows("palisade").await;
     terminal.types("\x03");
+    terminal.ends_with(0).await;
+}
+
+/// Regression: a terminal that was taken over again was asked for the place of its cursor, and the
+/// thread that reads keys took the answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn control_z_gives_the_terminal_back_until_the_process_goes_on() {
+    let cluster = Cluster::start(Spec::default()).await;
+    let mut terminal = Terminal::start(&cluster, &[]);
+    terminal.shows("palisade top").await;
+    terminal.types("\x1a");
+    eventually("the alternate screen is left", async || {
+        terminal.written().contains(LEFT).then_some(())
+    })
+    .await;
+    let pid = Pid::from_raw(terminal.top.id() as i32);
+    eventually("the terminal is taken over again", async || {
+        // It does not stop if nothing could continue it, such as a shell in its session.
+        kill(pid, Signal::SIGCONT).expect("continue it");
+        (terminal.written().matches(ENTERED).count() == 2).then_some(())
+    })
+    .await;
+    terminal.shows("palisade top").await;
+    terminal.types("q");
     terminal.ends_with(0).await;
 }
 

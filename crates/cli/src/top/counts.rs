@@ -183,8 +183,10 @@ mod tests {
         assert_eq!(rates.per_second(Change::Granted, 1_900), None, "no second is whole yet");
         for ms in [700, 1_000, 1_999, 2_000] {
             rates.add(Change::Granted, ms);
+            if ms == 1_000 {
+                rates.add(Change::Waited, ms);
+            }
         }
-        rates.add(Change::Waited, 1_500);
         assert_eq!(rates.per_second(Change::Granted, 2_100), Some(2.0));
         assert_eq!(rates.per_second(Change::Granted, 3_000), Some(1.5));
         assert_eq!(rates.contention(2_100), Some(0.5));

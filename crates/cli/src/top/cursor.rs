@@ -62,8 +62,10 @@ impl Cursor {
     /// Selects a row, or the last one if there are fewer.
     pub fn select(&mut self, at: usize) {
         self.selected = at.min(self.len.saturating_sub(1));
-        let first_min = (self.selected + 1).saturating_sub(self.height);
-        let first_max = self.selected.min(self.len.saturating_sub(self.height));
+        // The list is not measured before it is drawn for the first time.
+        let height = self.height.max(1);
+        let first_min = (self.selected + 1).saturating_sub(height);
+        let first_max = self.selected.min(self.len.saturating_sub(height));
         self.first = self.first.clamp(first_min, first_max);
     }
 
@@ -109,6 +111,7 @@ mod tests {
         assert_eq!((cursor.selected(), cursor.shown()), (4, 0..5));
         cursor.resize(0, 20);
         assert_eq!((cursor.selected(), cursor.shown()), (0, 0..0));
+        Cursor::default().step(Step::Down);
         cursor.resize(3, 0);
         cursor.step(Step::Last);
         assert_eq!(cursor.shown(), 2..3, "a screen without room shows the selected row");

@@ -79,7 +79,10 @@ impl Screen {
         give_back();
         raise(Signal::SIGTSTP)?;
         take()?;
-        self.terminal.clear()
+        // It knows nothing of what was on the screen, so that it draws all anew. A clear would ask
+        // the terminal where the cursor is, and the thread of the keys would take the answer.
+        self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
+        Ok(())
     }
 }
 

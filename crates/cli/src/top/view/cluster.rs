@@ -174,11 +174,7 @@ fn nodes(top: &Top, cluster: &Cluster, theme: Theme, to: u16) -> Vec<Line<'stati
         Column::number("LAG", 7),
     ];
     if is_wide {
-        columns.extend([
-            Column::number("REPLICAS", 8),
-            Column::number("SNAPSHOTS", 9),
-            Column::text("PROTECTION", Width::Fixed(10)),
-        ]);
+        columns.extend([Column::number("REPLICAS", 8), Column::number("SNAPSHOTS", 9)]);
     }
     let table = Table::new(&columns, to);
     let mut lines = vec![table.header(node_title(top.node_order), theme.title())];
@@ -231,10 +227,6 @@ fn disk(node: &Node, theme: Theme) -> Cell {
     }
 }
 
-fn wide_node_cells(row: &NodeRow<'_>, theme: Theme) -> [Cell; 3] {
-    let insecure = match row.node.insecure {
-        true => ("INSECURE".to_owned(), theme.bad()),
-        false => (String::new(), theme.plain()),
-    };
-    [(row.replicas.to_string(), theme.plain()), (grouped(row.snapshots), theme.plain()), insecure]
+fn wide_node_cells(row: &NodeRow<'_>, theme: Theme) -> [Cell; 2] {
+    [row.replicas.to_string(), grouped(row.snapshots)].map(|text| (text, theme.plain()))
 }

@@ -1,6 +1,6 @@
 //! The first lines: where this is, sums and rates. Below them, notices of what cannot be relied on.
 
-use super::text::{percent, rate, wrapped};
+use super::text::{percent, rate, show_interval, wrapped};
 use super::theme::Theme;
 use crate::duration::show_ms;
 use crate::shown::{counted, date_time, grouped, one_line, shown, width};
@@ -76,10 +76,6 @@ fn draw_first(frame: &mut Frame<'_>, area: Rect, top: &Top, now: Moment, theme: 
             .areas(area);
     frame.render_widget(left, left_area);
     frame.render_widget(right, right_area);
-}
-
-fn show_interval(ms: u64) -> String {
-    show_ms(ms).replace(".0s", "s").replace("m 00s", "m")
 }
 
 /// The sums over the whole cluster, whatever the prefix.

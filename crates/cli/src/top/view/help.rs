@@ -1,8 +1,7 @@
 //! The keys, the meaning of the columns, and the cost of the screen.
 
-use super::text::wrapped;
+use super::text::{show_interval, wrapped};
 use super::theme::Theme;
-use crate::duration::show_ms;
 use crate::top::state::Top;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -47,7 +46,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, top: &Top, theme: Theme) {
 }
 
 fn meaning(top: &Top) -> Vec<String> {
-    let every = show_ms(top.setup.interval_ms);
+    let every = show_interval(top.setup.interval_ms);
     vec![
         "CHANGES: of the last minute, as a watch told them.".into(),
         "LONGEST: the longest wait in the queue.".into(),

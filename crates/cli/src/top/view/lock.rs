@@ -62,6 +62,8 @@ fn lines(opened: &Opened, to: u16, now: Moment, theme: Theme) -> Lines {
         None => Vec::new(),
     };
     if is_beside {
+        // The state of the lock is one line, and stands above both columns.
+        let right = std::iter::once(Line::default()).chain(right).collect();
         return vec![left, right];
     }
     left.extend(right);
@@ -179,35 +181,29 @@ fn queue(checked: &Checked, now: Moment, theme: Theme, to: u16) -> Vec<Line<'sta
         false => part_of("QUEUE", checked.queue.len(), checked.waiters),
     };
     let mut lines = section(title, theme).to_vec();
-    let table = Table::new(
-        &[
-            Column::number("PLACE", 5),
-            Column::text("OWNER", Width::Share(1)),
-            Column::text("MODE", Width::Fixed(9)),
-            Column::number("WAITS FOR", 9),
-        ],
-        to,
-    );
+    let usual = |waiter: &Waiter| matches!(waiter.mode(), Mode::Unspecified | Mode::Exclusive);
+    let has_modes = !checked.queue.iter().all(usual);
+    let mut columns = vec![
+        Column::number("PLACE", 5),
+        Column::text("OWNER", Width::Share(1)),
+        Column::number("WAITS FOR", 9),
+    ];
+    if has_modes {
+        columns.push(Column::text("MODE", Width::Fixed(9)));
+    }
+    let table = Table::new(&columns, to);
     lines.push(table.header("", theme.title()));
     for waiter in &checked.queue {
-        lines.push(table.row(waiter_cells(waiter, now, theme), theme.plain()));
+        let cells = [
+            waiter.place.to_string(),
+            shown(&by_identity(&waiter.owner_id, &waiter.principal)),
+            show_ms(now.since_unix(waiter.queued_at_ms)),
+            mode_name(waiter.mode()).to_owned(),
+        ];
+        let cells = cells.map(|text| (text, theme.plain())).to_vec();
+        lines.push(table.row(cells, theme.plain()));
     }
     lines
-}
-
-fn waiter_cells(waiter: &Waiter, now: Moment, theme: Theme) -> Vec<Cell> {
-    let mode = match waiter.mode() {
-        Mode::Unspecified | Mode::Exclusive => "",
-        mode => mode_name(mode),
-    };
-    [
-        waiter.place.to_string(),
-        shown(&by_identity(&waiter.owner_id, &waiter.principal)),
-        mode.to_owned(),
-        show_ms(now.since_unix(waiter.queued_at_ms)),
-    ]
-    .map(|text| (text, theme.plain()))
-    .to_vec()
 }
 
 /// `QUEUE: 3`, or `QUEUE: the first 100 of 350`.

@@ -42,13 +42,13 @@ fn title(order: LockOrder) -> &'static str {
     }
 }
 
-/// An order in words.
-pub fn order_in_words(order: LockOrder) -> &'static str {
+/// The heading of a ranking beside the list.
+fn heading(order: LockOrder) -> &'static str {
     match order {
-        LockOrder::Changes => "most changes in the last minute",
-        LockOrder::Queue => "longest queue",
-        LockOrder::Hold => "oldest hold",
-        LockOrder::Name => "name",
+        LockOrder::Changes => "MOST CHANGES IN THE LAST MINUTE",
+        LockOrder::Queue => "LONGEST QUEUES",
+        LockOrder::Hold => "OLDEST HOLDS",
+        LockOrder::Name => "NAMES",
     }
 }
 
@@ -212,7 +212,7 @@ fn draw_side(
         LockOrder::Hold => vec![name, holder_column, Column::number("HELD FOR", 9)],
     };
     let table = Table::new(&columns, area.width);
-    let heading = fit(&order_in_words(order).to_uppercase(), area.width.into());
+    let heading = fit(heading(order), area.width.into());
     let mut lines = vec![
         Line::from(Span::styled(heading, theme.bold())),
         table.header(title(order), theme.title()),
@@ -241,19 +241,21 @@ fn draw_side(
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-/// The line about the list: its order and its part that is shown.
+/// The line about the list: its order, the part of it that is shown, and sums over all of it.
 pub fn about(top: &Top) -> String {
-    let cursor = top.cursor();
-    let shown_rows = cursor.shown();
-    let range = match shown_rows.is_empty() {
-        true => String::new(),
-        false => format!(
-            "  {}–{} of {}",
-            shown_rows.start + 1,
-            shown_rows.end,
-            grouped(top.ranking.names as u64)
-        ),
+    let order = match top.lock_order {
+        LockOrder::Changes => "changes",
+        LockOrder::Queue => "queue",
+        LockOrder::Hold => "oldest hold",
+        LockOrder::Name => "name",
     };
+    let rows = top.cursor().shown();
+    let Ranking { names, held, waiters, .. } = &top.ranking;
+    let range = match rows.is_empty() {
+        true => String::new(),
+        false => format!("  {}–{} of {}", rows.start + 1, rows.end, grouped(*names as u64)),
+    };
+    let sums = format!("  {} held  {} waiting", grouped(*held as u64), grouped(*waiters));
     let paused = if top.is_paused { "  PAUSED" } else { "" };
-    format!("by {}{range}{paused}", order_in_words(top.lock_order))
+    format!("by {order}{paused}{range}{sums}")
 }

@@ -111,17 +111,19 @@ fn bar(top: &Top, theme: Theme, to: u16) -> Line<'static> {
     let mut spans: Vec<Span<'static>> =
         Pane::ALL.iter().map(|pane| Span::styled(title(*pane), style(*pane))).collect();
     let used: usize = spans.iter().map(Span::width).sum();
-    let (about, prefix) = match top.pane {
-        _ if top.has_help => (String::new(), String::new()),
-        Pane::Locks => (locks::about(top), shown(&top.prefix)),
-        _ => (cluster::about(top), String::new()),
+    let about = match top.pane {
+        _ if top.has_help => String::new(),
+        Pane::Locks => locks::about(top),
+        _ => cluster::about(top),
     };
-    let about = format!("  {about}");
-    let room = usize::from(to).saturating_sub(used + crate::shown::width(&about));
-    spans.push(Span::raw(text::fit(&about, usize::from(to).saturating_sub(used))));
-    if !prefix.is_empty() && room > 6 {
-        spans.push(Span::styled(format!("  /{}", text::fit(&prefix, room - 3)), theme.bold()));
+    if top.pane == Pane::Locks && !top.has_help && !top.prefix.is_empty() {
+        // The whole list depends on it, so that it gives way to nothing.
+        let room = usize::from(to).saturating_sub(used) / 3;
+        let prefix = text::fit(&shown(&top.prefix), room);
+        spans.push(Span::styled(format!("  /{prefix}"), theme.bold()));
     }
+    let used: usize = spans.iter().map(Span::width).sum();
+    spans.push(Span::raw(text::fit(&format!("  {about}"), usize::from(to).saturating_sub(used))));
     Line::from(spans)
 }
 
@@ -160,7 +162,7 @@ fn footer(top: &Top, theme: Theme, to: u16) -> Line<'static> {
     let mut spans = Vec::new();
     for (key, what) in keys {
         spans.push(Span::styled((*key).to_owned(), theme.bold()));
-        spans.push(Span::styled(format!(" {what}   "), Style::new()));
+        spans.push(Span::styled(format!(" {what}  "), Style::new()));
     }
     Line::from(spans)
 }

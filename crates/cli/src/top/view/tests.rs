@@ -221,8 +221,8 @@ fn names_are_ranked_and_cut_in_their_middle() {
 #[test]
 fn a_large_screen_has_all_three_rankings() {
     let lines = drawn(&mut busy(), LARGE, at(4_000));
-    line_with(&lines, "LONGEST QUEUE");
-    line_with(&lines, "OLDEST HOLD");
+    line_with(&lines, "LONGEST QUEUES");
+    line_with(&lines, "OLDEST HOLDS");
     assert!(line_with(&lines, "LAST CHANGE").contains("TOKEN"));
     assert!(line_with(&lines, "orders:40").contains("expired 2.5s ago"));
     line_with(&lines, "granted in each of the last");
@@ -312,7 +312,7 @@ fn a_lock_has_its_holder_queue_and_history() {
     let mut top = busy();
     open(&mut top, "orders:41", answer());
     let lines = drawn(&mut top, SMALL, at(5_000));
-    line_with(&lines, " orders:41 ");
+    line_with(&lines, " orders:41");
     let row: Vec<&str> = line_with(&lines, "worker@host-7:812").split_whitespace().collect();
     assert_eq!(row[1..], ["7", "17.0s", "20.5s", "30.0s", "14"], "the time left goes on");
     line_with(&lines, "nightly");

@@ -3,6 +3,7 @@
 //! All widths are terminal columns. Text from other machines is made safe by
 //! [`shown`](crate::shown::shown) before it comes here.
 
+use crate::duration::show_ms;
 use crate::shown::{char_width, grouped, width};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
@@ -68,6 +69,11 @@ pub fn rate(per_second: f64) -> String {
 /// A share as a percentage: `14.8%`.
 pub fn percent(share: f64) -> String {
     format!("{:.1}%", share * 100.0)
+}
+
+/// A whole duration without its zeros: `2s`, `1m`, `1.5s`.
+pub fn show_interval(ms: u64) -> String {
+    show_ms(ms).replace(".0s", "s").replace("m 00s", "m").replace("h 00m", "h")
 }
 
 /// The width of a column.
