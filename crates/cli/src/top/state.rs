@@ -286,6 +286,11 @@ impl Top {
         (failure.exit == Exit::Denied).then_some(failure)
     }
 
+    /// Whether a watch tells the locks, or did until its connection broke.
+    pub fn is_told_locks(&self) -> bool {
+        matches!(self.watch, WatchLink::Open | WatchLink::Lost(_))
+    }
+
     fn forget_locks(&mut self, now: Moment) {
         self.locks = Locks::new(now);
         self.ranking = Ranking::default();

@@ -13,6 +13,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Sparkline};
+use wire::json::Shard;
 
 /// Lines of the header.
 pub const HEIGHT: u16 = 4;
@@ -51,6 +52,10 @@ fn draw_first(frame: &mut Frame<'_>, area: Rect, top: &Top, now: Moment, theme: 
         (Some(_), _) => ("NOT CONNECTED", theme.bad()),
         (None, WatchLink::Lost(since)) if now.since(*since) >= INTERRUPTED_MS => {
             ("RECONNECTING", theme.bad())
+        }
+        // Nothing is asked for, so that nothing says whether there is a connection.
+        (None, WatchLink::Refused(_)) if top.is_denied_status().is_some() => {
+            ("NOT PERMITTED", theme.bad())
         }
         (None, _) if top.cluster.is_none() && top.status_failure.is_none() => {
             ("connecting", theme.plain())
@@ -92,10 +97,14 @@ fn sums(top: &Top, theme: Theme) -> Line<'static> {
         true => theme.bold(),
         false => theme.bad(),
     };
+    let sum = |one: &'static str, several: &'static str, of: fn(&Shard) -> u64| {
+        let sum = cluster.sum(of);
+        (if sum == 1 { one } else { several }, grouped(sum), theme.bold())
+    };
     let numbers = [
-        (" locks", grouped(cluster.sum(|shard| shard.active_locks)), theme.bold()),
-        (" waiters", grouped(cluster.sum(|shard| shard.waiters)), theme.bold()),
-        (" sessions", grouped(cluster.sum(|shard| shard.sessions)), theme.bold()),
+        sum(" lock", " locks", |shard| shard.active_locks),
+        sum(" waiter", " waiters", |shard| shard.waiters),
+        sum(" session", " sessions", |shard| shard.sessions),
         (" shards", format!("{}/{shards}", cluster.led()), all(cluster.led(), shards)),
         (" nodes", format!("{}/{nodes}", cluster.up()), all(cluster.up(), nodes)),
     ];
@@ -114,7 +123,8 @@ fn changes(top: &Top, now: Moment, theme: Theme) -> Line<'static> {
         (" gave up", Change::GaveUp),
     ];
     let number = |(label, change)| {
-        let per_second = rates.per_second(change, now.ms);
+        // What is not told has no rate, and not one of zero.
+        let per_second = rates.per_second(change, now.ms).filter(|_| top.is_told_locks());
         let is_rare = matches!(change, Change::Expired | Change::Broken);
         let style = match per_second {
             Some(n) if is_rare && n > 0.0 => theme.bad(),

@@ -255,7 +255,10 @@ pub fn about(top: &Top) -> String {
         true => String::new(),
         false => format!("  {}–{} of {}", rows.start + 1, rows.end, grouped(*names as u64)),
     };
-    let sums = format!("  {} held  {} waiting", grouped(*held as u64), grouped(*waiters));
+    let sums = match top.is_told_locks() {
+        true => format!("  {} held  {} waiting", grouped(*held as u64), grouped(*waiters)),
+        false => String::new(),
+    };
     let paused = if top.is_paused { "  PAUSED" } else { "" };
     format!("by {order}{paused}{range}{sums}")
 }

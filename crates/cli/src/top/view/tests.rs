@@ -342,7 +342,10 @@ fn what_may_not_be_seen_is_said_with_the_next_step() {
     let lines = drawn(&mut top, SMALL, at(4_000));
     line_with(&lines, "bob may not watch all names");
     line_with(&lines, "next: ask for the permission, or use a name that you may use");
-    line_with(&lines, "connected");
+    assert!(lines[0].contains("NOT PERMITTED"), "{}", lines[0]);
+    // Regression: rates of zero, although nothing was told.
+    assert!(lines[2].starts_with("per sec … granted  … released"), "{}", lines[2]);
+    assert!(!lines[4].contains("0 held"), "{}", lines[4]);
     press(&mut top, KeyCode::Char('2'));
     line_with(&drawn(&mut top, SMALL, at(4_000)), "bob may not observe");
 }
