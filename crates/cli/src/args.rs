@@ -79,8 +79,7 @@ pub enum Command {
     Ls(Ls),
     /// Show the state of locks, and then each change of them, until Ctrl-C
     Watch(Watch),
-    /// Show the busiest locks, the queues, the shards and the nodes, on a screen that stays up to
-    /// date
+    /// Show the busiest locks, queues, shards and nodes on a screen that stays up to date
     Top(Top),
     /// End the hold of another owner, and record the reason in the history
     Break(Break),

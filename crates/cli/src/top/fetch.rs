@@ -10,6 +10,7 @@
 use super::gateways::{Answer, Counters};
 use super::news::{LockAnswer, News, Watched};
 use client::{Client, Consistency, Error, ErrorCode, WatchOptions};
+use local_cluster::ClusterError;
 use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
@@ -213,7 +214,11 @@ async fn read_metrics(addresses: Vec<String>, interval: Duration, news: Sender<N
 }
 
 fn counters_at(address: &str) -> Answer {
-    let page = local_cluster::page(address, "/metrics").map_err(|error| error.to_string())?;
+    let page = local_cluster::page(address, "/metrics").map_err(|error| match error {
+        // The address is told beside the reason.
+        ClusterError::Page { source, .. } => source.to_string(),
+        error => error.to_string(),
+    })?;
     Counters::on(&page).ok_or_else(|| {
         "this is no /metrics of a gateway: give the address that `metrics` of the gateway names in \
          the cluster file"

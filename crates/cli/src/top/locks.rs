@@ -142,6 +142,11 @@ impl Locks {
         told.events.iter().for_each(|event| self.change(event, now));
     }
 
+    /// Begins the rates anew.
+    pub fn count_anew(&mut self, now: Moment) {
+        self.rates = Rates::since(now.ms);
+    }
+
     /// Whether there are more names than this table keeps.
     pub fn is_full(&self) -> bool {
         self.names.len() > NAMES_MAX

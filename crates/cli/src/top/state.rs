@@ -238,7 +238,13 @@ impl Top {
             return None;
         }
         match watched {
-            Watched::Open => self.watch = WatchLink::Open,
+            Watched::Open => {
+                if matches!(self.watch, WatchLink::Lost(_)) {
+                    // Nothing was told meanwhile, which is no rate of zero.
+                    self.locks.count_anew(now);
+                }
+                self.watch = WatchLink::Open;
+            }
             Watched::Lost if matches!(self.watch, WatchLink::Lost(_)) => {}
             Watched::Lost => self.watch = WatchLink::Lost(now),
             Watched::Refused(error) => self.watch = WatchLink::Refused(error.into()),

@@ -139,3 +139,34 @@ pub fn events() -> UnboundedReceiver<io::Result<Event>> {
     });
     receiver
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    #[ignore = "the test below runs it in a terminal of its own"]
+    fn panics_on_its_screen() {
+        let _screen = Screen::enter().expect("a screen");
+        panic!("on purpose");
+    }
+
+    #[test]
+    fn a_panic_gives_the_terminal_back_before_its_message() {
+        let test = std::env::current_exe().expect("this program");
+        let name = "top::terminal::tests::panics_on_its_screen";
+        let line = format!(
+            "'{}' --exact {name} --ignored --nocapture; echo \"code $?\"; stty -a",
+            test.display()
+        );
+        // `script` of bsdutils, which every Debian has, runs a command in a terminal.
+        let output = Command::new("script").args(["-qec", &line, "/dev/null"]).output();
+        let written = String::from_utf8_lossy(&output.expect("start script").stdout).into_owned();
+        let left = written.find("\x1b[?1049l").expect("the alternate screen is left");
+        let message = written.find("on purpose").expect("the message of the panic");
+        assert!(left < message, "{written}");
+        assert!(written.contains("code 101"), "{written}");
+        assert!(written.contains(" icanon ") && written.contains(" echo "), "{written}");
+    }
+}

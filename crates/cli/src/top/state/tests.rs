@@ -1,6 +1,7 @@
 //! What keys and news make of the screen's state.
 
 use super::*;
+use crate::top::counts::Change;
 use client::{Error, ErrorCode, Grant, Told, WatchState};
 use wire::v1;
 
@@ -182,6 +183,18 @@ fn a_cluster_that_does_not_answer_is_told_since_its_first_failure() {
     assert!(top.is_denied_status().is_none() && top.cluster.is_some());
     let ended = top.take(fail(ErrorCode::InvalidArgument), at(9_500));
     assert!(matches!(ended, Some(Ask::Fail(_))), "no later try can succeed");
+}
+
+/// Regression: the time without a connection counted as seconds without a grant.
+#[test]
+fn a_watch_that_was_interrupted_counts_anew() {
+    let mut top = with_names(&["a"]);
+    let number = top.number();
+    let mut tell = |watched, ms| top.take(News::Watch { number, watched }, at(ms));
+    tell(Watched::Lost, 5_000);
+    tell(Watched::Open, 20_500);
+    let granted = |ms| top.locks.rates().per_second(Change::Granted, ms);
+    assert_eq!((granted(21_900), granted(22_000)), (None, Some(0.0)));
 }
 
 #[test]

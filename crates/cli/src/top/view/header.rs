@@ -1,6 +1,6 @@
 //! The first lines: where this is, sums and rates. Below them, notices of what cannot be relied on.
 
-use super::text::{percent, rate, show_interval, wrapped};
+use super::text::{fit, percent, rate, show_interval, wrapped};
 use super::theme::Theme;
 use crate::duration::show_ms;
 use crate::shown::{counted, date_time, grouped, one_line, shown, width};
@@ -124,7 +124,8 @@ fn changes(top: &Top, now: Moment, theme: Theme) -> Line<'static> {
     ];
     let number = |(label, change)| {
         // What is not told has no rate, and not one of zero.
-        let per_second = rates.per_second(change, now.ms).filter(|_| top.is_told_locks());
+        let per_second =
+            rates.per_second(change, now.ms).filter(|_| matches!(top.watch, WatchLink::Open));
         let is_rare = matches!(change, Change::Expired | Change::Broken);
         let style = match per_second {
             Some(n) if is_rare && n > 0.0 => theme.bad(),
@@ -138,7 +139,9 @@ fn changes(top: &Top, now: Moment, theme: Theme) -> Line<'static> {
 /// The rates that the metrics of gateways tell. Without them, the contention by the watch.
 fn of_gateways(top: &Top, now: Moment, theme: Theme, to: usize) -> Line<'static> {
     let Some(of) = top.gateways.rates() else {
-        let waited = top.locks.rates().contention(now.ms).map_or("…".to_owned(), percent);
+        let waited = top.locks.rates().contention(now.ms);
+        let waited = waited.filter(|_| matches!(top.watch, WatchLink::Open));
+        let waited = waited.map_or("…".to_owned(), percent);
         let numbers = [(" of grants had queued", waited, theme.bold())];
         let mut line = labelled("waits", &numbers, theme);
         let more = match top.setup.has_metrics {
@@ -207,9 +210,9 @@ pub fn notices(top: &Top, now: Moment, to: usize) -> Vec<String> {
             Some(cluster) => format!(" What follows is {} old.", show_ms(now.since(cluster.at))),
             None => String::new(),
         };
-        let message = one_line(failure.message.trim_end_matches('.'));
         let ago = show_ms(now.since(since));
-        notices.push(format!("No answer for {ago}, and tried again:{old} {message}."));
+        let message = one_line(&failure.message);
+        notices.push(format!("No answer for {ago}; it is tried again.{old} Last: {message}"));
     } else if let WatchLink::Lost(since) = &top.watch
         && now.since(*since) >= INTERRUPTED_MS
     {
@@ -234,14 +237,21 @@ pub fn notices(top: &Top, now: Moment, to: usize) -> Vec<String> {
         notices.extend(cluster.status.shards.iter().flat_map(status::missing));
     }
     let mut lines: Vec<String> =
-        notices.iter().flat_map(|notice| wrapped(&one_line(notice), to)).collect();
+        notices.iter().flat_map(|notice| short(&one_line(notice), to)).collect();
     if lines.len() > NOTICE_LINES_MAX {
         let more = lines.len() - (NOTICE_LINES_MAX - 1);
         lines.truncate(NOTICE_LINES_MAX - 1);
-        lines.push(format!(
-            "… and {}: `palisade cluster status` has all",
-            counted(more as u64, "more line")
-        ));
+        lines.push(format!("… and {}", counted(more as u64, "more line")));
+    }
+    lines
+}
+
+/// A notice in at most two lines.
+fn short(notice: &str, to: usize) -> Vec<String> {
+    let mut lines = wrapped(notice, to);
+    if lines.len() > 2 {
+        let rest = lines.split_off(1).join(" ");
+        lines.push(fit(&rest, to));
     }
     lines
 }
