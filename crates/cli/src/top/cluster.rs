@@ -52,7 +52,7 @@ pub struct ShardRates {
     pub entries: f64,
 }
 
-/// A status, and what changed since the one before.
+/// A status, and the changes since the one before.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     pub status: json::ClusterStatus,

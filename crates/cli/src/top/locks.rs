@@ -1,4 +1,4 @@
-//! The locks that a watch tells: who holds them, how many wait, and how often they change.
+//! The locks that a watch tells: their holders, their queues, and how often they change.
 //!
 //! The table takes the answers of one watch, and gives rankings: the names that changed most, the
 //! longest queues, the oldest holds. It sends nothing and reads no clock.
@@ -77,7 +77,7 @@ struct Wait {
 /// The holder of a lock, as a row shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// Nobody holds the lock.
+    /// No client holds the lock.
     Free,
     /// This client may not see the holders.
     Hidden,

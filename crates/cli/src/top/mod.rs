@@ -103,7 +103,7 @@ pub async fn run(args: &args::Top) -> Result<(), Failure> {
     }
 }
 
-/// Does what the state asks for.
+/// Does the task that the state asks for.
 fn act(ask: Ask, top: &mut Top, fetch: &mut Fetch, now: Moment) {
     match ask {
         Ask::Watch => fetch.watch(top.number(), &top.prefix),
@@ -138,7 +138,7 @@ fn every(period: Duration) -> tokio::time::Interval {
     interval
 }
 
-/// The end by a signal. SIGINT is what Ctrl-C sends elsewhere, so it is a usual end.
+/// The end by a signal. Ctrl-C sends SIGINT in other modes of a terminal, so it is a usual end.
 fn ended_by(signal: i32) -> Result<(), Failure> {
     match signal {
         libc::SIGINT => Ok(()),

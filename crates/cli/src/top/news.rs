@@ -1,4 +1,4 @@
-//! What the tasks that ask the cluster tell the screen.
+//! The news for the screen, from the tasks that ask the cluster.
 
 use super::gateways::Answer;
 use client::{Checked, ClusterStatus, Error, Tenure, Told};

@@ -1,6 +1,6 @@
-//! The state of the screen: what the cluster told, and what the user chose.
+//! The state of the screen: the answers of the cluster, and the choices of the user.
 //!
-//! It takes keys and news, and answers with what is to be done. It draws nothing, sends nothing and
+//! It takes keys and news, and answers with the next task. It draws nothing, sends nothing and
 //! reads no clock.
 
 use super::cluster::{Cluster, NodeOrder, ShardOrder};
@@ -13,14 +13,14 @@ use crate::failure::{Exit, Failure};
 use client::{Checked, Tenure};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-/// Rows of a ranking. A search by prefix finds what comes after them.
+/// Rows of a ranking. A search by prefix finds the names after them.
 const ROWS_MAX: usize = 1_000;
 /// Rows of the rankings beside the list.
 const SIDE_ROWS_MAX: usize = 50;
 /// Longest prefix that can be typed. Names are not longer.
 const PREFIX_BYTES_MAX: usize = wire::limits::NAME_BYTES_MAX;
 
-/// What the list shows.
+/// The contents of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pane {
     Locks,
@@ -32,7 +32,7 @@ impl Pane {
     pub const ALL: [Pane; 3] = [Pane::Locks, Pane::Shards, Pane::Nodes];
 }
 
-/// What the loop has to do after a key, or after news.
+/// The task of the loop after a key, or after news.
 #[derive(Debug)]
 pub enum Ask {
     Quit,

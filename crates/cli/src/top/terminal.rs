@@ -1,4 +1,4 @@
-//! The terminal: it is taken over while the screen is shown, and given back whatever happens.
+//! The terminal: it is taken over while the screen is shown, and given back at each end.
 
 use crate::failure::{Exit, Failure};
 use nix::sys::signal::{Signal, raise};
@@ -79,7 +79,7 @@ impl Screen {
         give_back();
         raise(Signal::SIGTSTP)?;
         take()?;
-        // It knows nothing of what was on the screen, so that it draws all anew. A clear would ask
+        // A new one knows nothing of the screen before, so that it draws all anew. A clear would ask
         // the terminal where the cursor is, and the thread of the keys would take the answer.
         self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
         Ok(())

@@ -1,4 +1,4 @@
-//! What keys and news make of the screen's state.
+//! Keys and news change the screen's state.
 
 use super::*;
 use crate::top::counts::Change;

@@ -1,4 +1,4 @@
-//! The first lines: where this is, sums and rates. Below them, notices of what cannot be relied on.
+//! The first lines: where this is, sums and rates. Below them, notices of figures that are old or missing.
 
 use super::text::{fit, percent, rate, show_interval, wrapped};
 use super::theme::Theme;
@@ -83,7 +83,7 @@ fn draw_first(frame: &mut Frame<'_>, area: Rect, top: &Top, now: Moment, theme: 
     frame.render_widget(right, right_area);
 }
 
-/// The sums over the whole cluster, whatever the prefix.
+/// The sums over the whole cluster, for any prefix.
 fn sums(top: &Top, theme: Theme) -> Line<'static> {
     let Some(cluster) = &top.cluster else {
         let text = match top.is_denied_status() {
@@ -123,7 +123,7 @@ fn changes(top: &Top, now: Moment, theme: Theme) -> Line<'static> {
         (" gave up", Change::GaveUp),
     ];
     let number = |(label, change)| {
-        // What is not told has no rate, and not one of zero.
+        // Without an open watch the rate is unknown, which is not zero.
         let per_second =
             rates.per_second(change, now.ms).filter(|_| matches!(top.watch, WatchLink::Open));
         let is_rare = matches!(change, Change::Expired | Change::Broken);
@@ -171,7 +171,7 @@ fn of_gateways(top: &Top, now: Moment, theme: Theme, to: usize) -> Line<'static>
     line
 }
 
-/// `label  NUMBER what  NUMBER what`.
+/// `label  12 granted  7 released`.
 fn labelled(label: &str, numbers: &[(&str, String, Style)], theme: Theme) -> Line<'static> {
     let mut spans = vec![Span::styled(format!("{label:<8}"), theme.dim())];
     for (nth, (what, number, style)) in numbers.iter().enumerate() {
@@ -202,7 +202,7 @@ fn draw_plot(frame: &mut Frame<'_>, area: Rect, top: &Top, now: Moment, theme: T
     frame.render_widget(Sparkline::default().data(data).style(theme.good()), bars);
 }
 
-/// What the user has to know before relying on the screen, as lines of a width.
+/// The reasons not to rely on the screen, as lines of a width.
 pub fn notices(top: &Top, now: Moment, to: usize) -> Vec<String> {
     let mut notices = Vec::new();
     if let Some((since, failure)) = top.is_cut_off() {

@@ -93,7 +93,7 @@ pub fn draw(frame: &mut Frame<'_>, top: &Top, now: Moment, theme: Theme) {
     frame.render_widget(footer(top, theme, area.width), parts.footer);
 }
 
-/// The panes, and what the list shows. For an open lock, its name.
+/// The panes, and a summary of the list. For an open lock, its name.
 fn bar(top: &Top, theme: Theme, to: u16) -> Line<'static> {
     if let Some(opened) = top.opened.as_ref().filter(|_| !top.has_help) {
         let name = text::fit(&shown(&opened.name), usize::from(to).saturating_sub(2));

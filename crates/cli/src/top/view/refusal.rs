@@ -1,4 +1,4 @@
-//! A refusal in full: what happened, and the next step.
+//! A refusal in full: its reason, and the next step.
 
 use super::text::wrapped;
 use super::theme::Theme;

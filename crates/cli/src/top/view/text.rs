@@ -80,7 +80,7 @@ pub fn show_interval(ms: u64) -> String {
 #[derive(Clone, Copy, Debug)]
 pub enum Width {
     Fixed(u16),
-    /// A share of what the fixed columns leave.
+    /// A share of the width that the fixed columns leave.
     Share(u16),
 }
 

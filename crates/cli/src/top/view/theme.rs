@@ -2,7 +2,7 @@
 //!
 //! * The foreground and the background are those of the terminal. Yellow, blue and cyan are left
 //!   out, because each of them can hardly be read on one of the usual backgrounds.
-//! * No style says by its colour alone what the text does not say.
+//! * The text says all without colours, too.
 
 use ratatui::style::{Color, Modifier, Style};
 
