@@ -1,8 +1,8 @@
 //! The tasks that ask the cluster: one watch, and a few calls in each interval.
 //!
 //! * At most one call of a kind is under way. The next one comes an interval after its answer.
-//! * Each interval has one status of the cluster, two calls about an open lock, and one page of each
-//!   address of metrics. Nothing is listed: a watch tells the locks once, and then their
+//! * Each interval has one status of the cluster, two calls about an open lock, and one page of
+//!   each address of metrics. Nothing is listed: a watch tells the locks once, and then their
 //!   changes.
 //! * A refusal is asked about again after a minute, because each question is a denial in the audit
 //!   log.

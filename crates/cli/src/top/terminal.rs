@@ -79,8 +79,8 @@ impl Screen {
         give_back();
         raise(Signal::SIGTSTP)?;
         take()?;
-        // A new one knows nothing of the screen before, so that it draws all anew. A clear would ask
-        // the terminal where the cursor is, and the thread of the keys would take the answer.
+        // A new one knows nothing of the screen before, so that it draws all anew. A clear would
+        // ask the terminal where the cursor is, and the thread of the keys would take the answer.
         self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
         Ok(())
     }

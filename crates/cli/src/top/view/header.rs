@@ -1,4 +1,5 @@
-//! The first lines: where this is, sums and rates. Below them, notices of figures that are old or missing.
+//! The first lines: where this is, sums and rates. Below them, notices of figures that are old or
+//! missing.
 
 use super::text::{fit, percent, rate, show_interval, wrapped};
 use super::theme::Theme;
