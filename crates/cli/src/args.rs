@@ -5,6 +5,7 @@ mod installed;
 mod policy;
 mod remote;
 mod servers;
+mod top;
 mod watch;
 
 pub use crate::bench::args::Bench;
@@ -21,6 +22,7 @@ use routing::Address;
 pub use servers::{Dev, Gateway, LogFormat, Node, Traces};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+pub use top::Top;
 pub use watch::Watch;
 
 /// Exit codes, shown by `palisade --help`.
@@ -77,6 +79,8 @@ pub enum Command {
     Ls(Ls),
     /// Show the state of locks, and then each change of them, until Ctrl-C
     Watch(Watch),
+    /// Show the busiest locks, queues, shards and nodes on a screen that stays up to date
+    Top(Top),
     /// End the hold of another owner, and record the reason in the history
     Break(Break),
     /// Keep many locks with one heartbeat

@@ -52,6 +52,10 @@ pub fn start(command: &Command) {
             }
             start_as(format, default, voice::say, Some(bounds));
         }
+        // Lines would be written across the screen. `2> FILE` keeps them.
+        None if matches!(command, Command::Top(_)) && std::io::stderr().is_terminal() => {
+            start_with(default, drop);
+        }
         // An unreadable standard error is no reason to stop.
         None => start_with(default, |text| drop(std::io::stderr().write_all(text.as_bytes()))),
     }

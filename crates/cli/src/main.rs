@@ -26,6 +26,7 @@ mod sessions;
 mod shown;
 mod status;
 mod systemd;
+mod top;
 mod verbs;
 mod voice;
 mod watch;
@@ -137,6 +138,7 @@ async fn run(command: &Command, temporary: &mut Option<TempDir>) -> Result<(), F
         Command::History(args) => verbs::history(args).await,
         Command::Ls(args) => verbs::list(args).await,
         Command::Watch(args) => watch::run(args).await,
+        Command::Top(args) => top::run(args).await,
         Command::Break(args) => verbs::break_lock(args).await,
         Command::Session(args) => sessions::run(args).await,
         Command::Bench(args) => bench::run(args).await,
@@ -181,6 +183,7 @@ fn wants_json(command: &Command) -> bool {
         | Command::Node(_)
         | Command::Gateway(_)
         | Command::Lock(_)
+        | Command::Top(_)
         | Command::Cert(_)
         | Command::Cluster(Cluster::Check(_))
         | Command::Policy(_)

@@ -102,7 +102,7 @@ pub fn width(text: &str) -> usize {
 
 /// Width of a character: East Asian wide and full-width characters and emoji take two columns, and
 /// marks that join a letter take none (UAX #11, coarsely).
-fn char_width(c: char) -> usize {
+pub fn char_width(c: char) -> usize {
     match u32::from(c) {
         0..=0x2ff => 1,
         // Vowel signs and other marks of scripts that do not have each marked letter as one

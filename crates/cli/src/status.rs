@@ -13,7 +13,7 @@ use wire::json::{self, Member, Node, Replica, Shard};
 
 /// From this value on the time of a sync is shown, because operations wait for one sync and
 /// elections for two.
-const SLOW_SYNC_MS: f64 = 100.0;
+pub const SLOW_SYNC_MS: f64 = 100.0;
 
 /// Runs `palisade cluster status`.
 ///
@@ -65,7 +65,7 @@ fn disk_in_words(node: &Node) -> String {
 }
 
 /// The members of a shard that do not count, each with the reason.
-fn missing(shard: &Shard) -> Vec<String> {
+pub fn missing(shard: &Shard) -> Vec<String> {
     let (counting, votes) = shard.votes();
     let missing = shard.members.iter().filter(|member| !member.counts);
     let line = |member: &Member| {
@@ -83,7 +83,7 @@ fn missing(shard: &Shard) -> Vec<String> {
 }
 
 /// The servers that other machines reach without protection.
-fn warning(status: &json::ClusterStatus) -> Option<String> {
+pub fn warning(status: &json::ClusterStatus) -> Option<String> {
     let gateway = status.insecure.then(|| "this gateway".to_owned());
     let nodes = status.nodes.iter().filter(|node| node.insecure);
     let nodes = nodes.map(|node| format!("node {}", node.node));

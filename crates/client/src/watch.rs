@@ -210,6 +210,12 @@ impl Watch {
         Ok(())
     }
 
+    /// Whether a gateway has taken the watch, as far as this client knows. A watch that is not open
+    /// connects with the next call of [`open`](Self::open) or [`next`](Self::next).
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
     /// The position after all that was told. A later watch with the same options goes on after it.
     pub fn position(&self) -> &str {
         &self.position

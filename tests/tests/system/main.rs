@@ -29,5 +29,6 @@ mod rotation;
 mod sessions;
 mod spread;
 mod tls;
+mod top;
 mod traces;
 mod watches;

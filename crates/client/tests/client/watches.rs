@@ -227,6 +227,25 @@ async fn a_watch_goes_on_through_another_gateway_from_where_it_was() {
     assert_eq!((told.unwrap().position.as_str(), watch.position()), ("p3", "p3"));
 }
 
+#[tokio::test]
+async fn a_watch_says_whether_a_gateway_has_it() {
+    let fake = granting().await;
+    fake.serve_watches();
+    let mut watch = client(&[&fake]).watch(WatchOptions::new());
+    assert!(!watch.is_open(), "it has not been asked for");
+    within("the call", watch.open()).await.unwrap();
+    assert!(watch.is_open());
+    fake.delay_watches(LONG);
+    fake.tell(Err(Status::internal("its connection broke"))).await;
+    let lost = async {
+        while watch.is_open() {
+            let told = tokio::time::timeout(Duration::from_millis(20), watch.next()).await;
+            assert!(told.is_err(), "{told:?}");
+        }
+    };
+    within("the loss", lost).await;
+}
+
 /// Regression: thousands of watches that moved at once gave up after the same time, so a gateway that
 /// needed longer for them served none.
 #[tokio::test]
