@@ -43,7 +43,7 @@ const POLL_MS = 15_000;
 const PAGE = 1_000;
 /** A tab that nobody has seen for this time ends its watch, so that it takes no connection. */
 const HIDDEN_MS = 30_000;
-/** A shard that has not told its state for this time is said to be missing. */
+/** Once no part of a state has come for this time, the shards that lack theirs are said to be missing. */
 const PATIENT_MS = 2_000;
 const RETRY_MS = [250, 500, 1_000, 2_000, 4_000];
 
@@ -165,8 +165,10 @@ export class Store {
   #complete = new Set();
   /** The shards that the last list could not ask. @type {number[]} */
   #unasked = [];
-  /** When it began to load. */
+  /** When it began to load, or the last part of a state came. */
   #since = 0;
+  /** Tells the listeners once the shards that lack their state are missing. @type {ReturnType<typeof setTimeout> | undefined} */
+  #patience;
   #run = new AbortController();
   /** @type {Set<() => void>} */
   #listeners = new Set();
@@ -192,6 +194,7 @@ export class Store {
 
   stop() {
     this.#run.abort();
+    clearTimeout(this.#patience);
     this.#clear();
     this.state = "idle";
   }
@@ -246,12 +249,16 @@ export class Store {
 
   /** @param {State} state @param {Problem | null} [problem] */
   #set(state, problem = null) {
-    if (state === "loading" && this.state !== "loading") {
-      this.#since = performance.now();
-      setTimeout(() => this.#changed(), PATIENT_MS + 50);
-    }
+    if (state === "loading" && this.state !== "loading") this.#wait();
     [this.state, this.problem] = [state, problem];
     this.#changed();
+  }
+
+  /** Waits for the next part of a state. */
+  #wait() {
+    this.#since = performance.now();
+    clearTimeout(this.#patience);
+    this.#patience = setTimeout(() => this.#changed(), PATIENT_MS + 50);
   }
 
   #changed() {
@@ -350,6 +357,7 @@ export class Store {
   #take(kind, data) {
     if (kind === "resync") return;
     if (kind === "state") {
+      this.#wait();
       if (data.first) this.#forget(data.shard);
       for (const grant of data.held) this.#granted(grant);
       for (const waiter of data.queued) this.#queued(waiter);
