@@ -13,8 +13,8 @@ use wire::v1::Error;
 
 /// The size of the texts of a workload, at most.
 const WORKLOAD_BYTES_MAX: usize = 16 << 10;
-/// The nodes and gateways of a cluster file together, at most. The time for a file grows faster than
-/// their number.
+/// The nodes and gateways of a cluster file together, at most, so that a request holds its thread for
+/// some milliseconds only.
 const PROCESSES_MAX: u64 = 256;
 /// The bytes of the domain of a cluster file, at most, so that host names below it have room.
 const DOMAIN_BYTES_MAX: usize = 200;
