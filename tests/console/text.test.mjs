@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { length, link, pieces, plain, span } from "../../crates/console/files/text.js";
+import { length, link, pieces, plain, size, span } from "../../crates/console/files/text.js";
 
 test("odd characters are escapes, and no text is lost", () => {
   for (const [text, shown] of [
@@ -37,6 +37,13 @@ test("time spans have two units", () => {
   }
   for (const [ms, text] of [[30_000, "30 s"], [1_500, "1.5 s"], [300_000, "5 m"], [7_200_000, "2 h"], [100, "100 ms"]]) {
     assert.equal(length(ms), text);
+  }
+});
+
+test("sizes have three digits", () => {
+  for (const [bytes, text] of [[0, "0 B"], [999, "999 B"], [1_000, "1 kB"], [999_499, "999 kB"], [999_500, "1 MB"],
+    [1_234_567_890, "1.23 GB"], [5e12, "5 TB"], [2e18, "2000 PB"]]) {
+    assert.equal(size(bytes), text);
   }
 });
 

@@ -192,7 +192,10 @@ const SILENCE_MS = 40_000;
 function pause() {
   return new Promise((resolve) => {
     const channel = new MessageChannel();
-    channel.port1.onmessage = () => resolve(undefined);
+    channel.port1.onmessage = () => {
+      channel.port1.close(); // an open port is kept for ever
+      resolve(undefined);
+    };
     channel.port2.postMessage(undefined);
   });
 }

@@ -82,7 +82,8 @@ put(part("top"),
 const LIVE = { idle: "", loading: "loading", live: "live", lost: "reconnecting", polled: "every 15 s", denied: "", failed: "", full: "not live" };
 
 function showLive() {
-  live.className = `live ${store.state}`;
+  const kind = `live ${store.state}`;
+  if (live.className !== kind) live.className = kind;
   const missing = store.missing.length;
   write(live, missing ? `${LIVE[store.state]}, ${counted(missing, "shard")} missing` : LIVE[store.state]);
 }

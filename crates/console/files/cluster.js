@@ -3,7 +3,7 @@
 import { Problem, get } from "./api.js";
 import { blank, h, icon, loading, put, told, write } from "./dom.js";
 import { rest } from "./store.js";
-import { count, counted, rate, span } from "./text.js";
+import { count, counted, rate, size, span } from "./text.js";
 
 /**
  * @typedef {object} Replica
@@ -32,7 +32,7 @@ import { count, counted, rate, span } from "./text.js";
  * @property {{node: number, has_vote: boolean, counts: boolean, reason: string}[]} members
  */
 /**
- * @typedef {object} Node
+ * @typedef {object} Host
  * @property {number} node
  * @property {string} address
  * @property {string} zone
@@ -41,9 +41,13 @@ import { count, counted, rate, span } from "./text.js";
  * @property {boolean} insecure
  * @property {number | null} disk_sync_ms
  * @property {number | null} disk_write_age_ms
+ * @property {number | null} journal_bytes
+ * @property {number | null} database_bytes
+ * @property {number | null} disk_free_bytes
+ * @property {number | null} disk_bytes
  * @property {number} leads
  */
-/** @typedef {{cluster: string, map_version: number, insecure: boolean, nodes: Node[], shards: Shard[]}} Status */
+/** @typedef {{cluster: string, map_version: number, insecure: boolean, nodes: Host[], shards: Shard[]}} Status */
 
 const EVERY_MS = 2_000;
 /** A replica that lacks more entries is shown as late. */
@@ -66,7 +70,7 @@ export function open(query) {
   const picture = h("div", { class: "matrix" });
   const detail = h("div", { class: "detail" });
   const nodes = h("div", { class: "cards" });
-  const shards = h("div", { class: "scroll" });
+  const shards = scroll("Shards");
   const content = h("div", { class: "sections" },
     h("section", { class: "part" }, h("h2", null, "Replicas"),
       h("div", { class: "legend" }, ["leader", "follower", "late", "missing"].map((kind) => h("span", { class: "key" }, h("i", { class: `cell ${kind}` }), kind))),
@@ -161,7 +165,7 @@ export function open(query) {
   function drawDetail() {
     const shard = status?.shards.find((one) => one.shard === chosen);
     if (!shard) return put(detail);
-    put(detail, h("div", { class: "scroll" }, h("table", { class: "list" },
+    put(detail, scroll("Replicas of the shard", h("table", { class: "list" },
       h("thead", null, h("tr", null, ["Replica", "Role", "Term", "Applied", "Committed", "Lag", "State hash", "Counts"].map((title, place) =>
         h("th", { scope: "col", class: place > 1 && place < 6 ? "number" : "" }, title)))),
       h("tbody", null, shard.replicas.map((replica) => {
@@ -172,17 +176,19 @@ export function open(query) {
       })))));
   }
 
-  /** @param {Node} node */
+  /** @param {Host} node */
   function card(node) {
     const state = !node.reachable ? ["red", "unreachable"] : node.disk_hangs ? ["red", "disk hangs"] : ["green", "up"];
     const row = (/** @type {string} */ title, /** @type {import("./dom.js").Child} */ value) => h("div", null, h("dt", null, title), h("dd", null, value));
+    const bytes = (/** @type {string} */ title, /** @type {number | null} */ value) => value === null ? null : row(title, size(value));
     return h("article", { class: "card node" },
       h("div", { class: "who" }, h("strong", null, `Node ${node.node}`), h("span", { class: `pill ${state[0]}` }, state[1])),
       h("dl", { class: "facts" },
         h("div", { class: "whole" }, h("dt", null, "Address"), h("dd", null, h("code", null, told(node.address)))), node.zone ? row("Zone", told(node.zone)) : null,
         row("Leads", counted(node.leads, "shard")),
         row("Sync", node.disk_sync_ms === null ? "–" : `${+node.disk_sync_ms.toPrecision(3)} ms`),
-        node.disk_write_age_ms ? row("Write under way", span(node.disk_write_age_ms)) : null));
+        node.disk_write_age_ms ? row("Write under way", span(node.disk_write_age_ms)) : null,
+        bytes("Journal", node.journal_bytes), bytes("Database", node.database_bytes), room(node)));
   }
 
   /** @param {Shard[]} all */
@@ -208,6 +214,16 @@ export function open(query) {
   return { element, title: "Cluster", close: () => run.abort() };
 }
 
+/** The room on the disk of a node, if it is known. @param {Host} node */
+function room({ disk_free_bytes: free, disk_bytes: whole }) {
+  if (free === null || whole === null) return null;
+  const used = h("span", { class: "rest" });
+  used.style.width = `${100 * (1 - free / Math.max(1, whole))}%`;
+  used.classList.toggle("low", free < whole / 10);
+  return h("div", { class: "whole" }, h("dt", null, "Disk"),
+    h("dd", null, `${size(free)} free of ${size(whole)}`, h("span", { class: "gauge", "aria-hidden": "true" }, used)));
+}
+
 /**
  * The class of contention: of those who want a lock, the share that waits, with the bounds of a plan.
  * @param {Shard} shard
@@ -218,7 +234,16 @@ function contention({ waiters, active_locks }) {
   return h("span", { class: `pill ${kind}`, title: `${(100 * share).toFixed(1)}% of those who want a lock wait` }, words);
 }
 
-/** What a node does for a shard. @param {Shard} shard @param {Node} node */
+/**
+ * A table that may be wider than the page. The keyboard scrolls it once it has the focus.
+ * @param {string} label
+ * @param {...Node} children
+ */
+function scroll(label, ...children) {
+  return h("div", { class: "scroll", role: "region", "aria-label": label, tabindex: 0 }, ...children);
+}
+
+/** What a node does for a shard. @param {Shard} shard @param {Host} node */
 function stateOf(shard, node) {
   const at = `Shard ${shard.shard} on node ${node.node}: `;
   const replica = shard.replicas.find((one) => one.node === node.node);

@@ -2,7 +2,7 @@
 
 import { blank, h, icon, loading, put, told, write } from "./dom.js";
 import { identity, now } from "./api.js";
-import { NAMES_MAX, store } from "./store.js";
+import { LISTED_MAX, NAMES_MAX, RANKS, ranked, store } from "./store.js";
 import { Table, ageSince, tick } from "./table.js";
 import { count, counted, length, link, plain, span } from "./text.js";
 
@@ -106,13 +106,14 @@ export function open(query) {
     const { prefixes, first } = scope(prefix);
     if (!prefixes.length) return;
     const covers = prefix.startsWith(store.prefix) && !["idle", "denied", "failed"].includes(store.state);
-    if (covers && (store.state !== "full" || prefix === store.prefix)) return;
+    if (covers && (!store.is_cut || prefix === store.prefix)) return;
     // More names than are kept at once can only be had by a longer beginning.
     store.start(covers ? prefix : first);
   }
 
   function view() {
     const began = performance.now();
+    if (store.is_cut) start(); // for the beginning that was typed meanwhile
     let shown = store.below(prefix);
     if (owner) {
       const part = owner.toLowerCase();
@@ -120,9 +121,12 @@ export function open(query) {
         one.owner.toLowerCase().includes(part) || one.principal.toLowerCase().includes(part);
       shown = shown.filter((lock) => lock.holds.some(matches) || lock.waits.some(matches));
     }
-    if (order === "oldest") shown = [...shown].sort((a, b) => held_since(a) - held_since(b));
+    if (order === "oldest") {
+      const latest = now();
+      shown = ranked(shown, (lock) => RANKS - Math.max(0, latest - held_since(lock)));
+    }
     if (order === "queue") {
-      shown = shown.filter((lock) => lock.waits.length).sort((a, b) => b.waits.length - a.waits.length);
+      shown = ranked(shown.filter((lock) => lock.waits.length), (lock) => RANKS - lock.waits.length);
     }
     table.show(shown);
     summary(shown);
@@ -162,7 +166,7 @@ export function open(query) {
   function notice(rows) {
     const { state, problem } = store;
     const { prefixes, fitting } = scope(prefix);
-    const what = [state, rows > 0, prefix, owner, order, store.prefix, store.missing].join("\n");
+    const what = [state, rows > 0, prefix, owner, order, store.prefix, store.is_cut, store.missing].join("\n");
     if (what === noticed) return;
     noticed = what;
     element.classList.toggle("blanked", !rows);
@@ -173,9 +177,11 @@ export function open(query) {
         ...prefixes.map((one) => h("a", { class: "button", href: link("locks", { prefix: one }) }, `Show ${plain(one)}…`))));
     } else if (state === "failed") {
       put(over, blank("warning", "The locks could not be loaded", problem?.message ?? ""));
-    } else if (state === "full") {
-      put(over, h("p", { class: "note amber" }, icon("warning"),
-        `There are more than ${count(NAMES_MAX)} names, and these do not change any more: type the beginning of a name.`));
+    } else if (store.is_cut) {
+      put(over, h("p", { class: "note amber" }, icon("warning"), state === "full"
+        ? `There are more than ${count(NAMES_MAX)} names, and these do not change any more: type the beginning of a name.`
+        : `There are more than ${count(LISTED_MAX)} holds, and only the first by name are here: type the beginning of a name.`),
+      ...gaps("locks", prefix));
     } else if (rows) {
       put(over, ...gaps("locks", prefix));
     } else if (state === "loading") {
@@ -192,7 +198,7 @@ export function open(query) {
       } }, "Show all");
       put(over, ...gaps("locks", prefix), order === "queue" && !prefix && !owner
         ? blank("lock", "Nobody waits", "No lock here has a queue.", clear)
-        : blank("search", "No lock is like that", "A name that is held, or waited for, would be here at once.", clear));
+        : blank("search", "No lock matches", "A name that is held or waited for appears here at once.", clear));
     } else {
       put(over, ...gaps("locks", prefix), blank("empty", "No lock is held", "Take one, and it is here at once: ",
         h("code", null, "palisade acquire orders:42 --ttl 5m")));

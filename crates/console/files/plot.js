@@ -3,7 +3,7 @@
 import { svg } from "./dom.js";
 import { count } from "./text.js";
 
-const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [640, 230, 46, 52, 14, 26];
+const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [640, 230, 46, 60, 14, 26];
 
 /** Round numbers from 0 to at least this one. @param {number} most @param {boolean} whole */
 function ticks(most, whole) {

@@ -135,7 +135,7 @@ export function open(query) {
     table.show(shown);
     write(found, part ? `${count(shown.length)} of ${counted(all.length, "session")}` : counted(all.length, "session"));
     element.classList.toggle("blanked", !shown.length);
-    say(over, gaps("sessions"), shown.length ? null : all.length ? blank("search", "No session is like that", "Change what you search for.") : nothing(is_permitted));
+    say(over, gaps("sessions"), shown.length ? null : all.length ? blank("search", "No session matches", "Change what you search for.") : nothing(is_permitted));
   }
   search.addEventListener("input", () => {
     part = search.value;

@@ -93,6 +93,18 @@ export function moment(ms) {
 }
 
 /**
+ * A size in bytes, in three digits: `1.21 GB`.
+ * @param {number} bytes
+ */
+export function size(bytes) {
+  const units = ["B", "kB", "MB", "GB", "TB", "PB"];
+  let [value, unit] = [bytes, 0];
+  // 999.5 and more would be shown as 1000.
+  for (; value >= 999.5 && unit < units.length - 1; unit++) value /= 1_000;
+  return `${+value.toPrecision(3)} ${units[unit]}`;
+}
+
+/**
  * A rate per second.
  * @param {number} rate
  */

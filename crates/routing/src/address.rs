@@ -160,6 +160,18 @@ impl Address {
         }
     }
 
+    /// A text that is equal for the hosts of any two addresses that are the
+    /// [same](Address::is_same_as). Hosts that differ may share it: 127.0.0.1 and ::1 do.
+    pub(crate) fn host_key(&self) -> String {
+        match self.one_spelling() {
+            Host::Ip(ip) if ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST => {
+                LOCALHOST.to_owned()
+            }
+            Host::Ip(ip) => ip.to_string(),
+            Host::Name(name) => name,
+        }
+    }
+
     fn one_spelling(&self) -> Host {
         match &self.host {
             Host::Ip(ip) => Host::Ip(ip.to_canonical()), // ::ffff:127.0.0.1 is 127.0.0.1
@@ -326,6 +338,7 @@ mod tests {
             ("a:1", "a:0001"),
         ] {
             assert!(same(one, other) && same(other, one), "{one} and {other}");
+            assert_eq!(address(one).host_key(), address(other).host_key(), "{one} and {other}");
         }
         for (one, other) in [
             ("localhost:1", "localhost:2"),

@@ -21,13 +21,14 @@ use shard::{Answer as Answered, Reply};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use storage::Sizes;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 use traces::{Parent, Span};
 use wire::internal::v1::operation::Op;
 use wire::internal::v1::operation_result::Result as OpResult;
 use wire::internal::v1::{OperateRequest, OperateResponse, Operation, OperationResult};
-use wire::v1::{Error, ErrorCode};
+use wire::v1::{DiskSizes, Error, ErrorCode};
 use wire::{Lateness, OperationKind};
 
 /// The time that a stream has to hand over its last results when its node stops.
@@ -286,6 +287,7 @@ impl OperateStream {
             status.disk_write_age_ms = disk.write_age_ms;
             status.disk_hangs = disk.hangs;
             status.disk_sync_us = disk.sync_us;
+            status.disk_sizes = self.context.disk.sizes().map(disk_sizes);
         }
         self.finish(op_index, result);
     }
@@ -356,6 +358,12 @@ fn end_span(mut span: Span, result: &OpResult) {
     if let OpResult::Grant(grant) = result {
         span.number("palisade.waited_ms", grant.waited_ms);
     }
+}
+
+/// The sizes that the status of a shard tells of its node.
+fn disk_sizes(sizes: Sizes) -> DiskSizes {
+    let Sizes { journal_bytes, database_bytes, free_bytes, disk_bytes, .. } = sizes;
+    DiskSizes { journal_bytes, database_bytes, free_bytes, disk_bytes }
 }
 
 /// Whether this is the result of an acquire that another holder blocked, however the acquire ended.

@@ -154,32 +154,7 @@ impl ClusterConfig {
             }
             users.push((address, listener));
         }
-        let mut told = vec![false; users.len()];
-        for at in 0..users.len() {
-            let (address, first) = &users[at];
-            let later = at + 1..users.len();
-            let sharing: Vec<usize> = later
-                .filter(|other| !told[*other] && collide(&users[at], &users[*other]))
-                .collect();
-            if told[at] || sharing.is_empty() {
-                continue;
-            }
-            let mut names = vec![first.what.clone()];
-            for other in sharing {
-                told[other] = true;
-                let (_, listener) = &users[other];
-                let spelt = if listener.address == first.address {
-                    String::new()
-                } else {
-                    format!(" as {:?}", listener.address)
-                };
-                names.push(format!("{}{spelt}", listener.what));
-            }
-            problems.push(format!(
-                "{} share the address {address}: give each its own port",
-                names.join(" and ")
-            ));
-        }
+        check_shared(&users, problems);
         if let Some(who) = listen(&unprotected) {
             warnings.push(format!(
                 "{who} beyond this machine without TLS or access control: any client that reaches the port can take and break locks; \
@@ -198,6 +173,7 @@ impl ClusterConfig {
         if self.placement.is_empty() {
             return;
         }
+        let known: BTreeSet<NodeId> = self.nodes.iter().map(|node| node.id).collect();
         let mut placed = BTreeSet::new();
         for PlacementConfig { shard, nodes } in &self.placement {
             if shard.0 >= self.shards {
@@ -222,7 +198,7 @@ impl ClusterConfig {
             }
             let mut seen = BTreeSet::new();
             for node in nodes {
-                if self.node(*node).is_none() {
+                if !known.contains(node) {
                     problems.push(format!(
                         "`placement` of shard {shard} names node {node}, which is not in `nodes`"
                     ));
@@ -369,6 +345,65 @@ fn listen(listeners: &[&str]) -> Option<String> {
         0 => format!("{first} listens"),
         more => format!("{first} and {more} more listen"),
     })
+}
+
+/// Reports each address that two or more listeners share, once.
+///
+/// Only listeners with a [`Near`] in common are compared, because a cluster of some thousand nodes
+/// has too many pairs.
+fn check_shared(users: &[(Address, &Listener<'_>)], problems: &mut Vec<String>) {
+    let mut near: BTreeMap<Near, Vec<usize>> = BTreeMap::new();
+    for (at, user) in users.iter().enumerate() {
+        for key in near_of(user) {
+            near.entry(key).or_default().push(at);
+        }
+    }
+    let mut told = vec![false; users.len()];
+    for (at, (address, first)) in users.iter().enumerate() {
+        if told[at] {
+            continue;
+        }
+        let neighbours: BTreeSet<usize> =
+            near_of(&users[at]).flat_map(|key| &near[&key]).copied().collect();
+        let sharing: Vec<usize> = neighbours
+            .range(at + 1..)
+            .copied()
+            .filter(|other| !told[*other] && collide(&users[at], &users[*other]))
+            .collect();
+        if sharing.is_empty() {
+            continue;
+        }
+        let mut names = vec![first.what.clone()];
+        for other in sharing {
+            told[other] = true;
+            let (_, listener) = &users[other];
+            let spelt = if listener.address == first.address {
+                String::new()
+            } else {
+                format!(" as {:?}", listener.address)
+            };
+            names.push(format!("{}{spelt}", listener.what));
+        }
+        problems.push(format!(
+            "{} share the address {address}: give each its own port",
+            names.join(" and ")
+        ));
+    }
+}
+
+/// What two listeners that collide have in common.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Near {
+    Socket(String, u16),
+    Process(usize, u16),
+}
+
+fn near_of((address, listener): &(Address, &Listener<'_>)) -> impl Iterator<Item = Near> {
+    let port = address.port();
+    let socket = || Near::Socket(address.host_key(), port);
+    // An unspecified address collides only within its process.
+    let socket = (!address.is_unspecified()).then(socket);
+    socket.into_iter().chain([Near::Process(listener.process, port)])
 }
 
 /// Whether two listeners cannot both have their address.

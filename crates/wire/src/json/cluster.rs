@@ -47,6 +47,14 @@ pub struct Node {
     pub disk_hangs: bool,
     /// Median time of the last syncs; `null` if it is unknown.
     pub disk_sync_ms: Option<f64>,
+    /// Size of the journal's files, those kept for reuse included; `null` if it is unknown.
+    pub journal_bytes: Option<u64>,
+    /// Size of the database's files; `null` if it is unknown.
+    pub database_bytes: Option<u64>,
+    /// Free room on the file system of the data directory; `null` if it is unknown.
+    pub disk_free_bytes: Option<u64>,
+    /// Size of that file system; `null` if it is unknown.
+    pub disk_bytes: Option<u64>,
     /// Whether other machines reach the node without TLS, because it was started with `--insecure`.
     pub insecure: bool,
 }
@@ -134,6 +142,9 @@ impl From<&ClusterStatusResponse> for ClusterStatus {
         let shards = shards(status);
         let node = |node: &v1::NodeStatus| {
             let disk = disk_of(status, node.node);
+            let sizes = disk.and_then(|told| told.disk_sizes);
+            // Every file system has a size, and a full one has no free room.
+            let whole = sizes.filter(|sizes| sizes.disk_bytes > 0);
             Node {
                 node: node.node,
                 address: node.address.clone(),
@@ -143,6 +154,10 @@ impl From<&ClusterStatusResponse> for ClusterStatus {
                 disk_write_age_ms: disk.map(|told| told.disk_write_age_ms),
                 disk_hangs: disk.is_some_and(|told| told.disk_hangs),
                 disk_sync_ms: disk.map(|told| told.disk_sync_us as f64 / 1_000.0),
+                journal_bytes: sizes.map(|sizes| sizes.journal_bytes),
+                database_bytes: sizes.map(|sizes| sizes.database_bytes),
+                disk_free_bytes: whole.map(|sizes| sizes.free_bytes),
+                disk_bytes: whole.map(|sizes| sizes.disk_bytes),
                 insecure: disk.is_some_and(|told| told.insecure),
             }
         };
@@ -357,6 +372,24 @@ mod tests {
             (true, Some(3_240))
         );
         assert_eq!((status.nodes[0].disk_hangs, status.nodes[0].disk_write_age_ms), (false, None));
+    }
+
+    #[test]
+    fn sizes_of_a_disk_are_told_only_if_they_are_known() {
+        let sizes = |journal_bytes, disk_bytes| {
+            let sizes = v1::DiskSizes { journal_bytes, disk_bytes, ..Default::default() };
+            ShardStatus { disk_sizes: Some(sizes), ..replica(1, "follower", 1, 10, 7) }
+        };
+        let of = |told: ShardStatus| {
+            let nodes = vec![v1::NodeStatus { node: 1, ..Default::default() }];
+            let told = ClusterStatusResponse { nodes, shards: vec![told], ..Default::default() };
+            let status = ClusterStatus::from(&told);
+            let node = &status.nodes[0];
+            (node.journal_bytes, node.disk_free_bytes, node.disk_bytes)
+        };
+        assert_eq!(of(replica(1, "follower", 1, 10, 7)), (None, None, None));
+        assert_eq!(of(sizes(5, 0)), (Some(5), None, None), "the system does not tell");
+        assert_eq!(of(sizes(5, 9)), (Some(5), Some(0), Some(9)), "the disk is full");
     }
 
     #[test]

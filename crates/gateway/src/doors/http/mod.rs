@@ -237,7 +237,7 @@ impl Door {
         let (Parts { uri, headers, .. }, body) = request.into_parts();
         if self.verb == "GET" {
             queried::<requests::Nothing>(&uri)?;
-            return document(plan::Fields::all());
+            return document(plan::WorkloadFields::all());
         }
         let body = self.body(&uri, &headers, body, &visitor).await?;
         let plan = posted::<plan::Plan>(&body)?;

@@ -184,7 +184,7 @@ fn of_console(schemas: &mut SchemaGenerator, verb: &str, path: &str) -> Value {
             posted::<plan::Plan, plan::Planned>(schemas, "plan", summary)
         }
         (_, "/v1/plan") => {
-            let answer = schemas.subschema_for::<plan::Fields>();
+            let answer = schemas.subschema_for::<plan::WorkloadFields>();
             route("plan_fields", "Shows the fields of a workload.", answer.as_value())
         }
         _ => {

@@ -13,8 +13,8 @@ use wire::v1::Error;
 
 /// The size of the texts of a workload, at most.
 const WORKLOAD_BYTES_MAX: usize = 16 << 10;
-/// The nodes and gateways of a cluster file together, at most. The time for a file grows faster than
-/// their number.
+/// The nodes and gateways of a cluster file together, at most, so that a request holds its thread for
+/// some milliseconds only.
 const PROCESSES_MAX: u64 = 256;
 /// The bytes of the domain of a cluster file, at most, so that host names below it have room.
 const DOMAIN_BYTES_MAX: usize = 200;
@@ -40,16 +40,16 @@ pub(super) struct Plan {
 
 /// The fields of a workload.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Fields {
+pub(super) struct WorkloadFields {
     /// The fields, in the order of the template.
-    fields: Vec<Field>,
+    fields: Vec<WorkloadField>,
     /// A workload file with all fields and their meaning, as YAML.
     template: &'static str,
 }
 
 /// One field of a workload.
 #[derive(Debug, Serialize, JsonSchema)]
-struct Field {
+struct WorkloadField {
     /// Its name, with dots where it is nested: `entry.name_bytes`.
     name: &'static str,
     /// The kind of its value: `N`, `DURATION`, `SHARE`, or words with `|` between them.
@@ -64,7 +64,7 @@ pub(super) struct Planned {
     /// All figures, as `palisade plan --json` prints them.
     plan: serde_json::Value,
     /// The cluster to build, and then the five steps.
-    steps: Vec<Step>,
+    steps: Vec<PlanStep>,
     /// The cluster file, as YAML. `null` if the plan makes none.
     cluster_file: Option<String>,
     /// Why the plan makes no cluster file.
@@ -73,43 +73,43 @@ pub(super) struct Planned {
 
 /// One step of a plan.
 #[derive(Debug, Serialize, JsonSchema)]
-struct Step {
+struct PlanStep {
     /// Its title.
     title: &'static str,
     /// What its figures are of.
     about: String,
     /// Its figures.
-    rows: Vec<Row>,
+    rows: Vec<PlanFigure>,
 }
 
 /// One figure of a plan.
 #[derive(Debug, Serialize, JsonSchema)]
-struct Row {
+struct PlanFigure {
     /// What the figure is.
     label: String,
     /// The figure as this service works.
-    palisade: Figure,
+    palisade: PlanValue,
     /// The figure of the published model.
-    specification: Figure,
+    specification: PlanValue,
 }
 
 /// A figure in one of the columns.
 #[derive(Debug, Serialize, JsonSchema)]
-struct Figure {
+struct PlanValue {
     /// Its value, for people.
     value: String,
     /// Its formula with the numbers filled in, or a remark.
     how: String,
 }
 
-impl Fields {
+impl WorkloadFields {
     /// All fields.
-    pub(super) fn all() -> Fields {
+    pub(super) fn all() -> WorkloadFields {
         let field = |key: &planner::Key| {
             let planner::Key { name, example, help, .. } = *key;
-            Field { name, example, help }
+            WorkloadField { name, example, help }
         };
-        Fields { fields: KEYS.iter().map(field).collect(), template: TEMPLATE }
+        WorkloadFields { fields: KEYS.iter().map(field).collect(), template: TEMPLATE }
     }
 }
 
@@ -156,7 +156,7 @@ impl Plan {
         };
         Ok(Planned {
             plan: planner::json(&plan, &[]),
-            steps: planner::steps(&plan).into_iter().map(Step::from).collect(),
+            steps: planner::steps(&plan).into_iter().map(PlanStep::from).collect(),
             cluster_file,
             cluster_file_error,
         })
@@ -175,23 +175,23 @@ fn is_host_name(text: &str) -> bool {
     text.len() <= DOMAIN_BYTES_MAX && text.split('.').all(is_label)
 }
 
-impl From<planner::Step> for Step {
-    fn from(step: planner::Step) -> Step {
+impl From<planner::Step> for PlanStep {
+    fn from(step: planner::Step) -> PlanStep {
         let planner::Step { title, about, rows } = step;
-        Step { title, about, rows: rows.into_iter().map(Row::from).collect() }
+        PlanStep { title, about, rows: rows.into_iter().map(PlanFigure::from).collect() }
     }
 }
 
-impl From<planner::Row> for Row {
-    fn from(row: planner::Row) -> Row {
+impl From<planner::Row> for PlanFigure {
+    fn from(row: planner::Row) -> PlanFigure {
         let planner::Row { label, specification, palisade } = row;
-        Row { label, palisade: palisade.into(), specification: specification.into() }
+        PlanFigure { label, palisade: palisade.into(), specification: specification.into() }
     }
 }
 
-impl From<planner::Cell> for Figure {
-    fn from(cell: planner::Cell) -> Figure {
-        Figure { value: cell.value, how: cell.how }
+impl From<planner::Cell> for PlanValue {
+    fn from(cell: planner::Cell) -> PlanValue {
+        PlanValue { value: cell.value, how: cell.how }
     }
 }
 
