@@ -3,10 +3,10 @@
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::disk::DiskWatch;
-use crate::health::Moves;
 use crate::host::Host;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
+use crate::moves::Moves;
 use crate::peer_identities::PeerIdentities;
 use crate::topology::KnownTopology;
 use crate::writer::LogWriter;

@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::limits::{BEHIND_ENTRIES_MAX, DISK_FREE_BYTES_MIN, HEALTH_EVERY, THREAD_STUCK_AFTER};
 use crate::peer_identities::Standing;
 use routing::{NodeId, ShardId};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -27,39 +27,6 @@ fn awaited(standing: Standing) -> &'static str {
             "its data directory is a copy, and too few peers have confirmed that it is not an older one"
         }
         Standing::Usual => "it has just started, and gives its peers a moment to greet it",
-    }
-}
-
-/// When each shard thread was last seen to move on.
-#[derive(Debug, Default)]
-pub(crate) struct Moves(Mutex<Seen>);
-
-/// * `threads` has the rounds that each thread had finished, and when that was new.
-#[derive(Debug, Default)]
-struct Seen {
-    at: Option<Instant>,
-    threads: Vec<(u64, Instant)>,
-}
-
-impl Moves {
-    /// The threads that have finished no round for [`THREAD_STUCK_AFTER`]. `rounds` are those of
-    /// [`Host::rounds`](crate::host::Host::rounds).
-    fn stuck(&self, rounds: &[u64], now: Instant) -> Vec<usize> {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // After a pause of the whole process, each thread has the full time again.
-        let paused = seen.at.is_none_or(|at| now - at > THREAD_STUCK_AFTER / 2);
-        seen.at = Some(now);
-        seen.threads.resize(rounds.len(), (0, now));
-        for (thread, round) in seen.threads.iter_mut().zip(rounds) {
-            if paused || thread.0 != *round {
-                *thread = (*round, now);
-            }
-        }
-        let threads = seen.threads.iter().enumerate();
-        threads
-            .filter(|(_, (_, since))| now - *since >= THREAD_STUCK_AFTER)
-            .map(|(thread, _)| thread)
-            .collect()
     }
 }
 
@@ -253,21 +220,6 @@ mod tests {
         context.lifecycle.fail("a write failed");
         assert!(!liveness(&context).live);
         served.await.expect("it ends with the node");
-    }
-
-    /// Regression: `/livez` answered as long as tokio worked.
-    #[test]
-    fn a_thread_that_does_not_move_is_stuck_unless_all_were_paused() {
-        const NONE: [usize; 0] = [];
-        let (moves, begun) = (Moves::default(), Instant::now());
-        let at = |s| begun + std::time::Duration::from_secs(s);
-        let stuck_s = THREAD_STUCK_AFTER.as_secs();
-        for s in 0..stuck_s {
-            assert_eq!(moves.stuck(&[s, 7], at(s)), NONE, "{s}");
-        }
-        assert_eq!(moves.stuck(&[stuck_s, 7], at(stuck_s)), [1]);
-        assert_eq!(moves.stuck(&[stuck_s, 8], at(stuck_s + 1)), NONE);
-        assert_eq!(moves.stuck(&[stuck_s, 8], at(5 * stuck_s)), NONE, "nobody looked");
     }
 
     #[tokio::test]

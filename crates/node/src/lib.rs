@@ -22,6 +22,7 @@ mod limits;
 mod lineage;
 mod mailbox;
 mod metrics;
+mod moves;
 mod node;
 mod peer_identities;
 mod placement;

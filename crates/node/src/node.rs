@@ -239,7 +239,7 @@ impl Node {
             metrics,
             board: Arc::new(Board::new(hosted)),
             clock,
-            moves: crate::health::Moves::default(),
+            moves: crate::moves::Moves::default(),
             history_reads: Semaphore::new(HISTORY_READS_MAX),
         });
 

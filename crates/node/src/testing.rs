@@ -98,7 +98,7 @@ pub(crate) fn context_of(
         metrics,
         board: Arc::new(Board::new(shards)),
         clock: Clock::start(),
-        moves: crate::health::Moves::default(),
+        moves: crate::moves::Moves::default(),
         history_reads: Semaphore::new(1),
     };
     (Arc::new(context), inboxes.remove(0))
