@@ -183,7 +183,8 @@ async fn the_screen_follows_the_cluster_and_the_terminal_is_given_back() {
     terminal.types("\r");
     terminal.shows("HOLDERS").await;
     terminal.shows("HISTORY").await;
-    terminal.types("\x1b");
+    // Esc at once before another key would be Alt with that key.
+    terminal.types("\x7f");
 
     // The shards and the nodes.
     terminal.types("2");

@@ -403,9 +403,7 @@ impl Top {
                 typed.pop();
             }
             KeyCode::Char(c) if !is_control && !key.modifiers.contains(KeyModifiers::ALT) => {
-                if typed.len() + c.len_utf8() <= PREFIX_BYTES_MAX {
-                    typed.push(c);
-                }
+                push(typed, c);
             }
             KeyCode::Enter => {
                 let prefix = self.typed.take().unwrap_or_default();
@@ -427,9 +425,7 @@ impl Top {
     pub fn paste(&mut self, text: &str) {
         let Some(typed) = self.typed.as_mut() else { return };
         for c in text.trim_end_matches(['\r', '\n']).chars() {
-            if typed.len() + c.len_utf8() <= PREFIX_BYTES_MAX {
-                typed.push(c);
-            }
+            push(typed, c);
         }
     }
 
@@ -466,6 +462,13 @@ impl Top {
         self.is_paused = false;
         self.cursors[Pane::Locks as usize].step(Step::First);
         self.rank(now);
+    }
+}
+
+/// Adds a character to a prefix that has room for it.
+fn push(typed: &mut String, c: char) {
+    if typed.len() + c.len_utf8() <= PREFIX_BYTES_MAX {
+        typed.push(c);
     }
 }
 
