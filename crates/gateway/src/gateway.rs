@@ -269,7 +269,8 @@ impl GatewayHandle {
     }
 
     /// Makes all probes answer that this gateway is not ready, and serves on. A balancer that sees
-    /// that sends no new clients, so that a later [`shutdown`](Self::shutdown) meets few.
+    /// that sends no new clients, and clients of HTTP/1.1 are asked to connect anew. So a later
+    /// [`shutdown`](Self::shutdown) meets few.
     pub fn drain(&self) {
         self.router.drain();
     }

@@ -48,7 +48,7 @@ pub(crate) fn readiness(context: &Context) -> Readiness {
     if let Some(failure) = context.lifecycle.failure() {
         missing.push(Missing::new("FAILED", format!("the node has failed: {failure}")));
     }
-    if context.lifecycle.draining() {
+    if context.lifecycle.leaving() {
         missing.push(Missing::new("DRAINING", "the node is shutting down"));
     }
     // The peers that the node awaits do not decide this, because it may take part without them.
@@ -129,7 +129,7 @@ pub(crate) async fn report(context: Arc<Context>, reporter: HealthReporter) {
                 true => tracing::info!(node = %context.id, "ready"),
                 // At the start no replica knows a leader yet.
                 false if told.is_none() => {}
-                false if context.lifecycle.draining() => {
+                false if context.lifecycle.leaving() => {
                     tracing::info!(node = %context.id, "not ready any more: shutting down");
                 }
                 false => tracing::warn!(node = %context.id, missing = why.join(", "), "not ready"),
@@ -205,13 +205,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_node_that_drains_lives_and_one_that_failed_does_not() {
+    async fn a_node_that_leaves_lives_and_one_that_failed_does_not() {
         let (context, _inbox) = crate::testing::context(NodeId(1), 10);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let served = tokio::spawn(crate::server::serve_metrics(listener, context.clone()));
         assert!(!get(address, "/readyz").await.contains("DRAINING"));
-        context.lifecycle.enter(crate::lifecycle::Phase::Draining);
+        context.lifecycle.enter(crate::lifecycle::Phase::Leaving);
         let ready = get(address, "/readyz").await;
         assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("DRAINING"), "{ready}");
         assert!(ready.contains("STANDS_BY") && ready.contains("LEADER"), "all of it: {ready}");

@@ -15,6 +15,7 @@ mod context;
 mod disk;
 mod error;
 mod guard;
+mod handover;
 mod health;
 mod host;
 mod lifecycle;

@@ -1,6 +1,6 @@
 //! The phase of a node between its start and its end, known to all its threads and tasks.
 //!
-//! * The phase only rises: running, draining, stopped, failed.
+//! * The phase only rises: running, leaving, draining, stopped, failed.
 //! * The node keeps its first failure, which is logged here, once.
 
 use crate::error::NodeError;
@@ -13,6 +13,8 @@ use tokio::sync::watch;
 pub(crate) enum Phase {
     /// The node serves operations.
     Running,
+    /// The node serves operations, and hands its leaderships over.
+    Leaving,
     /// The node takes no new operations, and answers those in flight.
     Draining,
     /// All parts of the node end.
@@ -78,6 +80,11 @@ impl Lifecycle {
     /// Whether all parts of the node must end.
     pub(crate) fn stopped(&self) -> bool {
         self.phase.load(Ordering::SeqCst) >= Phase::Stopped as u8
+    }
+
+    /// Whether the node is about to end, and is not ready any more.
+    pub(crate) fn leaving(&self) -> bool {
+        self.phase.load(Ordering::SeqCst) >= Phase::Leaving as u8
     }
 
     /// Whether the node must take no new operations.

@@ -15,6 +15,9 @@ const _: () = {
 /// not name the peer's data directory, version 2 not how far the directory was, version 3 spoke in
 /// another package, version 4 did not tell the topology, and version 5 cannot read entries that name
 /// a caller by its number.
+///
+/// It rises as well if two builds would apply an entry differently, because nodes of one number may
+/// run different builds during an upgrade.
 pub(crate) const PROTOCOL: u32 = 6;
 
 /// A frame of results is closed once it holds this much.
@@ -172,7 +175,13 @@ pub(crate) const SNAPSHOT_STEP_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) const PLACEMENT_PATIENCE: Duration = Duration::from_secs(3);
 /// The period at which the placement is looked at.
 pub(crate) const PLACEMENT_EVERY: Duration = Duration::from_secs(1);
-/// The time that a shutdown waits for its leaderships to move.
-pub(crate) const HANDOVER_MAX: Duration = Duration::from_secs(1);
+/// The time that a shutdown waits for its leaderships to move. It is longer than an election, so
+/// that a second replica can be asked if the first one fails.
+pub(crate) const HANDOVER_MAX: Duration = Duration::from_secs(3);
+/// The time after which a shutdown asks another replica to take over a shard.
+pub(crate) const HANDOVER_TRY: Duration = Duration::from_secs(1);
+/// The time that a shutdown serves on without leading anything. Operations that are on their way
+/// here meanwhile are told which replica leads, and are not left in doubt when their stream ends.
+pub(crate) const LINGER: Duration = Duration::from_millis(200);
 /// The time that a shutdown waits for open connections.
 pub(crate) const CLOSE_MAX: Duration = Duration::from_secs(2);

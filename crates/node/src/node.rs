@@ -3,9 +3,9 @@
 //! A start claims the store, recovers every hosted shard, starts the threads, and opens the sockets
 //! last. So no peer is heard before every part is ready.
 //!
-//! A stop takes no new operations, hands leaderships over, ends the streams, ends the shard
-//! threads, and writes the jobs that they queued. After a failure the node runs only the last
-//! steps, and sends nothing.
+//! A stop hands leaderships over while the node still serves. Then it takes no new operations, ends
+//! the streams, ends the shard threads, and writes the jobs that they queued. After a failure the
+//! node runs only the last steps, and sends nothing.
 
 use crate::board::Board;
 use crate::clock::Clock;
@@ -13,9 +13,10 @@ use crate::context::Context;
 use crate::disk::{DiskWatch, Watched, Watcher, keep_sizes, read_sizes};
 use crate::error::NodeError;
 use crate::guard::Guard;
+use crate::handover::hand_over;
 use crate::host::{Host, InboxEnd, Newcomer, Stepper, Worker, WorkerParts};
 use crate::lifecycle::{Lifecycle, Phase};
-use crate::limits::{CLOSE_MAX, HANDOVER_MAX, HISTORY_READS_MAX, THREADS_END_MAX};
+use crate::limits::{CLOSE_MAX, HISTORY_READS_MAX, THREADS_END_MAX};
 use crate::metrics::Metrics;
 use crate::peer_identities::{self, FirstStart, PeerIdentities};
 use crate::recovery::{begin_new_terms, open_replicas};
@@ -39,7 +40,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use storage::{Engine, Identity};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -272,20 +273,20 @@ impl Node {
             handle.tasks.spawn(outgoing.run());
         }
         handle.tasks.spawn(send_snapshots(context.clone(), greeter.clone(), snapshot_jobs));
-        handle.spawn_until_draining(take_part(context.clone()));
+        handle.spawn_until_leaving(take_part(context.clone()));
         handle.tasks.spawn(keep_identities(context.clone()));
         if let Some(tls) = tls {
             let context = context.clone();
-            handle.spawn_until_draining(async move {
+            handle.spawn_until_leaving(async move {
                 tls.watch(|outcome| record_certificates(&context.audit, outcome)).await;
             });
         }
-        handle.spawn_until_draining(say_refusals(context.clone()));
+        handle.spawn_until_leaving(say_refusals(context.clone()));
         // Before the first scrape, which would otherwise show a disk of 0 bytes.
         read_sizes(&context.disk, &context.engine).await;
-        handle.spawn_until_draining(keep_sizes(context.disk.clone(), context.engine.clone()));
-        handle.spawn_until_draining(placement::place_leaders(context.clone()));
-        handle.spawn_until_draining(retention::drop_old_history(
+        handle.spawn_until_leaving(keep_sizes(context.disk.clone(), context.engine.clone()));
+        handle.spawn_until_leaving(placement::place_leaders(context.clone()));
+        handle.spawn_until_leaving(retention::drop_old_history(
             context.clone(),
             settings.history_days,
         ));
@@ -403,8 +404,8 @@ impl NodeHandle {
         debug_assert!(failure.is_ok(), "{failure:?}");
     }
 
-    /// Stops the node. It takes no new operations, hands its leaderships over (best effort),
-    /// answers the operations in flight, and writes the queued jobs.
+    /// Stops the node. It hands its leaderships over (best effort) while it still serves. Then it
+    /// takes no new operations, answers those in flight, and writes the queued jobs.
     ///
     /// # Errors
     /// [`NodeError::Failed`] if the node had failed, or failed meanwhile. [`NodeError::DiskHangs`]
@@ -413,10 +414,13 @@ impl NodeHandle {
     pub async fn shutdown(mut self) -> Result<(), NodeError> {
         let context = self.context.clone();
         tracing::info!(node = %context.id, "node stops");
-        context.lifecycle.enter(Phase::Draining);
-        if !context.lifecycle.failed() {
-            hand_over(&context).await;
+        context.lifecycle.enter(Phase::Leaving);
+        tokio::select! {
+            biased;
+            () = context.lifecycle.reached(Phase::Failed) => {}
+            () = hand_over(&context) => {}
         }
+        context.lifecycle.enter(Phase::Draining);
         context.lifecycle.enter(Phase::Stopped);
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(CLOSE_MAX, ended).await.is_err() {
@@ -489,11 +493,11 @@ impl NodeHandle {
         Ok(())
     }
 
-    fn spawn_until_draining(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+    fn spawn_until_leaving(&mut self, work: impl Future<Output = ()> + Send + 'static) {
         let lifecycle = self.context.lifecycle.clone();
         self.tasks.spawn(async move {
             tokio::select! {
-                () = lifecycle.reached(Phase::Draining) => {}
+                () = lifecycle.reached(Phase::Leaving) => {}
                 () = work => {}
             }
         });
@@ -533,32 +537,6 @@ fn shard_threads(settings: &Settings, shards: usize) -> usize {
         threads => threads,
     };
     wanted.clamp(1, shards.max(1))
-}
-
-/// Asks each shard led here to move its leadership, and waits a moment for it.
-async fn hand_over(context: &Context) {
-    let deadline = Instant::now() + HANDOVER_MAX;
-    let mut asked = BTreeSet::new();
-    loop {
-        let (led, topology) = (context.board.led(), context.topology.now());
-        let replicated = |status: &shard::Status| {
-            topology.map().replicas(status.shard).is_some_and(|r| r.nodes.len() > 1)
-        };
-        if !led.iter().any(replicated) || Instant::now() >= deadline {
-            return;
-        }
-        for status in led {
-            let preferred =
-                topology.map().replicas(status.shard).map(|replicas| replicas.preferred_leader);
-            let others: Vec<NodeId> =
-                status.caught_up.into_iter().filter(|node| *node != context.id).collect();
-            let to = others.iter().find(|node| Some(**node) == preferred).or(others.first());
-            if let Some(to) = to.filter(|_| asked.insert(status.shard)) {
-                context.host.input(status.shard, Input::Transfer { to: *to });
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// Ends the shard threads first, so that the writer still writes the last jobs that they queue.

@@ -101,11 +101,17 @@ pub enum Input {
     },
     /// Try to become leader now.
     Campaign,
-    /// If leading, hand leadership to this replica.
+    /// If leading, hand leadership to this replica. Nothing more is proposed, and the replica is
+    /// asked to take over once nothing is in flight. So only waits are answered as
+    /// [`Reply::Unknown`]: they keep their places, and may be granted by the next leader.
     Transfer {
         /// The node of the next leader.
         to: NodeId,
     },
+    /// Ask for no votes from now on, because the host is about to end. Leadership that another
+    /// replica hands here is still taken: that replica would else serve nothing for an election
+    /// timeout.
+    StandAside,
     /// A node's data directory is of this incarnation now, or of a later one. Its earlier replica
     /// has forgotten its votes and acknowledgements.
     ///
@@ -479,6 +485,18 @@ pub struct ReplicaConfig {
     pub raft: RaftSettings,
     /// A seed for election timeouts, in a simulation. `None`: raft-rs draws them.
     pub election_seed: Option<u64>,
+}
+
+impl ReplicaConfig {
+    /// The election timeout is below this, in ticks. That of the preferred leader is shorter.
+    pub(crate) fn election_ticks_below(&self) -> usize {
+        let ticks = self.raft.election_ticks;
+        if self.preferred_leader == self.node && self.election_seed.is_none() {
+            ticks + ticks.div_ceil(4)
+        } else {
+            2 * ticks
+        }
+    }
 }
 
 /// How the replicas of a shard elect, propose, and keep their logs: a part of the cluster file's

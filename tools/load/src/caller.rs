@@ -1,11 +1,15 @@
 //! The connection of clients to the service: the SDK's stream, or its unary calls.
 //!
 //! The stream is used without the SDK's retries. The gateway already retries, and failures beyond
-//! that must be visible. The module knows nothing of the operations.
+//! that must be visible. Only when a gateway ends, its connections go to the next one, as those of
+//! every client do: an operation that was certainly not done is sent there at once. The module knows
+//! nothing of the operations.
 
 use crate::{LoadError, Options};
 use client::{AcquireOptions, Client, ClientOptions, endpoint};
 use link::mux::{self, Link, LinkOptions, Locks};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
@@ -16,8 +20,11 @@ use wire::v1::{Consistency, ErrorCode, HeartbeatResponse, Operation};
 pub enum Caller {
     /// A stream, with many operations per frame.
     Stream {
-        /// The stream of the SDK.
-        link: Link<Locks>,
+        /// The streams of the SDK, one to each gateway. One of them is used at a time, and the
+        /// others do not connect.
+        links: Arc<[Link<Locks>]>,
+        /// The number of turns to another gateway. Clones share it.
+        turns: Arc<AtomicUsize>,
         /// The timeout of each operation.
         timeout_ms: u64,
     },
@@ -51,22 +58,28 @@ impl Caller {
         if run.endpoints.is_empty() {
             return Err(LoadError::NoEndpoint);
         }
-        let in_turn = run.endpoints.iter().cycle().take(run.connections as usize);
-        in_turn
-            .map(|address| {
+        (0..run.connections as usize)
+            .map(|number| {
+                let mut endpoints = run.endpoints.clone();
+                endpoints.rotate_left(number % run.endpoints.len());
                 if run.unary {
                     let options = ClientOptions::new()
                         .timeout(run.timeout)
                         .unary(true)
                         .security(run.security.clone());
-                    return Ok(Caller::Unary(Client::with_options([address], options)));
+                    return Ok(Caller::Unary(Client::with_options(endpoints, options)));
                 }
-                let target = endpoint::target(address, &run.security)?;
-                let defaults = LinkOptions::default();
-                let token = run.security.token.clone();
-                let queue_ops_max = defaults.queue_ops_max.max(run.workload.clients as usize);
-                let link = Link::start(target, LinkOptions { queue_ops_max, token, ..defaults });
-                Ok(Caller::Stream { link, timeout_ms: run.timeout.as_millis() as u64 })
+                let link = |address: &String| {
+                    let target = endpoint::target(address, &run.security)?;
+                    let defaults = LinkOptions::default();
+                    let token = run.security.token.clone();
+                    let queue_ops_max = defaults.queue_ops_max.max(run.workload.clients as usize);
+                    let options = LinkOptions { queue_ops_max, token, ..defaults };
+                    Ok::<_, LoadError>(Link::start(target, options))
+                };
+                let links = endpoints.iter().map(link).collect::<Result<_, _>>()?;
+                let timeout_ms = run.timeout.as_millis() as u64;
+                Ok(Caller::Stream { links, turns: Arc::default(), timeout_ms })
             })
             .collect()
     }
@@ -74,13 +87,41 @@ impl Caller {
     /// Sends a request and waits for its answer.
     pub async fn call(&self, op: Op) -> Result<Answer, Refusal> {
         match self {
-            Caller::Stream { link, timeout_ms } => link
-                .call(Operation::of(op), *timeout_ms)
-                .await
-                .map_err(|failure| Refusal::of(&failure)),
+            Caller::Stream { links, turns, timeout_ms } => {
+                let outcome = call_stream(links, turns, *timeout_ms, op).await;
+                outcome.map_err(|failure| Refusal::of(&failure))
+            }
             Caller::Unary(client) => call_unary(client, op).await.map_err(Refusal::from),
         }
     }
+}
+
+/// Sends an operation to the present gateway. If that one ends, it goes to the others, each once.
+async fn call_stream(
+    links: &[Link<Locks>],
+    turns: &AtomicUsize,
+    timeout_ms: u64,
+    op: Op,
+) -> mux::Outcome<Answer> {
+    for _ in 1..links.len() {
+        let turn = turns.load(Ordering::Relaxed);
+        let link = &links[turn % links.len()];
+        let outcome = link.call(Operation::of(op.clone()), timeout_ms).await;
+        let has_ended = match &outcome {
+            Err(mux::Failure::Refused(error)) => error.code() == ErrorCode::ShuttingDown,
+            // With a connection, its queue was full or the time was over.
+            Err(mux::Failure::NotSent(_)) => !link.is_connected(),
+            _ => false,
+        };
+        if !has_ended {
+            return outcome;
+        }
+        // Of many clients that find this out at once, one turns.
+        let next = turn.wrapping_add(1);
+        let _ = turns.compare_exchange(turn, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+    let link = &links[turns.load(Ordering::Relaxed) % links.len()];
+    link.call(Operation::of(op), timeout_ms).await
 }
 
 async fn call_unary(client: &Client, op: Op) -> Result<Answer, client::Error> {

@@ -4,6 +4,8 @@
 //! * Without identities it lets every request of gRPC through, also those that no row has.
 //! * A request for the door of HTTP goes through as it came. That door looks into the same table,
 //!   with the row of its route, and calls [`Router::enter`] before anything else.
+//! * While the gateway drains, each answer of HTTP/1.1 closes its connection, so that its client
+//!   connects elsewhere before the gateway ends. A connection of HTTP/2 is told by GOAWAY at the end.
 //! * gRPC over HTTP/1.1 is refused, and so is a request to its methods without its media type. No
 //!   client sends these, but the page of a browser can, without the permission of the gateway, and
 //!   with the certificate of its reader.
@@ -64,6 +66,7 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
+        let of_old = (request.version() < http::Version::HTTP_2).then(|| self.router.clone());
         match visitor(&self.router, &request) {
             Ok(visitor) => {
                 // The header is not needed any more, so that nothing behind can show it.
@@ -71,13 +74,23 @@ where
                 let (places, cut) = (visitor.held.clone(), visitor.cut.clone());
                 request.extensions_mut().insert(visitor);
                 let keep = move |answered: Result<_, S::Error>| {
-                    answered.map(|answer| kept_until_taken(answer, places, cut))
+                    answered.map(|answer| last(of_old, kept_until_taken(answer, places, cut)))
                 };
                 Either::Left(self.service.call(request).map(Box::new(keep)))
             }
-            Err(refusal) => Either::Right(ready(Ok(*refusal))),
+            Err(refusal) => Either::Right(ready(Ok(last(of_old, *refusal)))),
         }
     }
+}
+
+/// Closes the connection with this answer of HTTP/1.1, if the gateway drains. A client that sends
+/// a request while its idle connection is closed cannot tell whether it was served.
+fn last(of_old: Option<Arc<Router>>, mut answer: http::Response<Body>) -> http::Response<Body> {
+    if of_old.is_some_and(|router| router.is_draining()) {
+        let close = http::HeaderValue::from_static("close");
+        answer.headers_mut().insert(http::header::CONNECTION, close);
+    }
+    answer
 }
 
 /// The answer to a request that goes no further.

@@ -297,6 +297,11 @@ impl Tries {
                 self.pause(now_ms, jitter, 0)
             }
             ErrorCode::ShuttingDown => {
+                // A gateway that ends leaves a wait in its queue for a while, so that its client can
+                // come back to it. It may be granted there.
+                if self.policy.targets_retry && self.policy.wait_ms > 0 {
+                    self.doubt();
+                }
                 self.silent = Some(self.target);
                 self.try_next_target(now_ms, jitter, targets)
             }

@@ -385,6 +385,13 @@ impl Host {
         }
     }
 
+    /// Lets no replica ask for votes any more: see [`Input::StandAside`].
+    pub(crate) fn stand_aside(&self) {
+        for thread in 0..self.inboxes.len() {
+            self.say(thread, HostMessage::All(Input::StandAside));
+        }
+    }
+
     /// Lets the replicas take part. Before this call no replica here ticks or hears a peer.
     pub(crate) fn take_part(&self) {
         for thread in 0..self.inboxes.len() {

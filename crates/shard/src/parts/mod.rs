@@ -3,6 +3,7 @@
 
 pub(crate) mod checkpointing;
 pub(crate) mod disk_health;
+pub(crate) mod handover;
 pub(crate) mod leader;
 pub(crate) mod membership;
 pub(crate) mod oldest;

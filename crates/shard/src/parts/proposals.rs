@@ -63,7 +63,8 @@ struct BatchDelay {
 /// The operations of one leadership that are not applied yet.
 ///
 /// * An operation is in the queue or in one entry in flight, never in both.
-/// * Entries in flight rise by index. All are of this leadership: losing it empties both lists.
+/// * Entries in flight rise by index. All are of this leadership: losing it empties both lists, but
+///   a leader that hands leadership over keeps its queue until it knows its successor.
 /// * Clients' operations and the leader's own (ends of leases and waits) are bounded apart, so that
 ///   a flood of the former does not keep the latter out. They share one queue, so that a renewal
 ///   that came before an expiry also takes effect before it.
@@ -175,6 +176,11 @@ impl Proposals {
         self.queue.is_empty()
     }
 
+    /// Whether no entry is proposed and not applied yet.
+    pub(crate) fn nothing_in_flight(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
     /// Refuses the oldest operations as far as their callers have given up. Late ones behind an
     /// operation in time are refused by [`proposed`](Self::proposed).
     ///
@@ -266,10 +272,24 @@ impl Proposals {
     /// Leadership is gone: answers `not_done` to all that is queued, and "unknown" to all in
     /// flight.
     pub(crate) fn fail_all(&mut self, not_done: &Reply, replies: &mut Vec<(Ticket, Reply)>) {
+        self.fail_in_flight(replies);
+        self.refuse_queued(not_done, replies);
+    }
+
+    /// Leadership was handed over: answers "unknown" to all in flight, and keeps the operations of
+    /// clients in the queue. The leader's own are dropped, because its successor has deadlines of
+    /// its own.
+    pub(crate) fn keep_queued(&mut self, replies: &mut Vec<(Ticket, Reply)>) {
+        self.fail_in_flight(replies);
+        self.queue.retain(|queued| queued.asked.is_some());
+        (self.own_queued, self.batch_delay) = (0, None);
+        self.queued_bytes = self.queue.iter().map(|queued| queued.command.len()).sum();
+    }
+
+    fn fail_in_flight(&mut self, replies: &mut Vec<(Ticket, Reply)>) {
         for entry in self.in_flight.drain(..) {
             replies.extend(entry.unknown());
         }
-        self.refuse_queued(not_done, replies);
     }
 
     /// Refuses all that is queued, because nothing of it was done. Entries in flight stay.

@@ -29,6 +29,7 @@ impl Replica {
         let changed = self.disk.report(hangs, stretch);
         if changed && hangs {
             // An operation that is in an entry may still be done. One that only queued was not.
+            self.handover.end();
             self.proposals.refuse_queued(&Reply::NoLeader, &mut self.out.replies);
             self.leave_leadership();
         }

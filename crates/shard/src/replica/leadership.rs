@@ -11,8 +11,9 @@ use raft::StateRole;
 impl Replica {
     /// Compares Raft's view of leadership with the one known here.
     ///
-    /// A replica that ceases to lead drops its leader state and fails its proposals. A
-    /// replica that begins to lead sets up its leader state from the table.
+    /// A replica that ceases to lead drops its leader state and fails its proposals. If it handed
+    /// leadership over, those that are queued wait until the successor is known. A replica that
+    /// begins to lead sets up its leader state from the table.
     pub(super) fn note_leadership(&mut self) {
         let raft = &self.raw.raft;
         let leader = (raft.leader_id != 0).then(|| node_of(raft.leader_id));
@@ -28,7 +29,13 @@ impl Replica {
             let reply = self.not_leading();
             let waiters = planted_bugs::told_deposed(&Reply::Unknown, &reply);
             self.leader_state.take().expect("just seen").end(waiters, &mut self.out.replies);
-            self.proposals.fail_all(&reply, &mut self.out.replies);
+            match self.handover.deposed() {
+                true => self.proposals.keep_queued(&mut self.out.replies),
+                false => self.proposals.fail_all(&reply, &mut self.out.replies),
+            }
+        }
+        if leader.is_some() && self.handover.found() && !is_me {
+            self.proposals.refuse_queued(&self.not_leading(), &mut self.out.replies);
         }
         if is_me && self.leader_state.is_none() {
             self.leader_state = Some(LeaderState::new(

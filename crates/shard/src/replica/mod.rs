@@ -12,12 +12,14 @@
 //! checkpoints.rs  checkpoints, cuts of the log, and snapshots
 //! serve.rs        answers to reads
 //! disk.rs         leading and voting while the node's disk hangs or is slow
+//! handover.rs     leadership goes to another replica, and leaves no operation in doubt
 //! open.rs         the start
 //! ```
 
 mod apply;
 mod checkpoints;
 mod disk;
+mod handover;
 mod leadership;
 mod members;
 mod open;
@@ -30,6 +32,7 @@ mod step;
 use crate::api::*;
 use crate::parts::checkpointing::Checkpointing;
 use crate::parts::disk_health::DiskHealth;
+use crate::parts::handover::Handover;
 use crate::parts::leader::LeaderState;
 use crate::parts::membership::Incarnations;
 use crate::parts::oldest::Oldest;
@@ -78,6 +81,9 @@ pub struct Replica {
     committed_at_ticks: [u64; 2],
     incarnations: Incarnations,
     disk: DiskHealth,
+    handover: Handover,
+    /// This replica asks for no votes, because its host is about to end.
+    stands_aside: bool,
 
     proposals: Proposals,
     reads: Reads,

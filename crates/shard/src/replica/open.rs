@@ -4,6 +4,7 @@ use super::{Replica, Stats};
 use crate::api::*;
 use crate::parts::checkpointing::Checkpointing;
 use crate::parts::disk_health::DiskHealth;
+use crate::parts::handover::Handover;
 use crate::parts::membership::Incarnations;
 use crate::parts::oldest::Oldest;
 use crate::parts::proposals::Proposals;
@@ -43,17 +44,12 @@ impl Replica {
             .map_err(|e| fatal(format!("the lock table's checkpoint: {e}")))?;
         let stored_last = store.last();
         let incarnations = Incarnations::new(config.node, &config.voters, store.conf_state());
-        let is_preferred = config.preferred_leader == config.node;
         let raft_config = raft::Config {
             id,
             election_tick: config.raft.election_ticks,
             heartbeat_tick: config.raft.heartbeat_ticks,
             min_election_tick: config.raft.election_ticks,
-            max_election_tick: if is_preferred && config.election_seed.is_none() {
-                config.raft.election_ticks + config.raft.election_ticks.div_ceil(4)
-            } else {
-                2 * config.raft.election_ticks
-            },
+            max_election_tick: config.election_ticks_below(),
             applied: applied.index,
             max_size_per_msg: APPEND_BYTES_MAX,
             max_inflight_msgs: 256,
@@ -105,6 +101,8 @@ impl Replica {
             incoming: None,
             incarnations,
             disk: DiskHealth::default(),
+            handover: Handover::default(),
+            stands_aside: false,
             committed_at_ticks: [0; 2],
             effects: Effects::default(),
             out: Outputs::default(),

@@ -41,6 +41,7 @@ impl Replica {
         }
         loop {
             self.drain_ready()?;
+            self.ask_successor();
             self.propose();
             self.start_read_rounds();
             if !self.raw.has_ready() {
@@ -101,13 +102,8 @@ impl Replica {
             Input::Incarnation { node, incarnation } => {
                 self.incarnations.learn(node, planted_bugs::incarnation(incarnation));
             }
-            Input::Transfer { to } => {
-                if self.leader_state.is_some()
-                    && let Some(id) = self.voter_on(to)
-                {
-                    self.raw.transfer_leader(id);
-                }
-            }
+            Input::Transfer { to } => self.hand_over(to),
+            Input::StandAside => self.stands_aside = true,
         }
         Ok(())
     }
@@ -130,8 +126,12 @@ impl Replica {
             } else {
                 Reply::Busy
             }
-        } else {
+        } else if !self.handover.awaits_successor() {
             self.not_leading()
+        } else if self.proposals.push(caller, command, give_up_at_ms) {
+            return;
+        } else {
+            Reply::Busy
         };
         self.out.replies.push((ticket, reply));
     }
@@ -147,9 +147,11 @@ impl Replica {
             return self.seed_election_timeout();
         }
         self.stretch_election_timeout(self.stats.ticks);
+        self.ask_for_no_votes();
         if !self.awaits_snapshot() {
             self.raw.tick();
         }
+        self.tick_handover();
         self.change_membership();
         match self.leader_state {
             Some(_) => self.oldest.look(&self.table),
@@ -170,7 +172,11 @@ impl Replica {
     fn campaign(&mut self) {
         // raft-rs checks that it may be promoted only where it campaigns by itself. A learner, or a
         // replica that is no member, must not.
-        if self.awaits_snapshot() || self.disk.hangs() || !self.raw.raft.promotable() {
+        if self.awaits_snapshot()
+            || self.disk.hangs()
+            || self.stands_aside
+            || !self.raw.raft.promotable()
+        {
             return;
         }
         if let Err(error) = self.raw.campaign() {
@@ -185,9 +191,13 @@ impl Replica {
     /// Fills entries from the queue while more may be in flight.
     ///
     /// Nothing is proposed before the leader's clock runs. The entry that starts it is applied in
-    /// a step like this one, which then goes on here.
+    /// a step like this one, which then goes on here. Nor is anything proposed while leadership is
+    /// handed over.
     fn propose(&mut self) {
         let now_ms = self.now.mono_ms;
+        if self.handover.is_under_way() {
+            return;
+        }
         while self.proposals.can_propose(now_ms) {
             let Some(leader) = &self.leader_state else { return };
             self.proposals.refuse_late(now_ms, &mut self.out.replies);
@@ -199,8 +209,8 @@ impl Replica {
             };
             let stamp = Stamp { wall_ms: self.now.wall_ms, shard_ms };
             let (entry, count) = self.proposals.next_entry(stamp, now_ms);
-            // raft-rs refuses while leadership is handed on or too much is uncommitted. The
-            // operations stay queued.
+            // raft-rs refuses while a disk that hangs has leadership handed on, or too much is
+            // uncommitted. The operations stay queued.
             let mut told_early = planted_bugs::told_early(&self.table, &entry);
             if self.raw.propose(Vec::new(), entry).is_err() {
                 return;

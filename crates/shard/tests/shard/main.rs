@@ -4,6 +4,7 @@ mod adversity;
 mod cluster;
 mod disk;
 mod freshness;
+mod handover;
 mod membership;
 mod quotas;
 mod reads;

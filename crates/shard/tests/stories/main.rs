@@ -83,6 +83,7 @@ stories! {
     shared_and_exclusive
     lost_disk
     spare_followers
+    handover
     restless_leaders
     idle_then_two_moves
     session_lives

@@ -2,6 +2,9 @@
 //! frames.
 //!
 //! * Every operation received gets one result, unless the stream fails or the gateway ends first.
+//! * For a moment, a gateway that ends refuses the operations that still come. So no short operation
+//!   is left without a result, and its client need not wonder whether it was done. Waits have no
+//!   result: their clients go on elsewhere with the same ids.
 //! * Operations in flight are bounded, and the excess is refused. Results that are not taken yet
 //!   are bounded too: above that bound the stream is not read.
 
@@ -21,7 +24,7 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
-use wire::v1::{Error, Operation, OperationResult, StreamRequest, StreamResponse};
+use wire::v1::{Error, ErrorCode, Operation, OperationResult, StreamRequest, StreamResponse};
 use wire::{Lateness, encoded_bytes};
 
 type Frames = mpsc::Sender<Result<StreamResponse, Status>>;
@@ -49,16 +52,14 @@ pub(crate) async fn serve(
     let mut ready = Ready::default();
     let (started, mut lateness) = (std::time::Instant::now(), Lateness::default());
     let mut reading = true;
-    let mut drained_at = None;
+    let mut drain: Option<Drain> = None;
     loop {
         let idle = running.is_empty() && ready.queue.is_empty();
-        if idle && !reading && drained_at.is_none() {
+        if idle && !reading {
             return; // the client has ended its half and has all its answers
         }
-        if let Some(until) = drained_at
-            && (Instant::now() >= until
-                || (ready.queue.is_empty() && running.under_way().short == 0))
-        {
+        let is_quiet = ready.queue.is_empty() && running.under_way().short == 0;
+        if drain.as_ref().is_some_and(|drain| drain.is_over(Instant::now(), is_quiet)) {
             let _ = outgoing.try_send(Err(Status::unavailable(ENDING)));
             return;
         }
@@ -78,11 +79,10 @@ pub(crate) async fn serve(
                 Err(_) => return,
             },
             () = outgoing.closed(), if ready.queue.is_empty() => return,
-            _ = ending.wait_for(|ending| *ending), if drained_at.is_none() => {
-                reading = false;
-                drained_at = Some(Instant::now() + DRAIN_MAX);
+            _ = ending.wait_for(|ending| *ending), if drain.is_none() => {
+                drain = Some(Drain::since(Instant::now()));
             }
-            () = until(drained_at), if drained_at.is_some() => {}
+            () = until(drain.as_ref().and_then(|drain| drain.next(Instant::now()))), if drain.is_some() => {}
             // A token may expire, or an identity be revoked, while the stream is silent.
             _ = look_again.tick(), if has_identity => if let Err(error) = running.prove_again() {
                 return ready.end(&outgoing, *error);
@@ -95,6 +95,12 @@ pub(crate) async fn serve(
                     let status = Status::invalid_argument(format!("a frame holds at most {FRAME_OPS_MAX} operations"));
                     let _ = outgoing.try_send(Err(status));
                     return;
+                }
+                Ok(Some(frame)) if drain.is_some() => {
+                    for Operation { id, .. } in frame.operations {
+                        let error = Error::new(ErrorCode::ShuttingDown, ENDING);
+                        ready.push(OperationResult { id, result: Some(Answer::Error(error)) });
+                    }
                 }
                 Ok(Some(frame)) => {
                     let late_ms = lateness.late_ms(frame.sent_ms, started.elapsed().as_millis() as u64);
@@ -116,6 +122,28 @@ pub(crate) async fn serve(
                 }
             },
         }
+    }
+}
+
+/// The end of a stream whose gateway ends.
+struct Drain {
+    /// From then on the stream ends once nothing is under way but waits.
+    quiet_from: Instant,
+    ends: Instant,
+}
+
+impl Drain {
+    fn since(now: Instant) -> Drain {
+        Drain { quiet_from: now + LINGER, ends: now + DRAIN_MAX }
+    }
+
+    fn is_over(&self, now: Instant, is_quiet: bool) -> bool {
+        now >= self.ends || (is_quiet && now >= self.quiet_from)
+    }
+
+    /// The next time at which the stream may end by itself.
+    fn next(&self, now: Instant) -> Option<Instant> {
+        [self.quiet_from, self.ends].into_iter().find(|at| *at > now)
     }
 }
 

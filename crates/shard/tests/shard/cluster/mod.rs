@@ -35,6 +35,8 @@ pub struct Cluster {
     pub log_keep_bytes: u64,
     /// Of replicas that start from now on.
     pub append_hold_ms: u64,
+    /// The seed of election timeouts of replicas that start from now on.
+    pub election_seed: Option<u64>,
     /// Replicas that start from now on have their snapshots built by their host.
     pub host_builds: bool,
     /// Those that were asked for, while they are not built: by whom.
@@ -60,6 +62,7 @@ impl Cluster {
             cut: Vec::new(),
             log_keep_bytes: 1 << 20,
             append_hold_ms: 0,
+            election_seed: Some(7),
             host_builds: false,
             holds_builds: false,
             held_builds: Vec::new(),
@@ -130,7 +133,7 @@ impl Cluster {
                 log_keep_bytes,
                 waiter_grace_ms: 1_000,
             },
-            election_seed: Some(7),
+            election_seed: self.election_seed,
         };
         let recovered = peer.engine.recover(SHARD).expect("recovers");
         let replica = Replica::open(config, recovered, now).expect("opens");

@@ -1,0 +1,169 @@
+//! Handing leadership to another replica, so that no operation is left in doubt.
+//!
+//! How it goes wrong if leadership is asked for at once:
+//!
+//! 1. A leader with an entry in flight asks a follower to take over.
+//! 2. The follower leads before the old leader hears that the entry is committed.
+//! 3. The old leader can only say that it does not know. The caller of a break, for one, has no
+//!    way to find out whether it was that break which ended the grant.
+//!
+//! So the old leader proposes nothing more, and asks its successor once nothing is in flight.
+//! Operations that come meanwhile stay queued. The queue is kept until the successor is known, a few
+//! milliseconds later. Its callers are then told which replica to ask.
+//!
+//! This knows nothing of Raft and of the queue: the replica asks it for the next step.
+
+/// Where a leadership is on its way to another replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    /// Nothing is handed over.
+    #[default]
+    None,
+    /// Entries are in flight. The successor is asked after the last of them.
+    Finishing { to: u64 },
+    /// The successor was asked, and does not lead yet.
+    Asked,
+    /// This replica does not lead any more, and does not know the successor yet.
+    Gone,
+}
+
+/// The state of a handover.
+///
+/// * Each stage takes an election timeout at most. A leader then leads on, and a replica that led
+///   refuses the queue that it kept.
+#[derive(Debug, Default)]
+pub(crate) struct Handover {
+    stage: Stage,
+    /// Ticks in this stage.
+    ticks: usize,
+}
+
+impl Handover {
+    /// A leader is to hand leadership to this member, by Raft's id. It does nothing while a
+    /// handover is under way.
+    pub(crate) fn begin(&mut self, to: u64) {
+        if self.stage == Stage::None {
+            self.enter(Stage::Finishing { to });
+        }
+    }
+
+    /// Whether the leader proposes nothing.
+    pub(crate) fn is_under_way(&self) -> bool {
+        matches!(self.stage, Stage::Finishing { .. } | Stage::Asked)
+    }
+
+    /// The member to ask now, if any. `is_idle` says that nothing is in flight.
+    pub(crate) fn asks(&mut self, is_idle: bool) -> Option<u64> {
+        match self.stage {
+            Stage::Finishing { to } if is_idle => {
+                self.enter(Stage::Asked);
+                Some(to)
+            }
+            _ => None,
+        }
+    }
+
+    /// This replica leads no more. Returns whether its queue is kept until the successor is known.
+    pub(crate) fn deposed(&mut self) -> bool {
+        let keeps = self.is_under_way();
+        self.enter(if keeps { Stage::Gone } else { Stage::None });
+        keeps
+    }
+
+    /// Whether operations that come are kept, because the successor is about to be known.
+    pub(crate) fn awaits_successor(&self) -> bool {
+        self.stage == Stage::Gone
+    }
+
+    /// A leader is known. Returns whether there may be operations that were kept for it.
+    pub(crate) fn found(&mut self) -> bool {
+        let awaited = self.awaits_successor();
+        if awaited {
+            self.end();
+        }
+        awaited
+    }
+
+    /// Leaves things as they are: a leader leads on.
+    pub(crate) fn end(&mut self) {
+        self.enter(Stage::None);
+    }
+
+    /// One tick has passed. `is_asking` says that Raft still asks the successor. Returns whether
+    /// the queue must be refused, because no successor was found.
+    pub(crate) fn tick(&mut self, is_asking: bool, election_ticks: usize) -> bool {
+        self.ticks += 1;
+        let is_late = self.ticks >= election_ticks;
+        match self.stage {
+            Stage::None => false,
+            Stage::Finishing { .. } => {
+                if is_late {
+                    self.end();
+                }
+                false
+            }
+            // Raft gives up by itself after an election timeout, which a slow disk makes longer.
+            Stage::Asked => {
+                if !is_asking {
+                    self.end();
+                }
+                false
+            }
+            Stage::Gone => is_late && self.found(),
+        }
+    }
+
+    fn enter(&mut self, stage: Stage) {
+        (self.stage, self.ticks) = (stage, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_successor_is_asked_once_nothing_is_in_flight() {
+        let mut handover = Handover::default();
+        assert!(!handover.is_under_way() && handover.asks(true).is_none());
+        handover.begin(2);
+        handover.begin(3);
+        assert!(handover.is_under_way());
+        assert_eq!(handover.asks(false), None);
+        assert_eq!(handover.asks(true), Some(2));
+        assert_eq!(handover.asks(true), None, "once");
+        assert!(handover.is_under_way() && !handover.awaits_successor());
+        assert!(handover.deposed() && handover.awaits_successor());
+        assert!(handover.found() && !handover.found());
+        assert!(!handover.is_under_way() && !handover.awaits_successor());
+    }
+
+    #[test]
+    fn a_leader_leads_on_if_its_entries_take_too_long_or_raft_gives_up() {
+        let mut handover = Handover::default();
+        handover.begin(2);
+        assert!(!(0..7).any(|_| handover.tick(false, 8)));
+        assert!(handover.is_under_way());
+        assert!(!handover.tick(false, 8) && !handover.is_under_way());
+        handover.begin(2);
+        handover.asks(true);
+        assert!(!(0..30).any(|_| handover.tick(true, 8)));
+        assert!(handover.is_under_way());
+        assert!(!handover.tick(false, 8) && !handover.is_under_way());
+    }
+
+    #[test]
+    fn what_was_kept_is_refused_if_no_successor_is_found() {
+        let mut handover = Handover::default();
+        handover.begin(2);
+        handover.deposed();
+        assert!(!(0..7).any(|_| handover.tick(false, 8)));
+        assert!(handover.tick(false, 8), "refused");
+        assert!(!handover.awaits_successor() && !handover.tick(false, 8));
+    }
+
+    #[test]
+    fn a_leader_that_is_deposed_by_another_keeps_nothing() {
+        assert!(!Handover::default().deposed());
+    }
+}
