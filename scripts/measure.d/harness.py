@@ -107,6 +107,8 @@ class Cluster:
                  wrap=None, under=None, identities=(), policy=None, gateways=1):
         assert nodes + gateways <= METRICS_OFFSET, f"{nodes} nodes and {gateways} gateways have no ports"
         self.run, self.port, self.nodes, self.shards = run, port, nodes, shards
+        # What processes start as from now on.
+        self.palisade = run.palisade
         self.node_env, self.wrap = node_env or {}, wrap or (lambda what: [])
         self.directory = (under or run.work) / name
         self.directory.mkdir()
@@ -177,7 +179,7 @@ class Cluster:
         return self.directory / f"node-{n}"
 
     def _start(self, what, command, env):
-        command = ["setpriv", "--pdeathsig", "KILL", *self.wrap(what), self.run.palisade, *command]
+        command = ["setpriv", "--pdeathsig", "KILL", *self.wrap(what), self.palisade, *command]
         with open(self.directory / f"{what}.log", "ab") as log:
             self.processes[what] = subprocess.Popen(
                 [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory,
@@ -194,9 +196,23 @@ class Cluster:
 
     def signal_node(self, n, number):
         """Sends it and waits for the end."""
-        process = self.processes[f"node-{n}"]
+        self.signal_process(f"node-{n}", number)
+
+    def signal_process(self, what, number):
+        """Sends it and waits for the end, whose code is returned."""
+        process = self.processes[what]
         process.send_signal(number)
-        process.wait(STOPS_WITHIN_S)
+        return process.wait(STOPS_WITHIN_S)
+
+    def is_ready(self, what):
+        """Whether a node or a gateway says so at /readyz."""
+        number = what.removeprefix("node-")
+        address = self.endpoints.get(what) or f"127.0.0.1:{self.port + METRICS_OFFSET + int(number)}"
+        try:
+            with urllib.request.urlopen(f"http://{address}/readyz", timeout=5) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
 
     def stop_nodes(self, number=signal.SIGTERM):
         """All at once, and waits for all."""

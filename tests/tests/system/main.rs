@@ -25,6 +25,7 @@ mod quorum;
 mod reads;
 mod refusals;
 mod reseed;
+mod rolling;
 mod rotation;
 mod sessions;
 mod spread;

@@ -3,6 +3,8 @@
 
 use crate::fake::{Fakes, LONG, Reaction, code, granted};
 use client::{AcquireOptions, ErrorCode, SessionOptions};
+use link::mux::{Failure, Link, LinkOptions, Locks};
+use net::dial::Target;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use wire::internal::v1::operation::Op;
@@ -199,6 +201,33 @@ async fn a_shutdown_ends_streams_and_cancels_nothing() {
     tokio::time::sleep(Duration::from_millis(500)).await; // more than the grace
     let asked = seen.lock().unwrap();
     assert!(!asked.iter().any(|(_, operation)| operation.op.as_ref().is_some_and(is_cancel)));
+}
+
+/// Regression: an operation that was on its way when its gateway began to end was left without an
+/// answer, and its client could not know whether it was done.
+#[tokio::test]
+async fn an_operation_that_comes_while_its_gateway_ends_is_refused_as_not_done() {
+    let fakes = Fakes::start(1, 3, &[], |_, _| Reaction::Silence).await;
+    let target = Target::plain(&fakes.gateway.address().to_string()).unwrap();
+    let link = Link::<Locks>::start(target, LinkOptions::default());
+    let renew = |name: &str| {
+        let request = RenewRequest { name: name.into(), fencing_token: 1 };
+        wire::v1::Operation::of(wire::v1::operation::Op::Renew(request))
+    };
+    // Without an answer to the first, the stream stays open for a while.
+    let first = link.begin(renew("first"), 60_000);
+    fakes.until(1, |_, op| matches!(op, Op::Renew(_))).await;
+    let address = fakes.gateway.metrics_address().unwrap();
+    let ends = tokio::spawn(fakes.shut_down());
+    while !crate::fake::get(address, "/readyz").await.contains("DRAINING") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let second = link.call(renew("second"), 60_000).await;
+    let Err(Failure::Refused(error)) = &second else { panic!("{second:?}") };
+    assert_eq!(error.code(), ErrorCode::ShuttingDown);
+    assert!(matches!(first.await, Err(Failure::Lost(_))), "it may have been done");
+    let seen = ends.await.unwrap();
+    assert_eq!(seen.lock().unwrap().iter().filter(|(_, op)| op.op.is_some()).count(), 1);
 }
 
 #[tokio::test]

@@ -110,6 +110,52 @@ async fn a_gateway_that_drains_lives_and_serves_and_is_not_ready() {
     assert_eq!(grant.fencing_token, 7);
 }
 
+#[tokio::test]
+async fn a_gateway_that_drains_closes_connections_of_http_1_with_their_next_answer() {
+    let fakes = Fakes::start(1, 3, &[], answer_all).await;
+    becomes(&fakes, "/readyz", 200).await;
+    let mut kept = Http::to(&fakes).await;
+    for path in ["/livez", "/v1/check?name=n"] {
+        let answered = kept.ask("GET", path, "").await;
+        assert_eq!((answered.status, answered.headers.get("connection")), (200, None), "{path}");
+    }
+    fakes.gateway.drain();
+    let answered = kept.ask("GET", "/v1/check?name=n", "").await;
+    assert_eq!((answered.status, answered.headers["connection"].as_str()), (200, "close"));
+    assert!(kept.next().await.is_none(), "closed");
+    let refused = Http::to(&fakes).await.ask("GET", "/palisade.v1.LockService/Check", "").await;
+    assert_eq!(refused.headers["connection"], "close", "{refused:?}");
+}
+
+/// The types of the frames of HTTP/2 in these bytes.
+fn frames(mut bytes: &[u8]) -> Vec<u8> {
+    let mut types = Vec::new();
+    while let [a, b, c, kind, ..] = bytes {
+        types.push(*kind);
+        let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+        bytes = bytes.get(9 + length..).unwrap_or_default();
+    }
+    types
+}
+
+#[tokio::test]
+async fn a_gateway_that_ends_says_goaway_to_connections_of_http_2() {
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+    let fakes = Fakes::start(1, 3, &[], answer_all).await;
+    let mut stream = tokio::net::TcpStream::connect(fakes.gateway.address()).await.unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    stream.write_all(&[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]).await.unwrap();
+    let mut first = [0; 9];
+    stream.read_exact(&mut first).await.unwrap();
+    assert_eq!(first[3], SETTINGS, "it speaks HTTP/2");
+    let mut told = first.to_vec();
+    let Fakes { gateway, .. } = fakes;
+    let (_, read) = tokio::join!(gateway.shutdown(), stream.read_to_end(&mut told));
+    read.expect("it is closed in order");
+    assert!(frames(&told).contains(&GOAWAY), "{:?}", frames(&told));
+}
+
 /// The port for metrics was closed first, so a balancer that asked there saw a broken gateway.
 #[tokio::test]
 async fn probes_are_answered_until_the_last_stream_has_ended() {

@@ -39,6 +39,25 @@ fn code(decision: &Decision) -> Option<ErrorCode> {
     }
 }
 
+/// Regression: a wait that its gateway gave up at its end, and that met no leader after that, was
+/// reported as not done, and could be granted yet.
+#[test]
+fn a_wait_that_a_gateway_leaves_in_its_queue_is_in_doubt() {
+    let ending = Error::new(ErrorCode::ShuttingDown, "so");
+    let waits = Policy { wait_ms: 1_000, targets_retry: true, ..policy(OperationKind::Acquire) };
+    for (policy, in_doubt) in [
+        (waits, true),
+        (Policy { wait_ms: 0, ..waits }, false),
+        (Policy { targets_retry: false, ..waits }, false),
+    ] {
+        let mut retry = Tries::new(policy, 0, 1);
+        retry.start_or_resume(0);
+        let next = retry.after_failure(10, 0.5, TryFailure::Refused(&ending), &NODES);
+        assert_eq!(sent_to(&next), Some(2), "{policy:?}");
+        assert_eq!(retry.in_doubt(), in_doubt, "{policy:?}");
+    }
+}
+
 #[test]
 fn one_answer_at_a_time() {
     use OperationKind::*;

@@ -93,6 +93,32 @@ async fn followers_answer_checks() {
     cluster.stop_all().await;
 }
 
+/// Regression: a node that was told to stop refused operations while it still led, so that its
+/// shards served nothing until another node led them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_told_to_stop_serves_until_another_one_leads() {
+    let mut cluster = Cluster::start(3, 2, calm()).await;
+    let leader = cluster.leader_of("orders").await;
+    let (route, mut caller) = (cluster.route("orders"), cluster.caller(leader).await);
+    granted(caller.ask(route, acquire("orders", 1)).await.unwrap());
+    let stopped = tokio::spawn(cluster.nodes.remove(&leader).unwrap().shutdown());
+    let (mut granted_again, mut next) = (0, None);
+    while let Some(answer) = caller.ask(route, acquire("orders", 1)).await {
+        match answer {
+            OpResult::Grant(_) if next.is_none() => granted_again += 1,
+            OpResult::NotLeader(it) => next = Some(it.leader),
+            OpResult::Error(error) if error.code() == ErrorCode::ShuttingDown && next.is_some() => {
+            }
+            other => panic!("{other:?} after {granted_again} grants, next leader {next:?}"),
+        }
+    }
+    let next = next.expect("it said which node leads");
+    assert!(next != 0 && next != leader.0, "node {next}");
+    stopped.await.unwrap().unwrap();
+    granted(cluster.ask_leader(acquire("orders", 1)).await);
+    cluster.stop_all().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_node_takes_writes_and_the_others_say_who() {
     let cluster = Cluster::start(3, 2, calm()).await;

@@ -8,6 +8,7 @@ use client::{Client, ClientOptions};
 use palisade_gateway::{Gateway, GatewayHandle, GatewayOptions};
 use routing::{ClusterConfig, NodeId, ShardId};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -202,13 +203,7 @@ impl Fakes {
 
     /// The answer to an HTTP request, with its head.
     pub async fn get(&self, path: &str) -> String {
-        let mut stream =
-            tokio::net::TcpStream::connect(self.gateway.metrics_address().unwrap()).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+        get(self.gateway.metrics_address().unwrap(), path).await
     }
 
     /// Shuts the gateway down. The result shows the operations that nodes received, also later
@@ -253,6 +248,16 @@ impl Fakes {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
+}
+
+/// The answer of a port for metrics to an HTTP request, with its head.
+pub async fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 /// Puts the caller on an operation that names it by its number.
