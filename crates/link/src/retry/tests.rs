@@ -476,7 +476,9 @@ proptest! {
                 }
                 Event::StaleRoute => retry.after_failure(now_ms, jitter, TryFailure::StaleRoute("so"), &targets),
                 Event::Answer(code) => {
-                    in_doubt |= code == 40 && !kind.is_read();
+                    // A wait stays in the queue for a while when its gateway ends.
+                    let may_be_granted = code == 32 && targets_retry && wait_ms > 0;
+                    in_doubt |= (code == 40 || may_be_granted) && !kind.is_read();
                     let error = Error { code, ..Error::default() };
                     retry.after_failure(now_ms, jitter, TryFailure::Refused(&error), &targets)
                 }
