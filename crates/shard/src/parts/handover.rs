@@ -22,7 +22,7 @@ enum Stage {
     /// Entries are in flight. The successor is asked after the last of them.
     Finishing { to: u64 },
     /// The successor was asked, and does not lead yet.
-    Asked,
+    Asked { to: u64 },
     /// This replica does not lead any more, and does not know the successor yet.
     Gone,
 }
@@ -39,24 +39,26 @@ pub(crate) struct Handover {
 }
 
 impl Handover {
-    /// A leader is to hand leadership to this member, by Raft's id. It does nothing while a
-    /// handover is under way.
+    /// A leader is to hand leadership to this member, by Raft's id. A member that was asked before
+    /// and did not take over is given up for another one.
     pub(crate) fn begin(&mut self, to: u64) {
-        if self.stage == Stage::None {
-            self.enter(Stage::Finishing { to });
+        match self.stage {
+            Stage::None => self.enter(Stage::Finishing { to }),
+            Stage::Asked { to: former } if former != to => self.enter(Stage::Finishing { to }),
+            _ => {}
         }
     }
 
     /// Whether the leader proposes nothing.
     pub(crate) fn is_under_way(&self) -> bool {
-        matches!(self.stage, Stage::Finishing { .. } | Stage::Asked)
+        matches!(self.stage, Stage::Finishing { .. } | Stage::Asked { .. })
     }
 
     /// The member to ask now, if any. `is_idle` says that nothing is in flight.
     pub(crate) fn asks(&mut self, is_idle: bool) -> Option<u64> {
         match self.stage {
             Stage::Finishing { to } if is_idle => {
-                self.enter(Stage::Asked);
+                self.enter(Stage::Asked { to });
                 Some(to)
             }
             _ => None,
@@ -103,7 +105,7 @@ impl Handover {
                 false
             }
             // Raft gives up by itself after an election timeout, which a slow disk makes longer.
-            Stage::Asked => {
+            Stage::Asked { .. } => {
                 if !is_asking {
                     self.end();
                 }
@@ -150,6 +152,17 @@ mod tests {
         assert!(!(0..30).any(|_| handover.tick(true, 8)));
         assert!(handover.is_under_way());
         assert!(!handover.tick(false, 8) && !handover.is_under_way());
+    }
+
+    #[test]
+    fn another_member_is_asked_in_place_of_one_that_does_not_take_over() {
+        let mut handover = Handover::default();
+        handover.begin(2);
+        assert_eq!(handover.asks(true), Some(2));
+        handover.begin(2);
+        assert_eq!(handover.asks(true), None, "it was asked");
+        handover.begin(3);
+        assert_eq!(handover.asks(true), Some(3));
     }
 
     #[test]

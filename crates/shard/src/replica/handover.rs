@@ -2,6 +2,7 @@
 //! the preferred leader. The stages are in `parts/handover.rs`.
 
 use super::Replica;
+use raft::StateRole;
 use routing::NodeId;
 
 impl Replica {
@@ -9,6 +10,7 @@ impl Replica {
     pub(super) fn hand_over(&mut self, to: NodeId) {
         // A disk that hangs has a way of its own, which waits for nothing (`disk.rs`).
         if self.leader_state.is_some()
+            && self.raw.raft.state == StateRole::Leader
             && !self.disk.hangs()
             && let Some(id) = self.voter_on(to)
             && id != self.raw.raft.id
@@ -25,8 +27,16 @@ impl Replica {
         }
     }
 
-    /// One tick of a handover.
+    /// One tick of a handover. On a slow disk its stages last longer, as elections do.
     pub(super) fn tick_handover(&mut self) {
+        if self.handover.awaits_successor() {
+            self.proposals.refuse_late(self.now.mono_ms, &mut self.out.replies);
+        }
+        // Raft has stepped down in this very step. That is the end of a handover which succeeds.
+        let steps_down = self.leader_state.is_some() && self.raw.raft.state != StateRole::Leader;
+        if steps_down || self.disk.skips(self.stats.ticks) {
+            return;
+        }
         let is_asking = self.raw.raft.lead_transferee.is_some();
         if self.handover.tick(is_asking, self.config.raft.election_ticks) {
             self.proposals.refuse_queued(&self.not_leading(), &mut self.out.replies);

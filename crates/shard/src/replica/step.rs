@@ -196,7 +196,7 @@ impl Replica {
     fn propose(&mut self) {
         let now_ms = self.now.mono_ms;
         if self.handover.is_under_way() {
-            return;
+            return self.proposals.refuse_late(now_ms, &mut self.out.replies);
         }
         while self.proposals.can_propose(now_ms) {
             let Some(leader) = &self.leader_state else { return };

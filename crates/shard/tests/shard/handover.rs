@@ -56,6 +56,25 @@ fn operations_that_come_while_no_leader_is_known_are_told_the_successor() {
     assert_eq!(c.reply(1, between), Some(Reply::NotLeader { hint: Some(NodeId(2)), term }));
 }
 
+/// A tick in the step of the successor's request for votes ended the handover, and the queue was
+/// refused without a hint.
+#[test]
+fn a_tick_while_the_successor_is_elected_changes_nothing() {
+    let mut c = Cluster::new(3);
+    assert_eq!(c.elect(), 1);
+    tell(&mut c, 1, Input::Transfer { to: NodeId(2) });
+    let request_id = c.request_id();
+    let kept = c.submit(1, &acquire(request_id, "a", 30_000, false), None);
+    let reply = loop {
+        if let Some(reply) = c.reply(1, kept) {
+            break reply;
+        }
+        tell(&mut c, 1, Input::Tick);
+        assert!(c.round());
+    };
+    assert_eq!(reply, Reply::NotLeader { hint: Some(NodeId(2)), term: c.status(2).term });
+}
+
 #[test]
 fn operations_are_refused_if_the_successor_does_not_become_leader() {
     let mut c = Cluster::new(3);
