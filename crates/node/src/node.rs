@@ -16,7 +16,7 @@ use crate::guard::Guard;
 use crate::handover::hand_over;
 use crate::host::{Host, InboxEnd, Newcomer, Stepper, Worker, WorkerParts};
 use crate::lifecycle::{Lifecycle, Phase};
-use crate::limits::{CLOSE_MAX, HISTORY_READS_MAX, THREADS_END_MAX};
+use crate::limits::{CLOSE_MAX, HISTORY_READS_MAX, LINGER, THREADS_END_MAX};
 use crate::metrics::Metrics;
 use crate::peer_identities::{self, FirstStart, PeerIdentities};
 use crate::recovery::{begin_new_terms, open_replicas};
@@ -421,6 +421,14 @@ impl NodeHandle {
             () = hand_over(&context) => {}
         }
         context.lifecycle.enter(Phase::Draining);
+        if !context.board.led().is_empty() {
+            // Nobody took these shards over. What is in flight there ends before its stream does.
+            tokio::select! {
+                biased;
+                () = context.lifecycle.reached(Phase::Failed) => {}
+                () = tokio::time::sleep(LINGER) => {}
+            }
+        }
         context.lifecycle.enter(Phase::Stopped);
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(CLOSE_MAX, ended).await.is_err() {

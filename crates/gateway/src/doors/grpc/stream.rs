@@ -90,7 +90,7 @@ pub(crate) async fn serve(
             () = until(held_until), if held_until.is_some() => {
                 held_until = None;
             }
-            frame = incoming.message(), if reading && held_until.is_none() && ready.queue.len() < STREAM_RESULTS_MAX => match frame {
+            frame = incoming.message(), if reading && (held_until.is_none() || drain.is_some()) && ready.queue.len() < STREAM_RESULTS_MAX => match frame {
                 Ok(Some(frame)) if frame.operations.len() > FRAME_OPS_MAX => {
                     let status = Status::invalid_argument(format!("a frame holds at most {FRAME_OPS_MAX} operations"));
                     let _ = outgoing.try_send(Err(status));
