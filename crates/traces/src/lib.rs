@@ -108,7 +108,8 @@ pub fn is_on() -> bool {
 /// Begins the span of an operation that came from elsewhere. `None` if the operation is not traced:
 /// its caller does not ask for that, or too many others of this second are traced.
 pub fn server(name: &'static str, parent: Option<Parent>) -> Option<Span> {
-    let export = EXPORT.get()?;
+    // Asked before there is a span, because one that is dropped is sent.
+    let export = EXPORT.get().filter(|export| export.rate.has_room())?;
     let context = match parent {
         Some(parent) if parent.is_sampled() => {
             Context::new().with_remote_span_context(parent.into())
@@ -118,7 +119,11 @@ pub fn server(name: &'static str, parent: Option<Parent>) -> Option<Span> {
     };
     let builder = export.tracer.span_builder(name).with_kind(SpanKind::Server);
     let span = export.tracer.build_with_context(builder, &context);
-    (span.span_context().is_sampled() && export.rate.has_room()).then_some(Span(span))
+    let is_sampled = span.span_context().is_sampled();
+    if is_sampled {
+        export.rate.count();
+    }
+    is_sampled.then_some(Span(span))
 }
 
 /// A span that ends when it is dropped.
