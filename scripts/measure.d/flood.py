@@ -4,7 +4,7 @@ alice takes and releases locks in an open loop, as one process. bob runs as anot
 connections. He adds waits and sessions until his quota refuses them and goes on trying, and then sends acquires of 100,000 names at
 ten times his rate. The cluster has TLS, identities and quotas. Each round has a cluster of its own: alice alone, beside a bob who keeps
 to his rate, and beside one who floods. The second shows what of the third is owed to what bob may do. With a rate of 500 that alone
-takes two cores to their end, and the flood adds nothing.
+takes two cores near their end, and hides what the flood adds.
 
 On one machine bob's own work competes with the cluster for the processor, which it would not do in a network. So he runs at the
 lowest priority (nice 19), and the table says how much processor time each process took.

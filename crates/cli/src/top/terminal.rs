@@ -145,19 +145,19 @@ mod tests {
     use super::*;
     use std::process::Command;
 
-    #[test]
-    #[ignore = "the test below runs it in a terminal of its own"]
-    fn panics_on_its_screen() {
-        let _screen = Screen::enter().expect("a screen");
-        panic!("on purpose");
-    }
+    /// Set where this test runs itself in a terminal of its own.
+    const PANICS: &str = "PALISADE_TEST_PANICS";
 
     #[test]
     fn a_panic_gives_the_terminal_back_before_its_message() {
+        if std::env::var_os(PANICS).is_some() {
+            let _screen = Screen::enter().expect("a screen");
+            panic!("on purpose");
+        }
         let test = std::env::current_exe().expect("this program");
-        let name = "top::terminal::tests::panics_on_its_screen";
+        let name = "top::terminal::tests::a_panic_gives_the_terminal_back_before_its_message";
         let line = format!(
-            "'{}' --exact {name} --ignored --nocapture; echo \"code $?\"; stty -a",
+            "{PANICS}=1 '{}' --exact {name} --nocapture; echo \"code $?\"; stty -a",
             test.display()
         );
         // `script` of bsdutils, which every Debian has, runs a command in a terminal.

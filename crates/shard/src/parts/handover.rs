@@ -29,8 +29,8 @@ enum Stage {
 
 /// The state of a handover.
 ///
-/// * Each stage takes an election timeout at most. A leader then leads on, and a replica that led
-///   refuses the queue that it kept.
+/// * Each stage takes an election timeout at most, which a slow disk makes longer. A leader then
+///   leads on, and a replica that led refuses the queue that it kept.
 #[derive(Debug, Default)]
 pub(crate) struct Handover {
     stage: Stage,
