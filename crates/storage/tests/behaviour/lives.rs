@@ -81,39 +81,37 @@ pub fn one_life_is_here_at_a_time<S: Store>() {
     write(&store, full_write(A, "a refusal does not close the store"));
 }
 
-/// The next life has entries at the indexes of the former one, and less of them. The records of both
-/// and of another shard take turns.
+/// The next life has entries at the indexes of the former one, and less of them. The records of all
+/// lives and of another shard take turns.
 pub fn lives_in_one_segment_are_told_apart<S: Store>() {
     let mut store = S::new();
-    for birth in 1..=3u32 {
-        host(&store, A, birth);
-        let of = |shard, count, what: &str| ShardWrite {
-            shard,
-            entries: entries(1..=count, what),
-            hard_state: Some(what.into()),
-            delete_after: Some(count),
-            ..Default::default()
-        };
+    let of = |shard, count, what: &str| ShardWrite {
+        shard,
+        entries: entries(1..=count, what),
+        hard_state: Some(what.into()),
+        ..Default::default()
+    };
+    for (birth, count) in [(10, 5), (20, 3), (30, 2)] {
         let life = format!("life {birth}");
-        let both = [of(A, 6 - u64::from(birth), &life), of(B, 2, &life)];
-        store.engine().write(&both).expect("write");
+        host(&store, A, birth);
+        store.engine().write(&[of(A, count, &life), of(B, 2, &life)]).expect("write");
         store.crash();
-        assert_eq!(recover(&store, A).entries, both[0].entries);
+        assert_eq!(recover(&store, A).entries, entries(1..=count, &life));
         assert_eq!(recover(&store, A).hard_state, Some(life.clone().into()));
         drop_shard(&store, A, birth);
         write(&store, of(B, 3, &life));
         store.crash();
         assert_gone(&store, A);
         assert_eq!(recover(&store, B).entries, entries(1..=3, &life));
-        // A life may end without a record, or have entries and no hard state.
-        host(&store, A, birth * 10);
-        drop_shard(&store, A, birth * 10);
-        host(&store, A, birth * 10 + 1);
+        // A life may end without a record, and another may have entries and no hard state.
+        host(&store, A, birth + 1);
+        drop_shard(&store, A, birth + 1);
+        host(&store, A, birth + 2);
         write(&store, ShardWrite { shard: A, entries: entries(4..=4, "x"), ..Default::default() });
         store.crash();
         let expected = Recovered { entries: entries(4..=4, "x"), ..Default::default() };
         assert_eq!(recover(&store, A), expected);
-        store = S::new();
+        drop_shard(&store, A, birth + 2);
     }
 }
 
