@@ -1,6 +1,8 @@
 //! The promises of an engine, and the values that it takes and returns.
 
+use crate::{LifeRefused, Lives};
 use routing::ShardId;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The changes that one shard asks for in one write.
@@ -67,7 +69,8 @@ pub struct Recovered {
     pub table: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// A failure of the store. None of these may be retried: the process stops.
+/// A failure of the store. None of these may be retried. The process stops, except after
+/// [`Refused`](Self::Refused).
 ///
 /// An empty store and a missing record are not errors.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +89,10 @@ pub enum StorageError {
     /// The directory belongs to another cluster, node or format.
     #[error("{0}")]
     Identity(String),
+    /// A replica may not begin or end here. Nothing was changed, and the store takes further
+    /// writes.
+    #[error(transparent)]
+    Refused(#[from] LifeRefused),
 }
 
 /// The owner of a data directory. Written once and compared at each start.
@@ -108,7 +115,38 @@ pub trait Engine: Send + Sync + 'static {
     /// Writes all of `writes`, in order, with the promises of [`ShardWrite`].
     ///
     /// It takes one append and one sync for all of them; or none, if none of them has a log.
+    ///
+    /// # Panics
+    /// If the last life of a shard was destroyed and no new one is hosted.
     fn write(&self, writes: &[ShardWrite]) -> Result<(), StorageError>;
+
+    /// Begins the life of a replica: its birth is on disk when this returns. Call it before the
+    /// replica writes or says anything.
+    ///
+    /// Data that the shard has already, because its node kept no births before, belong to this life.
+    /// Hosting a life that is hosted changes nothing.
+    ///
+    /// # Errors
+    /// [`StorageError::Refused`] if this life or a later one was destroyed here, or another one is
+    /// hosted.
+    fn host_shard(&self, shard: ShardId, birth: u32) -> Result<(), StorageError>;
+
+    /// Destroys the replica with this birth: in one write the shard's log, hard state, applied
+    /// record, table and history go, and its tombstone is put. It is on disk when this returns. A
+    /// crash in the middle leaves all of the replica without the tombstone, or nothing with it.
+    ///
+    /// Other threads may write other shards meanwhile. All writes of this shard must have returned,
+    /// and none may follow before [`host_shard`](Self::host_shard). A life that was destroyed, or
+    /// that a later one has replaced, may be dropped again: that changes nothing. A life that was
+    /// never here gets its tombstone, so that it never begins.
+    ///
+    /// # Errors
+    /// [`StorageError::Refused`] if an earlier life is hosted.
+    fn drop_shard(&self, shard: ShardId, birth: u32) -> Result<(), StorageError>;
+
+    /// The lives of all shards that ever began or ended here. A call may wait for a
+    /// write under way.
+    fn lives(&self) -> BTreeMap<ShardId, Lives>;
 
     /// Reads the state of a shard. It verifies the checksum of every entry, and that the indexes
     /// are consecutive.

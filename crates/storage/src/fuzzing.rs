@@ -21,6 +21,15 @@ pub fn identity_record(identity: &Identity) -> (Vec<u8>, Vec<u8>) {
     (key, value)
 }
 
+/// The keys and values of a shard's birth and of its tombstone.
+pub fn life_records(shard: u32, birth: u32, destroyed: u32) -> [(Vec<u8>, Vec<u8>); 2] {
+    let shard = routing::ShardId(shard);
+    [(keys::birth(shard), birth), (keys::tombstone(shard), destroyed)].map(|(key, birth)| {
+        let value = keys::seal(&key, &birth.to_le_bytes());
+        (key, value)
+    })
+}
+
 /// A record of the journal with the logs of these writes.
 pub fn journal_record(number: u64, salt: u32, writes: &[ShardWrite]) -> Vec<u8> {
     let parts: Vec<record::Part<'_>> = writes.iter().map(record::Part::of).collect();
@@ -71,6 +80,9 @@ pub fn read(key: &[u8], value: &[u8], claimant: &Identity) -> Result<Vec<u8>, cr
     let bytes = keys::unseal(key, value, || format!("the record {key:02x?}"))?;
     if key == keys::identity() {
         identity::check(bytes, claimant, "this store")?;
+    }
+    if keys::life(key).is_some() {
+        let _ = keys::birth_number(bytes);
     }
     Ok(bytes.to_vec())
 }

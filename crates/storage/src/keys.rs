@@ -41,6 +41,14 @@ const TAG_JOURNAL_FROM: u8 = 5;
 const TAG_TRUNCATED: u8 = 6;
 /// In `meta` under [`NODE`]: the oldest segment of the journal that counts.
 const TAG_OLDEST_SEGMENT: u8 = 7;
+/// In `meta`: the birth of the replica that is hosted, `u32 LE`. It is on disk before the replica
+/// has any data, and so before the replica says anything. Nothing of another life is here with it.
+const TAG_BIRTH: u8 = 8;
+/// In `meta`: the tombstone, which is the birth of the last replica that was destroyed here,
+/// `u32 LE`. It came to disk in the batch that deleted all of that replica, and it stays. No replica
+/// of this birth or a lower one is ever hosted again. Without a birth beside it, the node has no
+/// data of the shard.
+const TAG_TOMBSTONE: u8 = 9;
 
 /// Stands in place of a shard id in records of the whole node. No shard has this number.
 const NODE: ShardId = ShardId(u32::MAX);
@@ -113,6 +121,37 @@ pub(crate) fn journal_from(shard: ShardId) -> Vec<u8> {
 
 pub(crate) fn truncated(shard: ShardId) -> Vec<u8> {
     tagged(shard, TAG_TRUNCATED, &[])
+}
+
+pub(crate) fn birth(shard: ShardId) -> Vec<u8> {
+    tagged(shard, TAG_BIRTH, &[])
+}
+
+pub(crate) fn tombstone(shard: ShardId) -> Vec<u8> {
+    tagged(shard, TAG_TOMBSTONE, &[])
+}
+
+/// For a key in `meta` that tells of a life: the shard, and what the birth stored there tells.
+pub(crate) fn life(key: &[u8]) -> Option<(ShardId, LifeRecord)> {
+    let (shard, tag) = key.split_first_chunk::<SHARD_BYTES>()?;
+    let shard = ShardId(u32::from_be_bytes(*shard));
+    match *tag {
+        [TAG_BIRTH] if shard != NODE => Some((shard, LifeRecord::Birth)),
+        [TAG_TOMBSTONE] if shard != NODE => Some((shard, LifeRecord::Tombstone)),
+        _ => None,
+    }
+}
+
+/// The meaning of a birth in `meta`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LifeRecord {
+    Birth,
+    Tombstone,
+}
+
+/// Decodes a birth that is the value of a record.
+pub(crate) fn birth_number(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.try_into().ok()?))
 }
 
 pub(crate) fn oldest_segment() -> Vec<u8> {
@@ -271,6 +310,9 @@ mod tests {
         assert_eq!(journal_from(shard), [1, 2, 3, 4, 5]);
         assert_eq!(truncated(shard), [1, 2, 3, 4, 6]);
         assert_eq!(oldest_segment(), [255, 255, 255, 255, 7]);
+        assert_eq!(birth(shard), [1, 2, 3, 4, 8]);
+        assert_eq!(tombstone(shard), [1, 2, 3, 4, 9]);
+        assert_eq!(birth_number(&[4, 3, 2, 1]), Some(0x01020304));
         assert_eq!(
             history(shard, 7, "ab", 9),
             [1, 2, 3, 4, 0, 0, 0, 7, b'a', b'b', 0, 0, 0, 0, 0, 0, 0, 0, 9]

@@ -31,10 +31,12 @@ pub mod fuzzing;
 mod identity;
 mod journal;
 mod keys;
+mod lives;
 mod memory;
 mod rocks;
 mod write_error;
 
 pub use engine::*;
+pub use lives::{LifeRefused, Lives};
 pub use memory::MemoryEngine;
 pub use rocks::{RocksEngine, RocksOptions, Room};

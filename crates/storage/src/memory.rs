@@ -4,7 +4,10 @@
 //! It is deterministic. [`MemoryEngine::crash`] loses everything that the engine on disk could
 //! lose. It keeps no checksums, because no bit can flip here.
 
-use crate::{Engine, HistoryRecord, Identity, Recovered, ShardWrite, StorageError, identity, keys};
+use crate::{
+    Engine, HistoryRecord, Identity, LifeRefused, Lives, Recovered, ShardWrite, StorageError,
+    identity, keys,
+};
 use routing::ShardId;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -38,6 +41,7 @@ struct Tables {
     records: u64,
     node_records: BTreeMap<Vec<u8>, Vec<u8>>,
     shards: BTreeMap<ShardId, ShardTables>,
+    lives: BTreeMap<ShardId, Lives>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -97,6 +101,24 @@ impl Inner {
             return Err(StorageError::Io("an earlier write failed, so this one is refused".into()));
         }
         Ok(())
+    }
+
+    fn lives_of(&self, shard: ShardId) -> Lives {
+        self.durable.lives.get(&shard).copied().unwrap_or_default()
+    }
+
+    /// Changes the lives of a shard, which are durable at once. Returns whether they changed.
+    fn change_lives(
+        &mut self,
+        shard: ShardId,
+        change: impl FnOnce(Lives) -> Result<Option<Lives>, LifeRefused>,
+    ) -> Result<bool, StorageError> {
+        self.check_writable()?;
+        let Some(lives) = change(self.lives_of(shard))? else { return Ok(false) };
+        for tables in [&mut self.current, &mut self.durable] {
+            tables.lives.insert(shard, lives);
+        }
+        Ok(true)
     }
 
     /// Makes everything durable.
@@ -172,6 +194,9 @@ impl Engine for MemoryEngine {
         let mut guard = self.lock();
         let inner = &mut *guard;
         inner.check_writable()?;
+        for write in writes {
+            inner.lives_of(write.shard).assert_writable(write.shard);
+        }
         let resets = writes.iter().any(|write| write.reset);
         if writes.iter().any(|write| write.has_log() || write.reset) {
             inner.current.records += 1;
@@ -197,6 +222,27 @@ impl Engine for MemoryEngine {
             }
         }
         Ok(())
+    }
+
+    fn host_shard(&self, shard: ShardId, birth: u32) -> Result<(), StorageError> {
+        self.lock().change_lives(shard, |lives| lives.host(shard, birth)).map(drop)
+    }
+
+    fn drop_shard(&self, shard: ShardId, birth: u32) -> Result<(), StorageError> {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        if inner.change_lives(shard, |lives| lives.destroy(shard, birth))? {
+            for tables in [&mut inner.current, &mut inner.durable] {
+                tables.shards.remove(&shard);
+                tables.records += 1;
+            }
+            inner.unflushed.retain(|write| write.shard != shard);
+        }
+        Ok(())
+    }
+
+    fn lives(&self) -> BTreeMap<ShardId, Lives> {
+        self.lock().durable.lives.clone()
     }
 
     fn recover(&self, shard: ShardId) -> Result<Recovered, StorageError> {

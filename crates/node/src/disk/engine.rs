@@ -5,9 +5,10 @@
 
 use super::DiskWatch;
 use routing::ShardId;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::{Engine, HistoryRecord, Identity, Recovered, ShardWrite, Sizes, StorageError};
+use storage::{Engine, HistoryRecord, Identity, Lives, Recovered, ShardWrite, Sizes, StorageError};
 
 /// An engine with a watch on the writes of records.
 pub(crate) struct Watched {
@@ -22,6 +23,18 @@ impl Engine for Watched {
 
     fn write(&self, writes: &[ShardWrite]) -> Result<(), StorageError> {
         self.inner.write(writes)
+    }
+
+    fn host_shard(&self, shard: ShardId, birth: u32) -> Result<(), StorageError> {
+        self.disk.during(|| self.inner.host_shard(shard, birth))
+    }
+
+    fn drop_shard(&self, shard: ShardId, birth: u32) -> Result<(), StorageError> {
+        self.disk.during(|| self.inner.drop_shard(shard, birth))
+    }
+
+    fn lives(&self) -> BTreeMap<ShardId, Lives> {
+        self.inner.lives()
     }
 
     fn recover(&self, shard: ShardId) -> Result<Recovered, StorageError> {

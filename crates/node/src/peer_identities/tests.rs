@@ -287,6 +287,9 @@ struct Dated(Arc<MemoryEngine>, AtomicU64);
 impl Engine for Dated {
     fn claim(&self, identity: &Identity) -> Result<u64, StorageError> { self.0.claim(identity) }
     fn write(&self, writes: &[storage::ShardWrite]) -> Result<(), StorageError> { self.0.write(writes) }
+    fn host_shard(&self, shard: routing::ShardId, birth: u32) -> Result<(), StorageError> { self.0.host_shard(shard, birth) }
+    fn drop_shard(&self, shard: routing::ShardId, birth: u32) -> Result<(), StorageError> { self.0.drop_shard(shard, birth) }
+    fn lives(&self) -> std::collections::BTreeMap<routing::ShardId, storage::Lives> { self.0.lives() }
     fn recover(&self, shard: routing::ShardId) -> Result<storage::Recovered, StorageError> { self.0.recover(shard) }
     fn history(&self, shard: routing::ShardId, name: &str, limit: usize) -> Result<Vec<storage::HistoryRecord>, StorageError> { self.0.history(shard, name, limit) }
     fn history_since(&self, shard: routing::ShardId, after: u64, cursor: Option<Vec<u8>>, limit: usize) -> Result<(Vec<storage::HistoryRecord>, Option<Vec<u8>>), StorageError> { self.0.history_since(shard, after, cursor, limit) }

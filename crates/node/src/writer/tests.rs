@@ -4,7 +4,7 @@ use super::*;
 use crossbeam_channel::{Receiver, Sender};
 use routing::ShardId;
 use std::sync::Mutex;
-use storage::{HistoryRecord, Identity, MemoryEngine, Recovered, StorageError};
+use storage::{HistoryRecord, Identity, Lives, MemoryEngine, Recovered, StorageError};
 
 /// Announces each write, and continues it only when told to.
 struct Gate {
@@ -32,6 +32,15 @@ impl Engine for Gate {
             self.go.recv().unwrap();
         }
         self.inner.write(writes)
+    }
+    fn host_shard(&self, shard: ShardId, birth: u32) -> Result<(), StorageError> {
+        self.inner.host_shard(shard, birth)
+    }
+    fn drop_shard(&self, shard: ShardId, birth: u32) -> Result<(), StorageError> {
+        self.inner.drop_shard(shard, birth)
+    }
+    fn lives(&self) -> BTreeMap<ShardId, Lives> {
+        self.inner.lives()
     }
     fn recover(&self, shard: ShardId) -> Result<Recovered, StorageError> {
         self.inner.recover(shard)

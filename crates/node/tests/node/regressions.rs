@@ -3,9 +3,12 @@
 use crate::cluster::*;
 use palisade_node::{Node, NodeOptions};
 use routing::{NodeId, Settings, ShardId};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::{Engine, HistoryRecord, Identity, MemoryEngine, Recovered, ShardWrite, StorageError};
+use storage::{
+    Engine, HistoryRecord, Identity, Lives, MemoryEngine, Recovered, ShardWrite, StorageError,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::internal::v1::operation::Op;
 use wire::internal::v1::operation_result::Result as OpResult;
@@ -28,6 +31,15 @@ impl Engine for SlowHistory {
             std::thread::sleep(self.write);
         }
         self.inner.write(writes)
+    }
+    fn host_shard(&self, shard: ShardId, birth: u32) -> Result<(), StorageError> {
+        self.inner.host_shard(shard, birth)
+    }
+    fn drop_shard(&self, shard: ShardId, birth: u32) -> Result<(), StorageError> {
+        self.inner.drop_shard(shard, birth)
+    }
+    fn lives(&self) -> BTreeMap<ShardId, Lives> {
+        self.inner.lives()
     }
     fn recover(&self, shard: ShardId) -> Result<Recovered, StorageError> {
         self.inner.recover(shard)

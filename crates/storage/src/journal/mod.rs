@@ -299,8 +299,14 @@ impl Journal {
         assert!(self.resets > 0, "a reset begins before it is done");
         self.resets -= 1;
         let in_database = write.entries.last().map_or(0, |(index, _)| *index);
-        let log = ShardLog { in_database, ..ShardLog::default() };
-        let former = self.shards.insert(write.shard, log).unwrap_or_default();
+        self.forget(write.shard);
+        self.shards.insert(write.shard, ShardLog { in_database, ..ShardLog::default() });
+    }
+
+    /// Forgets a shard. By now the database has on disk the fact that records so far do not count
+    /// for it, and it has no entry of the shard.
+    pub(crate) fn forget(&mut self, shard: ShardId) {
+        let former = self.shards.remove(&shard).unwrap_or_default();
         self.let_go(former.entries.into_values());
     }
 

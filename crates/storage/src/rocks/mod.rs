@@ -22,6 +22,7 @@ mod flush;
 mod framing;
 mod history;
 mod keeper;
+mod lives;
 mod mark;
 mod options;
 mod reading;
@@ -32,8 +33,8 @@ mod store;
 
 use crate::journal::{self, Journal};
 use crate::{
-    Engine, HistoryRecord, Identity, Recovered, ShardWrite, Sizes, StorageError, engine, identity,
-    keys,
+    Engine, HistoryRecord, Identity, Lives, Recovered, ShardWrite, Sizes, StorageError, engine,
+    identity, keys,
 };
 use keeper::Keeper;
 use mark::SyncedMark;
@@ -139,7 +140,8 @@ impl RocksEngine {
                 put_in_memory(&db, batch).map_err(StorageError::from)
             })?;
         let last_record = AtomicU64::new(journal.last());
-        let writer = Mutex::new(Writer { journal, mark, failed: None });
+        let lives = reading::lives(&db)?;
+        let writer = Mutex::new(Writer { journal, mark, failed: None, lives });
         let room = match reserve.keep() {
             Room::Little { free_bytes } if reserve_used => Room::ReserveUsed { free_bytes },
             room => room,
@@ -155,6 +157,13 @@ impl RocksEngine {
         });
         let keeper = Keeper::start(store.clone())?;
         Ok(RocksEngine { store, keeper, room })
+    }
+
+    /// Closes the store as the death of the process would, for tests: what no sync and no flush has
+    /// brought to disk is lost.
+    #[doc(hidden)]
+    pub fn crash(self) {
+        self.store.writer().failed.get_or_insert_with(|| "the engine crashed".into());
     }
 
     /// The room that the start found on the disk.
@@ -209,7 +218,7 @@ impl Engine for RocksEngine {
             &boot_key,
             keys::seal(&boot_key, &boot.to_le_bytes()),
         );
-        self.store.put_synced(batch)?;
+        self.store.change(|writer| self.store.put_synced(writer, batch))?;
         Ok(boot)
     }
 
@@ -230,6 +239,18 @@ impl Engine for RocksEngine {
             self.keeper.wake();
         }
         Ok(())
+    }
+
+    fn host_shard(&self, shard: ShardId, birth: u32) -> Result<(), StorageError> {
+        lives::host(&self.store, shard, birth)
+    }
+
+    fn drop_shard(&self, shard: ShardId, birth: u32) -> Result<(), StorageError> {
+        lives::drop(&self.store, shard, birth)
+    }
+
+    fn lives(&self) -> BTreeMap<ShardId, Lives> {
+        self.store.writer().lives.clone()
     }
 
     fn recover(&self, shard: ShardId) -> Result<Recovered, StorageError> {
@@ -357,7 +378,7 @@ impl Engine for RocksEngine {
             let key = keys::node_record(name);
             batch.put_cf(self.store.cf(keys::CF_META), &key, keys::seal(&key, bytes));
         }
-        self.store.put_synced(batch)
+        self.store.change(|writer| self.store.put_synced(writer, batch))
     }
 
     fn sizes(&self) -> Option<Sizes> {

@@ -29,8 +29,11 @@ pub(super) fn database() -> Result<Options, StorageError> {
     // `track_and_verify_wals` has no setter in this binding. With it each log names its
     // predecessor. So a log that is missing, or lost its end, is an error as soon as a later one
     // exists.
+    //
+    // `avoid_flush_during_shutdown` has none either. The engine flushes when it closes. If a write
+    // failed it does not, and then RocksDB must not do so by itself.
     let mut options = Options::default()
-        .get_options_from_string("track_and_verify_wals=true")
+        .get_options_from_string("track_and_verify_wals=true;avoid_flush_during_shutdown=true")
         .map_err(|error| {
             StorageError::Io(format!("this build's RocksDB does not know an option: {error}"))
         })?;

@@ -2,10 +2,11 @@
 
 use super::options::cf;
 use crate::journal::{Begin, Known};
-use crate::keys::{self, LogBegin};
-use crate::{HistoryRecord, StorageError};
+use crate::keys::{self, LifeRecord, LogBegin};
+use crate::{HistoryRecord, Lives, StorageError};
 use rocksdb::{DB, ErrorKind, IteratorMode};
 use routing::ShardId;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Collects the facts from the database that the journal needs before it is read. `synced` is the
@@ -38,6 +39,25 @@ pub(super) fn known(db: &DB, synced: u64) -> Result<Known, StorageError> {
         }
     }
     Ok(known)
+}
+
+/// Reads the lives of all shards.
+pub(super) fn lives(db: &DB) -> Result<BTreeMap<ShardId, Lives>, StorageError> {
+    let mut all: BTreeMap<ShardId, Lives> = BTreeMap::new();
+    for record in db.iterator_cf(cf(db, keys::CF_META), IteratorMode::Start) {
+        let (key, value) = record.map_err(|error| read_error("the lives of shards", &error))?;
+        let Some((shard, told)) = keys::life(&key) else { continue };
+        let what = || format!("shard {shard}, the record {key:02x?} of a life");
+        let bytes = keys::unseal(&key, &value, what)?;
+        let birth = keys::birth_number(bytes)
+            .ok_or_else(|| StorageError::Damaged(format!("{}: {} bytes", what(), bytes.len())))?;
+        let lives = all.entry(shard).or_default();
+        match told {
+            LifeRecord::Birth => lives.hosted = Some(birth),
+            LifeRecord::Tombstone => lives.destroyed = Some(birth),
+        }
+    }
+    Ok(all)
 }
 
 pub(super) fn parse_history(

@@ -37,6 +37,7 @@ pub(super) fn reset(store: &Store, write: &ShardWrite) -> Result<(), StorageErro
     store.add_to_batch(&mut batch, write, u64::MAX);
     let mut next = 0;
     store.change(|writer| {
+        writer.lives_of(write.shard).assert_writable(write.shard);
         next = writer.journal.begin_reset(write.shard);
         Ok(())
     })?;

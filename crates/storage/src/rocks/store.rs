@@ -10,9 +10,10 @@ use super::reading::read_error;
 use super::room::Reserve;
 use crate::journal::Journal;
 use crate::write_error::WriteError;
-use crate::{ShardWrite, StorageError, keys};
+use crate::{Lives, ShardWrite, StorageError, keys};
 use rocksdb::{ColumnFamily, DB, DBRawIterator, ReadOptions, WriteBatch, WriteOptions};
 use routing::ShardId;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -38,6 +39,8 @@ pub(super) struct Writer {
     pub(super) mark: SyncedMark,
     /// The failure that closed the engine for writes.
     pub(super) failed: Option<String>,
+    /// The lives that are on disk.
+    pub(super) lives: BTreeMap<ShardId, Lives>,
 }
 
 /// Puts a batch into the database's memory. It is on disk with the next flush.
@@ -55,6 +58,12 @@ pub(super) fn delete_log_after(
 ) {
     if let Some(first) = after.checked_add(1) {
         batch.delete_range_cf(log, &keys::log(shard, first)[..], &keys::shard_end(shard)[..]);
+    }
+}
+
+impl Writer {
+    pub(super) fn lives_of(&self, shard: ShardId) -> Lives {
+        self.lives.get(&shard).copied().unwrap_or_default()
     }
 }
 
@@ -95,6 +104,7 @@ impl Store {
     ) -> Result<(), WriteError> {
         let mut batch = WriteBatch::default();
         for write in writes {
+            writer.lives_of(write.shard).assert_writable(write.shard);
             self.add_to_batch(&mut batch, write, writer.journal.in_database(write.shard));
         }
         let logged: Vec<&ShardWrite> = writes.iter().filter(|write| write.has_log()).collect();
@@ -122,9 +132,13 @@ impl Store {
         writer.mark.advance(last, None)
     }
 
-    /// Writes a batch that concerns the whole node. It is on disk when this returns.
-    pub(super) fn put_synced(&self, batch: WriteBatch) -> Result<(), StorageError> {
-        self.marked(batch.len() as u64, || {
+    /// Writes a batch that follows from no log. It is on disk when this returns.
+    pub(super) fn put_synced(
+        &self,
+        writer: &mut Writer,
+        batch: WriteBatch,
+    ) -> Result<(), WriteError> {
+        self.marked(writer, batch.len() as u64, || {
             let mut options = WriteOptions::default();
             options.set_sync(true);
             Ok(self.db.write_opt(batch, &options)?)
@@ -138,14 +152,13 @@ impl Store {
     /// store would be refused after a kill.
     pub(super) fn marked(
         &self,
+        writer: &mut Writer,
         keys: u64,
         put: impl FnOnce() -> Result<(), WriteError>,
-    ) -> Result<(), StorageError> {
-        self.change(|writer| {
-            let before = self.db.latest_sequence_number();
-            put()?;
-            writer.mark.advance(writer.journal.last(), Some(before + keys))
-        })
+    ) -> Result<(), WriteError> {
+        let before = self.db.latest_sequence_number();
+        put()?;
+        writer.mark.advance(writer.journal.last(), Some(before + keys))
     }
 
     pub(super) fn get(

@@ -42,7 +42,7 @@ fn records_of_a_reset_are_not_marked_as_written_to_the_write_ahead_log() {
             put?;
             if with_reset { put_in_memory(&store.db, reset) } else { Ok(()) }
         };
-        store.marked(1, put).expect("writes");
+        store.change(|writer| store.marked(writer, 1, put)).expect("writes");
     };
     put(true);
     let copy = killed(dir.path());

@@ -146,7 +146,7 @@ pub fn truncation_drops_up_to_and_including<S: Store>() {
     assert_eq!(recover(&store, A).entries, []);
 }
 
-fn full_write(shard: ShardId, what: &str) -> ShardWrite {
+pub fn full_write(shard: ShardId, what: &str) -> ShardWrite {
     ShardWrite {
         shard,
         entries: entries(1..=3, what),

@@ -1,12 +1,14 @@
 //! The promises of every engine, as one suite: the same cases run on RocksDB and in memory.
 
 mod history;
+mod lives;
 mod log_and_table;
 mod model;
 mod node;
 mod store;
 
 use history::*;
+use lives::*;
 use log_and_table::*;
 use model::*;
 use node::*;
@@ -39,6 +41,13 @@ suite! {
     history_pages_resume
     history_pages_stay_in_their_shard
     old_days_are_dropped
+    a_destroyed_replica_is_gone_for_good
+    one_life_is_here_at_a_time
+    lives_in_one_segment_are_told_apart
+    a_drop_reaches_what_outlived_its_segment
+    data_of_before_births_belong_to_the_life_that_is_hosted
+    a_drop_counts_as_a_record
+    a_write_between_two_lives_is_refused
     boots_count_up
     the_nodes_own_records_stay
     a_stranger_is_refused

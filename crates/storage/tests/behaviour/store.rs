@@ -12,6 +12,8 @@ pub trait Store {
     fn engine(&self) -> &dyn Engine;
     /// Closes the engine and opens it again.
     fn reopen(&mut self);
+    /// Kills the engine and opens it again. Only what is promised to be on disk is sure to be there.
+    fn crash(&mut self);
 }
 
 pub struct Memory(MemoryEngine);
@@ -25,6 +27,9 @@ impl Store for Memory {
     }
     fn reopen(&mut self) {
         self.0.flush();
+        self.0.crash();
+    }
+    fn crash(&mut self) {
         self.0.crash();
     }
 }
@@ -50,6 +55,10 @@ impl Store for Rocks {
         self.engine = None;
         self.engine =
             Some(RocksEngine::open_with_segments(self.dir.path(), 2048).expect("the same store"));
+    }
+    fn crash(&mut self) {
+        self.engine.take().expect("open").crash();
+        self.reopen();
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 const SHARD: ShardId = ShardId(5);
 /// Offset of a segment's first record, and size of a record's header.
-const RECORDS_AT: usize = 64;
+pub const RECORDS_AT: usize = 64;
 const HEADER_BYTES: usize = 16;
 
 fn open(dir: &Path) -> Result<RocksEngine, StorageError> {
@@ -32,7 +32,7 @@ fn filled(dir: &Path, count: u64) {
 }
 
 /// The files of RocksDB with this extension, oldest first.
-fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
+pub fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
     let listed = fs::read_dir(dir.join("rocksdb"))
         .expect("database directory")
         .map(|file| file.expect("file").path());
@@ -57,12 +57,12 @@ fn segments(dir: &Path) -> Vec<(u64, PathBuf)> {
 }
 
 /// The segment that was written to last.
-fn journal(dir: &Path) -> PathBuf {
+pub fn journal(dir: &Path) -> PathBuf {
     segments(dir).pop().expect("a segment").1
 }
 
 /// The offset of each record of a segment, and last the end of the records.
-fn record_offsets(bytes: &[u8]) -> Vec<usize> {
+pub fn record_offsets(bytes: &[u8]) -> Vec<usize> {
     let number_at = |at: usize| {
         bytes.get(at..at + 8).map(|bytes| u64::from_le_bytes(bytes.try_into().expect("8 bytes")))
     };
@@ -79,7 +79,7 @@ fn record_offsets(bytes: &[u8]) -> Vec<usize> {
     }
 }
 
-fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+pub fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(path).expect("file");
     change(&mut bytes);
     fs::write(path, bytes).expect("write");
@@ -148,7 +148,7 @@ fn a_bad_record_in_the_middle_is_found_without_the_marks_help() {
     }
 }
 
-fn copy_store(from: &Path, to: &Path) {
+pub fn copy_store(from: &Path, to: &Path) {
     for dir in ["", "rocksdb", "journal"] {
         fs::create_dir_all(to.join(dir)).expect("directory");
         for file in

@@ -3,6 +3,7 @@
 mod damage;
 mod every_byte;
 mod kill;
+mod lives;
 mod merging;
 mod one_engine;
 mod resets;

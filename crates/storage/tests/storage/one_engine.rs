@@ -61,6 +61,26 @@ fn a_crash_in_memory_loses_unflushed_state_and_never_the_log() {
     );
 }
 
+/// Otherwise no test of a crash would show anything.
+#[test]
+fn a_crash_on_disk_loses_what_was_not_flushed_and_never_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RocksEngine::open(dir.path()).unwrap();
+    let checkpoint = |value| ShardWrite {
+        shard: A,
+        entries: entries(value..=value, "a"),
+        applied: Some(vec![value as u8]),
+        ..Default::default()
+    };
+    store.write(&[checkpoint(1)]).unwrap();
+    drop(store); // flushes
+    let store = RocksEngine::open(dir.path()).unwrap();
+    store.write(&[checkpoint(2)]).unwrap();
+    store.crash();
+    let found = RocksEngine::open(dir.path()).unwrap().recover(A).unwrap();
+    assert_eq!((found.entries, found.applied), (entries(1..=2, "a"), Some(vec![1])));
+}
+
 #[test]
 fn a_failed_write_in_memory_closes_the_engine_until_it_is_opened_anew() {
     let store = MemoryEngine::new();

@@ -1,5 +1,5 @@
-//! Resets: a snapshot replaces a shard while other shards are written, and the process dies at any
-//! moment.
+//! Resets and lives: a snapshot replaces a shard, and replicas of another one begin and end, while
+//! other shards are written and the process dies at any moment.
 //!
 //! The writer is this test program itself, started again with [`DIR`] set. Its one case then writes
 //! until it is killed.
@@ -17,6 +17,8 @@ const DIR: &str = "PALISADE_TEST_RESET_IN";
 const RESET: ShardId = ShardId(0);
 /// This shard is written all the time.
 const BUSY: ShardId = ShardId(1);
+/// Replicas of this shard begin and end, birth by birth.
+const MOVING: ShardId = ShardId(2);
 /// So small that segments change many times, and are retired, while a snapshot is flushed.
 const SEGMENT_BYTES: u64 = 16 << 10;
 /// Log entries that follow each snapshot.
@@ -68,6 +70,44 @@ fn busy(number: u64) -> ShardWrite {
     }
 }
 
+/// The writes of a life: some log, a checkpoint that covers its beginning, and history.
+fn life(birth: u32) -> Vec<ShardWrite> {
+    let of = generation(birth.into());
+    let log = |index| ShardWrite {
+        shard: MOVING,
+        entries: vec![(index, [of.clone(), vec![8; 300]].concat())],
+        hard_state: Some(of.clone()),
+        ..Default::default()
+    };
+    let record =
+        HistoryRecord { name: "name".into(), index: 1, tenure: of.clone(), ..Default::default() };
+    let checkpoint = ShardWrite {
+        shard: MOVING,
+        truncate_to: Some(u64::from(birth % 3)),
+        applied: Some(of.clone()),
+        table: (0..birth as u8 % 9).map(|key| (vec![key], Some(of.clone()))).collect(),
+        history: vec![record],
+        ..Default::default()
+    };
+    (1..=3).map(log).chain([checkpoint]).chain((4..=6).map(log)).collect()
+}
+
+/// The birth of the last life that was destroyed, and of the one that is hosted. All that the shard
+/// has is of the latter.
+fn check_lives(engine: &RocksEngine) -> (u32, Option<u32>) {
+    let Lives { hosted, destroyed } = engine.lives().get(&MOVING).copied().unwrap_or_default();
+    let found = engine.recover(MOVING).expect("recovers");
+    let (history, _) = engine.history_since(MOVING, 0, None, 10).expect("a page");
+    let all = found.entries.iter().map(|(_, bytes)| bytes);
+    let all = all.chain(&found.hard_state).chain(&found.applied);
+    let all = all.chain(found.table.iter().map(|(_, value)| value));
+    for bytes in all.chain(history.iter().map(|record| &record.tenure)) {
+        assert_eq!(Some(number(bytes)), hosted.map(u64::from), "bytes of another life");
+    }
+    assert_eq!(found.hard_state.is_some(), !found.entries.is_empty(), "the log is of one piece");
+    (destroyed.unwrap_or(0), hosted)
+}
+
 /// The generation of the shard that is reset, and the last entry of the busy one.
 fn check(engine: &RocksEngine) -> (u64, u64) {
     let found = engine.recover(RESET).expect("recovers");
@@ -116,11 +156,28 @@ fn writer() {
             }
         })
     };
+    let lives = {
+        let engine = engine.clone();
+        std::thread::spawn(move || {
+            let (destroyed, hosted) = check_lives(&engine);
+            let last = hosted.unwrap_or(destroyed);
+            engine.drop_shard(MOVING, last).expect("the life ends that the crash has left");
+            for birth in last + 1.. {
+                engine.host_shard(MOVING, birth).expect("a life begins");
+                for write in life(birth) {
+                    engine.write(&[write]).expect("writes");
+                }
+                engine.drop_shard(MOVING, birth).expect("a life ends");
+                say(format!("ended {birth}"));
+            }
+        })
+    };
     for number in last + 1.. {
         engine.write(&[busy(number)]).expect("writes");
         say(format!("busy {number}"));
     }
-    resets.join().expect("the other thread");
+    resets.join().expect("the thread of resets");
+    lives.join().expect("the thread of lives");
 }
 
 fn spawn(dir: &Path) -> Child {
@@ -135,9 +192,9 @@ fn spawn(dir: &Path) -> Child {
 }
 
 #[test]
-fn a_reset_is_atomic_whenever_the_process_dies() {
+fn resets_and_lives_are_whole_whenever_the_process_dies() {
     let dir = tempfile::tempdir().expect("temporary directory");
-    let (mut reset, mut last) = (0, 0);
+    let (mut reset, mut last, mut ended) = (0, 0, 0);
     for round in 0..20u64 {
         let mut child = spawn(dir.path());
         let mut heard = 0;
@@ -148,19 +205,24 @@ fn a_reset_is_atomic_whenever_the_process_dies() {
             };
             reset = told("reset ").unwrap_or(reset);
             last = told("busy ").unwrap_or(last);
+            ended = told("ended ").unwrap_or(ended);
             heard += u64::from(told("busy ").is_some());
             if heard == 5 + round * 7 {
                 child.kill().expect("kill"); // later lines in the pipe were acknowledged, too
             }
         }
         child.wait().expect("wait");
-        let (found, busy) = check(&open(dir.path()));
+        let engine = open(dir.path());
+        let (destroyed, _) = check_lives(&engine);
+        assert!(u64::from(destroyed) >= ended, "round {round}: {ended} ended, {destroyed} found");
+        let (found, busy) = check(&engine);
         assert!(
             found >= reset && busy >= last,
             "round {round}: {reset} and {last} acknowledged, {found} and {busy} found"
         );
     }
     assert!(reset > 0, "no reset was acknowledged in all rounds");
+    assert!(ended > 0, "no life's end was acknowledged in all rounds");
 }
 
 /// Resets, other writes, and both in one call, without a crash in between.

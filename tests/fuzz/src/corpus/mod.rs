@@ -355,7 +355,8 @@ fn stored_records() -> BTreeMap<String, Vec<u8>> {
         (key, value)
     });
     let identity = fuzzing::identity_record(&CLAIMANT);
-    numbered(sealed.chain([identity]).map(|(key, value)| join(&[&key, &value])))
+    let node = [identity].into_iter().chain(fuzzing::life_records(0, 9, 7));
+    numbered(sealed.chain(node).map(|(key, value)| join(&[&key, &value])))
 }
 
 fn journal_records() -> BTreeMap<String, Vec<u8>> {
