@@ -1,0 +1,195 @@
+//! Which member of each shard should lead.
+//!
+//! The load of a node is that of the shards that it leads or is about to lead. A shard without a
+//! preferred leader gets one, and a shard led by a node that is not serving gets another. Apart from
+//! that, leadership moves only if that helps much, because each move costs a pause. This module knows
+//! nothing of how leadership is handed over.
+
+use super::Round;
+use crate::command::Command;
+use crate::state::*;
+use routing::{NodeId, ShardId};
+use std::collections::BTreeMap;
+
+/// The load of a shard with no operations, in operations per second: heartbeats.
+const GROUP_OPS: u64 = 10;
+/// How many leaderships leave a draining node at a time.
+const LEAVING_MAX: usize = 4;
+/// How long a node rests after a move of a leadership from it or to it.
+const NODE_REST_MS: u64 = 3_000;
+
+/// How much a move must help.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bar {
+    /// By how many percent of its load the busiest node must be relieved.
+    percent: u64,
+    /// And by how many operations per second.
+    ops_per_s: u64,
+    /// How long the shard must have rested since its last move.
+    shard_rest_ms: u64,
+}
+
+/// For moves that nobody asked for.
+pub(super) const BY_ITSELF: Bar = Bar { percent: 15, ops_per_s: 500, shard_rest_ms: 300_000 };
+/// For moves that an operator asked for.
+pub(super) const ON_REQUEST: Bar = Bar { percent: 5, ops_per_s: 1, shard_rest_ms: 0 };
+
+impl Round<'_> {
+    /// Prefers a leader where none is preferred, or where a node leads that should not.
+    pub(super) fn place_leaders(&mut self) {
+        let mut leaving: BTreeMap<NodeId, usize> = BTreeMap::new();
+        let shards: Vec<ShardId> = self.topology.shards().keys().copied().collect();
+        for id in shards {
+            let leader = self.leader(id);
+            let is_on_its_way = self.successor(id).is_some();
+            match leader.filter(|node| !self.is_serving(*node)) {
+                Some(node) => {
+                    let moving = leaving.entry(node).or_default();
+                    if is_on_its_way {
+                        *moving += 1;
+                    } else if *moving < LEAVING_MAX
+                        && let Some(to) = self.best(id, Some(node))
+                    {
+                        *moving += 1;
+                        self.plan(Command::Prefer { shard: id, node: to });
+                    }
+                }
+                None if self.preferred(id).is_none() => {
+                    // The present leader, so that nothing moves, or else the best.
+                    let stays = leader.filter(|node| self.wants(id, *node));
+                    if let Some(node) = stays.or_else(|| self.best(id, None)) {
+                        self.plan(Command::Prefer { shard: id, node });
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Moves leaderships from the busiest node, while that helps. Returns whether none is left to
+    /// move or on its way.
+    pub(super) fn even_out_leaders(&mut self, bar: Bar) -> bool {
+        let moving = |id: &ShardId| self.successor(*id).is_some_and(|to| self.leader(*id) != Some(to));
+        let mut is_even = !self.topology.shards().keys().any(moving);
+        while let Some((shard, to)) = self.best_move(bar) {
+            is_even = false;
+            let planned = self.plan.commands.len();
+            if self.has_rested(shard, to, bar) {
+                self.plan(Command::Prefer { shard, node: to });
+            }
+            if self.plan.commands.len() == planned {
+                break;
+            }
+        }
+        is_even
+    }
+
+    /// The move that relieves the busiest node most, if it helps as much as it must.
+    fn best_move(&self, bar: Bar) -> Option<(ShardId, NodeId)> {
+        let loads = self.leader_loads();
+        let (busiest, load) = loads.iter().max_by_key(|(node, load)| (**load, **node))?;
+        let mut best: Option<(u64, ShardId, NodeId)> = None;
+        for (id, shard) in self.topology.shards() {
+            let is_calm = self.leader(*id) == Some(*busiest)
+                && self.preferred(*id) == Some(*busiest)
+                && self.is_calm(shard, bar.shard_rest_ms);
+            if !is_calm {
+                continue;
+            }
+            for to in self.candidates(*id).filter(|to| to != busiest) {
+                let ops = self.ops(*id);
+                let highest = (load - ops).max(loads.get(&to).copied().unwrap_or(0) + ops);
+                let relief = load.saturating_sub(highest);
+                if best.is_none_or(|(most, _, _)| relief > most) {
+                    best = Some((relief, *id, to));
+                }
+            }
+        }
+        let (relief, shard, to) = best?;
+        let helps = relief >= bar.ops_per_s && relief * 100 >= load * bar.percent;
+        helps.then_some((shard, to))
+    }
+
+    /// Whether the shard's preference is old enough. A time in the future is of a clock that was
+    /// wrong, and counts as old once it is as far away.
+    fn is_calm(&self, shard: &Shard, rest_ms: u64) -> bool {
+        let is_old = |leader: Preference| self.now_ms.abs_diff(leader.at_s.saturating_mul(1_000)) >= rest_ms;
+        shard.preference.is_none_or(is_old)
+    }
+
+    /// Whether neither node of this move took part in another one lately.
+    fn has_rested(&self, id: ShardId, to: NodeId, bar: Bar) -> bool {
+        let from = self.preferred(id);
+        let takes_part = |node: NodeId| node == to || Some(node) == from;
+        let is_fresh = |shard: &Shard| !self.is_calm(shard, NODE_REST_MS);
+        let moved = |shard: &Shard| {
+            // A preference without a node before it moved nothing.
+            let preference = shard.preference.filter(|leader| leader.from.is_some());
+            preference.is_some_and(|leader| {
+                takes_part(leader.node) || leader.from.is_some_and(takes_part)
+            })
+        };
+        let shard = self.topology.shard(id);
+        shard.is_some_and(|shard| self.is_calm(shard, bar.shard_rest_ms))
+            && !self.topology.shards().values().any(|shard| is_fresh(shard) && moved(shard))
+    }
+
+    /// The load of what each serving node leads or is about to lead.
+    fn leader_loads(&self) -> BTreeMap<NodeId, u64> {
+        let mut loads: BTreeMap<NodeId, u64> = self.able().map(|node| (node, 0)).collect();
+        for id in self.topology.shards().keys() {
+            let leads = self.successor(*id).or_else(|| self.leader(*id));
+            if let Some(load) = leads.and_then(|node| loads.get_mut(&node)) {
+                *load += self.ops(*id);
+            }
+        }
+        loads
+    }
+
+    fn ops(&self, id: ShardId) -> u64 {
+        let leader = self.reports.leader(id, self.now_ms);
+        // Bounded, so that no report can overflow a sum.
+        GROUP_OPS + leader.map_or(0, |(_, replica)| replica.ops_per_s.min(u64::from(u32::MAX)))
+    }
+
+    pub(super) fn leader(&self, id: ShardId) -> Option<NodeId> {
+        self.reports.leader(id, self.now_ms).map(|(node, _)| node)
+    }
+
+    fn preferred(&self, id: ShardId) -> Option<NodeId> {
+        self.topology.shard(id)?.preference.map(|leader| leader.node)
+    }
+
+    /// The preferred leader, if it can take the lead.
+    fn successor(&self, id: ShardId) -> Option<NodeId> {
+        self.preferred(id).filter(|node| self.candidates(id).any(|able| able == *node))
+    }
+
+    fn is_serving(&self, node: NodeId) -> bool {
+        self.topology.node(node).is_some_and(|node| node.state == NodeState::Serving)
+    }
+
+    fn wants(&self, id: ShardId, node: NodeId) -> bool {
+        let shard = self.topology.shard(id);
+        shard.is_some_and(|shard| shard.wanted.members.contains_key(&node))
+    }
+
+    /// The members that could lead: wanted voters on serving nodes that are level.
+    fn candidates(&self, id: ShardId) -> impl Iterator<Item = NodeId> + '_ {
+        let shard = self.topology.shard(id);
+        let lives = shard.into_iter().flat_map(|shard| {
+            shard.wanted.lives().filter(|life| shard.is.voters.contains(life))
+        });
+        lives
+            .filter(move |life| self.reports.is_level(id, *life, self.now_ms))
+            .map(|life| life.node)
+            .filter(|node| self.is_serving(*node))
+    }
+
+    /// The member with the least load that could lead.
+    fn best(&self, id: ShardId, not: Option<NodeId>) -> Option<NodeId> {
+        let loads = self.leader_loads();
+        let others = self.candidates(id).filter(|node| Some(*node) != not);
+        others.min_by_key(|node| (loads.get(node).copied().unwrap_or(0), *node))
+    }
+}
