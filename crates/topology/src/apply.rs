@@ -100,7 +100,9 @@ impl Topology {
             last_birth: Birth(0),
         };
         let mut rows = vec![Row::Cluster { cluster }, Row::Slots { runs: seed.slots.clone() }];
-        rows.extend(seed.nodes.iter().map(|(id, listed)| Row::Node { id: *id, node: node(listed) }));
+        rows.extend(
+            seed.nodes.iter().map(|(id, listed)| Row::Node { id: *id, node: node(listed) }),
+        );
         let version = self.version.next();
         for (id, listed) in &seed.shards {
             // The members of the cluster file have birth 0: their Raft ids are those of their nodes.
@@ -108,8 +110,7 @@ impl Topology {
                 listed.members.iter().map(|node| (*node, Birth(0))).collect();
             let voters = founders.iter().map(|(node, birth)| Life { node: *node, birth: *birth });
             let is = Members { voters: voters.collect(), ..Members::default() };
-            let preference =
-                Preference { node: listed.preferred_leader, from: None, at_s: wall_s };
+            let preference = Preference { node: listed.preferred_leader, from: None, at_s: wall_s };
             let shard = Shard {
                 wanted: Wanted { version, members: founders.clone() },
                 founders,
@@ -273,11 +274,7 @@ impl Topology {
     }
 
     /// Changes a job that runs. A job that has ended as the change says is left alone.
-    fn change_job(
-        &self,
-        id: JobId,
-        change: impl FnOnce(Job) -> Job,
-    ) -> Result<Vec<Row>, Refusal> {
+    fn change_job(&self, id: JobId, change: impl FnOnce(Job) -> Job) -> Result<Vec<Row>, Refusal> {
         let known = self.jobs.get(&id).ok_or(Refusal::UnknownJob(id))?;
         let job = change(known.clone());
         if known.state != JobState::Running && known.state != job.state {

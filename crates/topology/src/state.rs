@@ -487,7 +487,10 @@ impl Topology {
         rule(!shard.wanted.members.is_empty(), "a shard wants members")?;
         rule(lives().all(is_possible), "a life is on a node, with a birth that was given")?;
         rule(shard.is.lives().all(is_accounted), "a member is wanted or leaving")?;
-        rule(!shard.leaving.keys().any(|life| shard.wanted.has(life)), "no leaving life is wanted")?;
+        rule(
+            !shard.leaving.keys().any(|life| shard.wanted.has(life)),
+            "no leaving life is wanted",
+        )?;
         rule(!shard.is.voters.is_empty(), "a shard has voters")?;
         rule(shard.is.voters.is_disjoint(&shard.is.learners), "no learner votes")?;
         rule(shard.wanted.version <= self.version, "no wish is of the future")?;

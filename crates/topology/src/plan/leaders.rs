@@ -2,13 +2,14 @@
 //!
 //! The load of a node is that of the shards that it leads or is about to lead. A shard without a
 //! preferred leader gets one, and a shard led by a node that is not serving gets another. Apart from
-//! that, leadership moves only if that helps much, because each move costs a pause. This module knows
-//! nothing of how leadership is handed over.
+//! that, leadership moves only from a node that has much more than others, because each move costs a
+//! pause. This module knows nothing of how leadership is handed over.
 
 use super::Round;
 use crate::command::Command;
 use crate::state::*;
 use routing::{NodeId, ShardId};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// The load of a shard with no operations, in operations per second: heartbeats.
@@ -18,21 +19,28 @@ const LEAVING_MAX: usize = 4;
 /// How long a node rests after a move of a leadership from it or to it.
 const NODE_REST_MS: u64 = 3_000;
 
-/// How much a move must help.
+/// From which imbalance on leaderships move.
+///
+/// The imbalance is how far the busiest node is above the mean. What one move gains would be no
+/// measure, because a node with many shards is never relieved much by the move of one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bar {
-    /// By how many percent of its load the busiest node must be relieved.
+    /// How far it is at least, in percent of the mean.
     percent: u64,
-    /// And by how many operations per second.
+    /// And in operations per second.
     ops_per_s: u64,
+    /// What a move gains at least.
+    gain_ops_per_s: u64,
     /// How long the shard must have rested since its last move.
     shard_rest_ms: u64,
 }
 
 /// For moves that nobody asked for.
-pub(super) const BY_ITSELF: Bar = Bar { percent: 15, ops_per_s: 500, shard_rest_ms: 300_000 };
+pub(super) const BY_ITSELF: Bar =
+    Bar { percent: 15, ops_per_s: 500, gain_ops_per_s: 50, shard_rest_ms: 300_000 };
 /// For moves that an operator asked for.
-pub(super) const ON_REQUEST: Bar = Bar { percent: 5, ops_per_s: 1, shard_rest_ms: 0 };
+pub(super) const ON_REQUEST: Bar =
+    Bar { percent: 5, ops_per_s: 1, gain_ops_per_s: 1, shard_rest_ms: 0 };
 
 impl Round<'_> {
     /// Prefers a leader where none is preferred, or where a node leads that should not.
@@ -69,7 +77,8 @@ impl Round<'_> {
     /// Moves leaderships from the busiest node, while that helps. Returns whether none is left to
     /// move or on its way.
     pub(super) fn even_out_leaders(&mut self, bar: Bar) -> bool {
-        let moving = |id: &ShardId| self.successor(*id).is_some_and(|to| self.leader(*id) != Some(to));
+        let moving =
+            |id: &ShardId| self.successor(*id).is_some_and(|to| self.leader(*id) != Some(to));
         let mut is_even = !self.topology.shards().keys().any(moving);
         while let Some((shard, to)) = self.best_move(bar) {
             is_even = false;
@@ -84,11 +93,20 @@ impl Round<'_> {
         is_even
     }
 
-    /// The move that relieves the busiest node most, if it helps as much as it must.
+    /// The move that relieves the busiest node most, if that node is far enough above the mean.
+    ///
+    /// A move gains how much the higher of the two nodes has less afterwards. At least half of the
+    /// load that moves is gained, so no move is near to its own reversal.
     fn best_move(&self, bar: Bar) -> Option<(ShardId, NodeId)> {
         let loads = self.leader_loads();
         let (busiest, load) = loads.iter().max_by_key(|(node, load)| (**load, **node))?;
-        let mut best: Option<(u64, ShardId, NodeId)> = None;
+        let mean = loads.values().sum::<u64>() / loads.len() as u64;
+        let above = load - mean;
+        if above < bar.ops_per_s || above * 100 < mean * bar.percent {
+            return None;
+        }
+        // Among equal moves the one to the node with the least load, so that no node is filled up.
+        let mut best: Option<((u64, Reverse<u64>), ShardId, NodeId)> = None;
         for (id, shard) in self.topology.shards() {
             let is_calm = self.leader(*id) == Some(*busiest)
                 && self.preferred(*id) == Some(*busiest)
@@ -96,24 +114,26 @@ impl Round<'_> {
             if !is_calm {
                 continue;
             }
+            let ops = self.ops(*id);
             for to in self.candidates(*id).filter(|to| to != busiest) {
-                let ops = self.ops(*id);
-                let highest = (load - ops).max(loads.get(&to).copied().unwrap_or(0) + ops);
+                let others = loads.get(&to).copied().unwrap_or(0);
+                let highest = (load - ops).max(others + ops);
                 let relief = load.saturating_sub(highest);
-                if best.is_none_or(|(most, _, _)| relief > most) {
-                    best = Some((relief, *id, to));
+                let gains = relief >= bar.gain_ops_per_s && relief * 2 >= ops;
+                let gain = (relief, Reverse(others));
+                if gains && best.is_none_or(|(most, _, _)| gain > most) {
+                    best = Some((gain, *id, to));
                 }
             }
         }
-        let (relief, shard, to) = best?;
-        let helps = relief >= bar.ops_per_s && relief * 100 >= load * bar.percent;
-        helps.then_some((shard, to))
+        best.map(|(_, shard, to)| (shard, to))
     }
 
     /// Whether the shard's preference is old enough. A time in the future is of a clock that was
     /// wrong, and counts as old once it is as far away.
     fn is_calm(&self, shard: &Shard, rest_ms: u64) -> bool {
-        let is_old = |leader: Preference| self.now_ms.abs_diff(leader.at_s.saturating_mul(1_000)) >= rest_ms;
+        let is_old =
+            |leader: Preference| self.now_ms.abs_diff(leader.at_s.saturating_mul(1_000)) >= rest_ms;
         shard.preference.is_none_or(is_old)
     }
 
@@ -177,9 +197,9 @@ impl Round<'_> {
     /// The members that could lead: wanted voters on serving nodes that are level.
     fn candidates(&self, id: ShardId) -> impl Iterator<Item = NodeId> + '_ {
         let shard = self.topology.shard(id);
-        let lives = shard.into_iter().flat_map(|shard| {
-            shard.wanted.lives().filter(|life| shard.is.voters.contains(life))
-        });
+        let lives = shard
+            .into_iter()
+            .flat_map(|shard| shard.wanted.lives().filter(|life| shard.is.voters.contains(life)));
         lives
             .filter(move |life| self.reports.is_level(id, *life, self.now_ms))
             .map(|life| life.node)

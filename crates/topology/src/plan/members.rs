@@ -103,11 +103,7 @@ impl Round<'_> {
     /// The node that should take one more replica beside `members`: in the zone with the fewest of
     /// them, then the one with the fewest replicas of all, then the one with the lowest id. `not`
     /// is not chosen.
-    pub(super) fn choose(
-        &self,
-        members: &BTreeSet<NodeId>,
-        not: Option<NodeId>,
-    ) -> Option<NodeId> {
+    pub(super) fn choose(&self, members: &BTreeSet<NodeId>, not: Option<NodeId>) -> Option<NodeId> {
         let replicas = self.replicas();
         self.able()
             .filter(|node| !members.contains(node) && Some(*node) != not)
@@ -192,9 +188,8 @@ impl Round<'_> {
             self.reports.silent_ms(*node, self.now_ms) / 1_000 >= after_s
                 && !self.topology.running().any(|(_, job)| job.kind.nodes().contains(node))
         };
-        let concerned = |node: &NodeId| {
-            self.topology.shards().values().any(|shard| shard.concerns(*node))
-        };
+        let concerned =
+            |node: &NodeId| self.topology.shards().values().any(|shard| shard.concerns(*node));
         let has_begun = |node: NodeId| {
             let shards = self.topology.shards().values();
             shards.flat_map(|shard| shard.leaving.keys()).any(|life| life.node == node)

@@ -51,9 +51,7 @@ pub fn steps(
     is_heard: impl Fn(NodeId) -> bool,
 ) -> Result<Vec<Step>, Why> {
     let mut conf = Conf { voters: is.voters.clone(), learners: is.learners.clone() };
-    let heard = |voters: &BTreeSet<Life>| {
-        voters.iter().filter(|life| is_heard(life.node)).count()
-    };
+    let heard = |voters: &BTreeSet<Life>| voters.iter().filter(|life| is_heard(life.node)).count();
     if heard(&conf.voters) < quorum(conf.voters.len()) {
         let (heard, voters) = (heard(&conf.voters) as u32, conf.voters.len() as u32);
         return Err(Why::NoQuorum { shard, heard, voters });

@@ -1,8 +1,8 @@
 //! Facts: late, twice and in any order; joins; directories that lost their data; lives that are out.
 
 use crate::{NOW_S, apply, founded, nodes, told, wanted};
+use palisade_topology::*;
 use routing::{AddressVersion, NodeId, ShardId};
-use topology::*;
 
 fn life(node: u64, birth: u32) -> Life {
     Life { node: NodeId(node), birth: Birth(birth) }
@@ -80,8 +80,7 @@ fn two_directories_under_one_id_are_noticed() {
         let refused = apply(&mut topology, Command::NodeIs { told: other(starts) });
         assert_eq!(refused, Err(Refusal::IdTaken(NodeId(2))));
     }
-    let reseeded =
-        NodeTold { start: AddressVersion { incarnation: 50, starts: 1 }, ..other(1) };
+    let reseeded = NodeTold { start: AddressVersion { incarnation: 50, starts: 1 }, ..other(1) };
     assert_eq!(apply(&mut topology, Command::NodeIs { told: reseeded }), Ok(true));
 }
 
@@ -193,10 +192,8 @@ fn a_directory_that_was_lost_by_a_slow_clock_begins_no_life_twice() {
     let mut topology = founded(4, 1, 3, 0);
     want(&mut topology, [1, 2, 4]);
     let before = wanted(&topology, 0)[2];
-    let told = NodeTold {
-        start: AddressVersion { incarnation: NOW_S - 60, starts: 1 },
-        ..told(4, 1)
-    };
+    let told =
+        NodeTold { start: AddressVersion { incarnation: NOW_S - 60, starts: 1 }, ..told(4, 1) };
     apply(&mut topology, Command::NodeIs { told }).unwrap();
     let after = wanted(&topology, 0)[2];
     assert!(after.birth > before.birth, "{before:?} may have been on the lost disk");

@@ -2,14 +2,14 @@
 
 mod apply;
 mod facts;
-mod members;
 mod leaders;
+mod members;
 mod random;
 mod records;
 mod world;
 
+use palisade_topology::*;
 use routing::{AddressVersion, ClusterConfig, NodeId, ShardId};
-use topology::*;
 
 /// A wall time, in seconds.
 pub(crate) const NOW_S: u64 = 1_700_000_000;
@@ -20,7 +20,8 @@ pub(crate) struct Lcg(pub(crate) u64);
 impl Lcg {
     /// A number below `bound`.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
 

@@ -4,8 +4,8 @@
 //! random, then left alone, and everything that was wanted must come about.
 
 use crate::world::World;
+use palisade_topology::*;
 use routing::{NodeId, ShardId};
-use topology::*;
 
 /// Something that an operator might do, sensible or not.
 fn operator(world: &mut World) {
@@ -49,8 +49,7 @@ fn fault(world: &mut World) {
     match world.random.below(8) {
         0..3 if down.is_empty() => world.kill(node),
         3..5 if !down.is_empty() => world.start(down[0]),
-        // The members of every shard are caught up, so one lost disk costs no data.
-        5 if down.is_empty() && world.is_settled() => world.reseed(node),
+        5 if down.is_empty() && world.can_lose_a_disk() => world.reseed(node),
         6 => world.new_controller(),
         _ => world.repeat_a_fact(),
     }

@@ -4,10 +4,10 @@
 //! through [`World::propose`], which checks what must hold of every command.
 
 use crate::{Lcg, NOW_S, cluster};
+use palisade_topology::plan::{self, ReplicaReport, Report, Reports, Role};
+use palisade_topology::*;
 use routing::{AddressVersion, NodeId, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
-use topology::plan::{self, ReplicaReport, Report, Reports, Role};
-use topology::*;
 
 pub(crate) struct World {
     pub(crate) topology: Topology,
@@ -76,14 +76,17 @@ impl World {
                 machine.replicas.insert(*id, (life.birth, 0));
             }
             let leader = shard.preference.map(|is| Life { node: is.node, birth: Birth(0) });
-            world.groups.insert(*id, Group {
-                members: shard.is.clone(),
-                wanted: shard.is.voters.clone(),
-                leader,
-                term: 1,
-                ops_per_s: 100,
-                gone: BTreeSet::new(),
-            });
+            world.groups.insert(
+                *id,
+                Group {
+                    members: shard.is.clone(),
+                    wanted: shard.is.voters.clone(),
+                    leader,
+                    term: 1,
+                    ops_per_s: 100,
+                    gone: BTreeSet::new(),
+                },
+            );
         }
         world
     }
@@ -245,6 +248,12 @@ impl World {
         })
     }
 
+    /// Whether one lost disk costs no data.
+    pub(crate) fn can_lose_a_disk(&self) -> bool {
+        let has_spare = |shard: &Shard| shard.is.voters.len() >= 3;
+        self.is_settled() && self.topology.shards().values().all(has_spare)
+    }
+
     /// Creates replicas that are wanted, and destroys those that are out.
     fn host(&mut self) {
         for (node, machine) in self.machines.iter_mut().filter(|(_, machine)| machine.is_up) {
@@ -302,10 +311,14 @@ impl World {
                 _ => *life,
             })
             .collect();
-        let able: Vec<Life> =
-            alive.iter().copied().filter(|life| wanted.contains(life) && self.is_level(id, *life)).collect();
+        let able: Vec<Life> = alive
+            .iter()
+            .copied()
+            .filter(|life| wanted.contains(life) && self.is_level(id, *life))
+            .collect();
         let shard = self.topology.shard(id).unwrap();
-        let preferred = shard.preference.and_then(|is| able.iter().find(|life| life.node == is.node));
+        let preferred =
+            shard.preference.and_then(|is| able.iter().find(|life| life.node == is.node));
         let leader = group.leader.unwrap();
         if let Some(next) = preferred {
             group.leader = Some(*next);
