@@ -5,7 +5,6 @@
 //! leaders are chosen.
 
 use super::Round;
-use super::leaders::ON_REQUEST;
 use super::steps::quorum;
 use crate::command::Command;
 use crate::state::*;
@@ -49,7 +48,7 @@ impl Round<'_> {
                 JobKind::Replicas { count, shard } => self.resize(count as usize, shard),
                 JobKind::Rebalance { what: Balance::Members } => self.even_out_members(),
                 JobKind::Rebalance { what: Balance::Leaders } => {
-                    let is_done = self.even_out_leaders(ON_REQUEST);
+                    let is_done = self.even_out_leaders();
                     Standing { is_done, ..Standing::default() }
                 }
             };

@@ -24,7 +24,7 @@ const NODE_REST_MS: u64 = 3_000;
 /// The imbalance is how far the busiest node is above the mean. What one move gains would be no
 /// measure, because a node with many shards is never relieved much by the move of one.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bar {
+struct Bar {
     /// How far it is at least, in percent of the mean.
     percent: u64,
     /// And in operations per second.
@@ -36,11 +36,10 @@ pub(super) struct Bar {
 }
 
 /// For moves that nobody asked for.
-pub(super) const BY_ITSELF: Bar =
+const BY_ITSELF: Bar =
     Bar { percent: 15, ops_per_s: 500, gain_ops_per_s: 50, shard_rest_ms: 300_000 };
 /// For moves that an operator asked for.
-pub(super) const ON_REQUEST: Bar =
-    Bar { percent: 5, ops_per_s: 1, gain_ops_per_s: 1, shard_rest_ms: 0 };
+const ON_REQUEST: Bar = Bar { percent: 5, ops_per_s: 1, gain_ops_per_s: 1, shard_rest_ms: 0 };
 
 impl Round<'_> {
     /// Prefers a leader where none is preferred, or where a node leads that should not.
@@ -74,9 +73,18 @@ impl Round<'_> {
         }
     }
 
-    /// Moves leaderships from the busiest node, while that helps. Returns whether none is left to
-    /// move or on its way.
-    pub(super) fn even_out_leaders(&mut self, bar: Bar) -> bool {
+    /// Moves leaderships from a node that has much more than others.
+    pub(super) fn relieve_the_busiest(&mut self) {
+        self.even_out(BY_ITSELF);
+    }
+
+    /// Evens out leaderships, because an operator asked for it. Returns whether none is left to move
+    /// or on its way.
+    pub(super) fn even_out_leaders(&mut self) -> bool {
+        self.even_out(ON_REQUEST)
+    }
+
+    fn even_out(&mut self, bar: Bar) -> bool {
         let moving =
             |id: &ShardId| self.successor(*id).is_some_and(|to| self.leader(*id) != Some(to));
         let mut is_even = !self.topology.shards().keys().any(moving);

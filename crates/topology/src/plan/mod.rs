@@ -57,7 +57,7 @@ pub fn plan(topology: &Topology, reports: &Reports, now_ms: u64) -> Plan {
         round.size_meta();
         round.work_on_jobs();
         round.place_leaders();
-        round.even_out_leaders(leaders::BY_ITSELF);
+        round.relieve_the_busiest();
     }
     round.plan
 }

@@ -42,6 +42,9 @@ pub(crate) struct Group {
     gone: BTreeSet<Life>,
 }
 
+/// One change of a group's members.
+type Change = Box<dyn FnOnce(&mut Group)>;
+
 fn quorum(voters: usize) -> usize {
     voters / 2 + 1
 }
@@ -338,9 +341,9 @@ impl World {
         group: &Group,
         wanted: &BTreeSet<Life>,
         alive: &BTreeSet<Life>,
-    ) -> Option<Box<dyn FnOnce(&mut Group)>> {
+    ) -> Option<Change> {
         let Members { voters, learners, .. } = &group.members;
-        let remove = |life: Life| -> Option<Box<dyn FnOnce(&mut Group)>> {
+        let remove = |life: Life| -> Option<Change> {
             let rest = alive.iter().filter(|other| **other != life).count();
             if Some(life) == group.leader
                 || voters.contains(&life) && rest < quorum(voters.len() - 1)
