@@ -40,6 +40,14 @@ pub enum Why {
         /// The node.
         node: NodeId,
     },
+    /// A node that has to take a replica is not serving.
+    #[error(
+        "node {node} is being drained or removed: take it back with `undrain`, or choose another"
+    )]
+    NotServing {
+        /// The node.
+        node: NodeId,
+    },
     /// No node can take the replica.
     #[error(
         "no node can take another replica of shard {shard}: add a node, or lower the replica count"
@@ -116,4 +124,5 @@ tagged!(Why {
     8 => Leads { shard, node },
     9 => Needed { shard, node, other },
     10 => TooFew { shard, node, voters },
+    11 => NotServing { node },
 });

@@ -49,7 +49,11 @@ impl Round<'_> {
                 JobKind::Rebalance { what: Balance::Members } => self.even_out_members(),
                 JobKind::Rebalance { what: Balance::Leaders } => {
                     let is_done = self.even_out_leaders();
-                    Standing { is_done, ..Standing::default() }
+                    let why = self.moving().map(|id| match self.leader(id) {
+                        Some(node) => Why::Leads { shard: id, node },
+                        None => Why::NoLeader { shard: id },
+                    });
+                    Standing { is_done, why: why.filter(|_| !is_done), left: 0 }
                 }
             };
             let total = job.progress.total.max(standing.left);
@@ -179,11 +183,11 @@ impl Round<'_> {
 
     /// A move of one replica that brings the fullest and the emptiest node nearer to each other.
     fn evening_move(&self) -> Option<(ShardId, BTreeSet<NodeId>)> {
-        let replicas = self.replicas();
+        let replicas = |node: &NodeId| self.counts.replicas.get(node).copied().unwrap_or(0);
         let mut nodes: Vec<NodeId> = self.able().collect();
-        nodes.sort_by_key(|node| (Reverse(replicas[node]), *node));
+        nodes.sort_by_key(|node| (Reverse(replicas(node)), *node));
         let pairs = nodes.iter().flat_map(|from| nodes.iter().rev().map(move |to| (*from, *to)));
-        let uneven = pairs.filter(|(from, to)| replicas[from] >= replicas[to] + 2);
+        let uneven = pairs.filter(|(from, to)| replicas(from) >= replicas(to) + 2);
         for (from, to) in uneven {
             for id in self.wanting(from).into_iter().filter(|id| *id != META) {
                 let Some(shard) = self.topology.shard(id) else { continue };

@@ -85,9 +85,7 @@ impl Round<'_> {
     }
 
     fn even_out(&mut self, bar: Bar) -> bool {
-        let moving =
-            |id: &ShardId| self.successor(*id).is_some_and(|to| self.leader(*id) != Some(to));
-        let mut is_even = !self.topology.shards().keys().any(moving);
+        let mut is_even = self.moving().is_none();
         while let Some((shard, to)) = self.best_move(bar) {
             is_even = false;
             let planned = self.plan.commands.len();
@@ -99,6 +97,13 @@ impl Round<'_> {
             }
         }
         is_even
+    }
+
+    /// The first shard whose leadership is on its way.
+    pub(super) fn moving(&self) -> Option<ShardId> {
+        let is_moving =
+            |id: &ShardId| self.successor(*id).is_some_and(|to| self.leader(*id) != Some(to));
+        self.topology.shards().keys().copied().find(is_moving)
     }
 
     /// The move that relieves the busiest node most, if that node is far enough above the mean.
@@ -191,10 +196,6 @@ impl Round<'_> {
     /// The preferred leader, if it can take the lead.
     fn successor(&self, id: ShardId) -> Option<NodeId> {
         self.preferred(id).filter(|node| self.candidates(id).any(|able| able == *node))
-    }
-
-    fn is_serving(&self, node: NodeId) -> bool {
-        self.topology.node(node).is_some_and(|node| node.state == NodeState::Serving)
     }
 
     fn wants(&self, id: ShardId, node: NodeId) -> bool {

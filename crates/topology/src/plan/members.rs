@@ -15,6 +15,32 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How many replicas are on their way to one node at a time.
 const INCOMING_MAX: usize = 2;
 
+/// How many replicas nodes have and get. Counted once for many shards.
+#[derive(Default)]
+pub(super) struct Counts {
+    /// How many replicas each node should have, without those of META.
+    pub(super) replicas: BTreeMap<NodeId, usize>,
+    /// The shards with a replica that is on its way to the node.
+    incoming: BTreeMap<NodeId, Vec<ShardId>>,
+}
+
+impl Counts {
+    pub(super) fn of(topology: &Topology) -> Counts {
+        let mut counts = Counts::default();
+        for (id, shard) in topology.shards() {
+            for life in shard.wanted.lives() {
+                if *id != META {
+                    *counts.replicas.entry(life.node).or_default() += 1;
+                }
+                if !shard.is.voters.contains(&life) {
+                    counts.incoming.entry(life.node).or_default().push(*id);
+                }
+            }
+        }
+        counts
+    }
+}
+
 impl Round<'_> {
     /// Wants these members of a shard, if its group can get there safely now.
     ///
@@ -45,16 +71,20 @@ impl Round<'_> {
             if !self.is_heard(*node) {
                 return Err(Why::Silent { node: *node });
             }
+            if !self.is_serving(*node) {
+                return Err(Why::NotServing { node: *node });
+            }
             // A group without a leader sends nothing, so it takes no turn.
-            let incoming = self.incoming(*node);
-            let senders: Vec<NodeId> = (incoming.into_iter())
-                .filter_map(|shard| Some(self.reports.leader(shard, self.now_ms)?.0))
+            let incoming = self.counts.incoming.get(node).into_iter().flatten();
+            let senders: Vec<NodeId> = incoming
+                .filter_map(|shard| Some(self.reports.leader(*shard, self.now_ms)?.0))
                 .collect();
             if senders.len() >= INCOMING_MAX || senders.contains(&leader) {
                 return Err(Why::Turn { shard: id, node: *node });
             }
         }
         self.plan(Command::Want { shard: id, members });
+        self.counts = Counts::of(&self.topology);
         Ok(())
     }
 
@@ -79,35 +109,18 @@ impl Round<'_> {
         }
     }
 
-    /// The shards with a replica that is on its way to the node.
-    fn incoming(&self, node: NodeId) -> Vec<ShardId> {
-        let is_incoming = |shard: &Shard| {
-            let birth = shard.wanted.members.get(&node);
-            birth.is_some_and(|birth| !shard.is.voters.contains(&Life { node, birth: *birth }))
-        };
-        let shards = self.topology.shards().iter().filter(|(_, shard)| is_incoming(shard));
-        shards.map(|(id, _)| *id).collect()
-    }
-
-    /// How many replicas each node should have, without those of META.
-    pub(super) fn replicas(&self) -> BTreeMap<NodeId, usize> {
-        let mut replicas: BTreeMap<NodeId, usize> =
-            self.topology.present().map(|(node, _)| (node, 0)).collect();
-        let shards = self.topology.shards().iter().filter(|(id, _)| **id != META);
-        for node in shards.flat_map(|(_, shard)| shard.wanted.members.keys()) {
-            *replicas.entry(*node).or_default() += 1;
-        }
-        replicas
-    }
-
     /// The node that should take one more replica beside `members`: in the zone with the fewest of
     /// them, then the one with the fewest replicas of all, then the one with the lowest id. `not`
     /// is not chosen.
     pub(super) fn choose(&self, members: &BTreeSet<NodeId>, not: Option<NodeId>) -> Option<NodeId> {
-        let replicas = self.replicas();
+        let replicas = |node: &NodeId| self.counts.replicas.get(node).copied().unwrap_or(0);
         self.able()
             .filter(|node| !members.contains(node) && Some(*node) != not)
-            .min_by_key(|node| (self.beside(*node, members), replicas[node], *node))
+            .min_by_key(|node| (self.beside(*node, members), replicas(node), *node))
+    }
+
+    pub(super) fn is_serving(&self, node: NodeId) -> bool {
+        self.topology.node(node).is_some_and(|node| node.state == NodeState::Serving)
     }
 
     /// The nodes that can take replicas.
@@ -135,7 +148,7 @@ impl Round<'_> {
         count: usize,
     ) -> Option<BTreeSet<NodeId>> {
         let able: BTreeSet<NodeId> = self.able().collect();
-        let replicas = self.replicas();
+        let replicas = &self.counts.replicas;
         let preference = self.topology.shard(id).and_then(|shard| shard.preference);
         let leader = preference.map(|preference| preference.node);
         while members.len() > count {

@@ -18,6 +18,7 @@ mod steps;
 pub use reports::{HEARD_MS, LEVEL_LAG_ENTRIES, ReplicaReport, Report, Reports, Role};
 pub use steps::{Step, steps};
 
+use self::members::Counts;
 use crate::command::{Command, Proposal};
 use crate::state::Topology;
 use crate::why::Why;
@@ -65,16 +66,19 @@ pub fn plan(topology: &Topology, reports: &Reports, now_ms: u64) -> Plan {
 /// One plan in the making.
 ///
 /// - `topology` is the topology as it will be once all of `plan.commands` are applied.
+/// - `counts` are those of `topology`, from when all facts are recorded.
 pub(crate) struct Round<'a> {
     topology: Topology,
     reports: &'a Reports,
     now_ms: u64,
     plan: Plan,
+    counts: Counts,
 }
 
 impl<'a> Round<'a> {
     fn new(topology: &Topology, reports: &'a Reports, now_ms: u64) -> Round<'a> {
-        Round { topology: topology.clone(), reports, now_ms, plan: Plan::default() }
+        let (topology, plan) = (topology.clone(), Plan::default());
+        Round { topology, reports, now_ms, plan, counts: Counts::default() }
     }
 
     /// Adds a command to the plan, unless it would change nothing or be refused.
@@ -104,5 +108,6 @@ impl<'a> Round<'a> {
                 self.plan(Command::Is { shard, members: leader.members.clone() });
             }
         }
+        self.counts = Counts::of(&self.topology);
     }
 }

@@ -110,6 +110,22 @@ fn a_node_that_dies_while_it_comes_can_be_given_up() {
 }
 
 #[test]
+fn a_successor_that_is_drained_takes_no_replica_and_the_job_says_so() {
+    let mut world = World::new(4, 1, 3, 0, 1);
+    world.run(20);
+    let spare = NodeId(4);
+    let old = *members(&world.topology, ShardId(0)).first().unwrap();
+    assert!(!members(&world.topology, ShardId(0)).contains(&spare));
+    let job = world.job(JobKind::ReplaceNode { old, new: spare }).unwrap();
+    let state = |state| Command::SetNodeState { node: spare, state };
+    world.propose(state(NodeState::Draining)).unwrap();
+    world.run(30);
+    assert_eq!(why(&world, job), Some(Why::NotServing { node: spare }));
+    world.propose(state(NodeState::Serving)).unwrap();
+    world.run_until(|world| world.is_done(job));
+}
+
+#[test]
 fn a_group_without_a_quorum_is_left_alone() {
     let mut world = World::new(5, 1, 3, 0, 1);
     world.run(20);
