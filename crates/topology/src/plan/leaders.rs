@@ -44,31 +44,32 @@ const ON_REQUEST: Bar = Bar { percent: 5, ops_per_s: 1, gain_ops_per_s: 1, shard
 impl Round<'_> {
     /// Prefers a leader where none is preferred, or where a node leads that should not.
     pub(super) fn place_leaders(&mut self) {
-        let mut leaving: BTreeMap<NodeId, usize> = BTreeMap::new();
         let shards: Vec<ShardId> = self.topology.shards().keys().copied().collect();
+        // How many leaderships are on their way from each node that should not lead.
+        let mut leaving: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for id in &shards {
+            if let Some(node) = self.leader(*id).filter(|node| !self.is_serving(*node)) {
+                *leaving.entry(node).or_default() += usize::from(self.successor(*id).is_some());
+            }
+        }
         for id in shards {
             let leader = self.leader(id);
-            let is_on_its_way = self.successor(id).is_some();
-            match leader.filter(|node| !self.is_serving(*node)) {
-                Some(node) => {
-                    let moving = leaving.entry(node).or_default();
-                    if is_on_its_way {
-                        *moving += 1;
-                    } else if *moving < LEAVING_MAX
-                        && let Some(to) = self.best(id, Some(node))
-                    {
-                        *moving += 1;
-                        self.plan(Command::Prefer { shard: id, node: to });
-                    }
+            let moving = leader.and_then(|node| leaving.get_mut(&node));
+            let next = match moving {
+                Some(moving) if self.successor(id).is_none() && *moving < LEAVING_MAX => {
+                    let next = self.best(id, leader);
+                    *moving += usize::from(next.is_some());
+                    next
                 }
+                Some(_) => None,
+                // The present leader, so that nothing moves, or else the best.
                 None if self.preferred(id).is_none() => {
-                    // The present leader, so that nothing moves, or else the best.
-                    let stays = leader.filter(|node| self.wants(id, *node));
-                    if let Some(node) = stays.or_else(|| self.best(id, None)) {
-                        self.plan(Command::Prefer { shard: id, node });
-                    }
+                    leader.filter(|node| self.wants(id, *node)).or_else(|| self.best(id, None))
                 }
-                None => {}
+                None => None,
+            };
+            if let Some(node) = next {
+                self.plan(Command::Prefer { shard: id, node });
             }
         }
     }

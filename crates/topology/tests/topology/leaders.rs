@@ -151,7 +151,15 @@ fn four_leaderships_leave_a_draining_node_at_a_time() {
     let planned = prefers(&mut world);
     assert_eq!(planned.len(), 4);
     assert!(planned.iter().all(|(_, node)| *node != NodeId(1)));
-    world.run_until(|world| world.is_done(job));
+    world.run_until(|world| {
+        let is_moving = |(id, shard): &(&ShardId, &Shard)| {
+            world.groups[*id].leader.is_some_and(|leader| leader.node == NodeId(1))
+                && shard.preference.is_some_and(|next| next.node != NodeId(1))
+        };
+        let moving = world.topology.shards().iter().filter(is_moving).count();
+        assert!(moving <= 4, "{moving} leaderships are on their way");
+        world.is_done(job)
+    });
     assert_eq!(led_by(&world, 1), 0);
     assert_eq!(world.topology.node(NodeId(1)).unwrap().state, NodeState::Draining);
     let loads: Vec<usize> = (2..=5).map(|node| led_by(&world, node)).collect();
