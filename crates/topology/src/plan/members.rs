@@ -110,12 +110,11 @@ impl Round<'_> {
     }
 
     /// The node that should take one more replica beside `members`: in the zone with the fewest of
-    /// them, then the one with the fewest replicas of all, then the one with the lowest id. `not`
-    /// is not chosen.
-    pub(super) fn choose(&self, members: &BTreeSet<NodeId>, not: Option<NodeId>) -> Option<NodeId> {
+    /// them, then the one with the fewest replicas of all, then the one with the lowest id.
+    pub(super) fn choose(&self, members: &BTreeSet<NodeId>) -> Option<NodeId> {
         let replicas = |node: &NodeId| self.counts.replicas.get(node).copied().unwrap_or(0);
         self.able()
-            .filter(|node| !members.contains(node) && Some(*node) != not)
+            .filter(|node| !members.contains(node))
             .min_by_key(|node| (self.beside(*node, members), replicas(node), *node))
     }
 
@@ -160,12 +159,13 @@ impl Round<'_> {
             members.retain(|node| Some(*node) != worst);
         }
         while members.len() < count {
-            members.insert(self.choose(&members, None)?);
+            members.insert(self.choose(&members)?);
         }
         Some(members)
     }
 
-    /// These members with another in the place of `old`: `new` if it is given and free.
+    /// The members with another in the place of `old`: `new` if it is given and free. `old` itself is
+    /// not chosen again, because it is leaving or not heard of.
     pub(super) fn replaced(
         &self,
         id: ShardId,
@@ -177,7 +177,7 @@ impl Round<'_> {
             shard.iter().flat_map(|shard| shard.wanted.members.keys().copied()).collect();
         members.remove(&old);
         let new = new.filter(|node| !members.contains(node));
-        let new = new.or_else(|| self.choose(&members, Some(old)));
+        let new = new.or_else(|| self.choose(&members));
         members.insert(new.ok_or(Why::NoRoom { shard: id })?);
         Ok(members)
     }

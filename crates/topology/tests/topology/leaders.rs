@@ -223,13 +223,23 @@ fn leads_meta(world: &World) -> bool {
 
 #[test]
 fn a_shard_without_a_preference_prefers_its_leader() {
+    let mut world = reported(skewed(&[100; 3]));
+    for state in [NodeState::Draining, NodeState::Serving] {
+        world.propose(Command::SetNodeState { node: NodeId(1), state }).unwrap();
+    }
+    let planned = prefers(&mut world);
+    assert!(planned.len() >= 3, "{planned:?}");
+    // Others have less load, but nothing has to move.
+    assert!(planned.iter().all(|(_, node)| *node == NodeId(1)), "{planned:?}");
+}
+
+#[test]
+fn a_shard_that_lost_its_preferred_leader_gets_another() {
     let mut world = World::new(4, 1, 3, 0, 1);
     world.run(20);
-    let shard = || ShardId(0);
-    let preferred = world.topology.shard(shard()).unwrap().preference.unwrap().node;
-    let job = world.job(JobKind::RemoveNode { node: preferred }).unwrap();
-    world.run_until(|world| world.is_done(job));
-    world.run(5);
-    let leader = world.groups[&shard()].leader.unwrap().node;
-    assert_eq!(world.topology.shard(shard()).unwrap().preference.unwrap().node, leader);
+    let preferred = |world: &World| world.topology.shard(ShardId(0)).unwrap().preference;
+    let before = preferred(&world).unwrap().node;
+    let job = world.job(JobKind::RemoveNode { node: before }).unwrap();
+    world.run_until(|world| world.is_done(job) && preferred(world).is_some());
+    assert_ne!(preferred(&world).unwrap().node, before);
 }
