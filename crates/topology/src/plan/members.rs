@@ -4,42 +4,17 @@
 //! This module knows nothing of jobs.
 
 use super::Round;
+use super::counts::Counts;
 use super::steps::steps;
 use crate::command::Command;
 use crate::state::*;
 use crate::why::Why;
 use routing::{META, NodeId, ShardId};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// How many replicas are on their way to one node at a time.
 const INCOMING_MAX: usize = 2;
-
-/// How many replicas nodes have and get. Counted once for many shards.
-#[derive(Default)]
-pub(super) struct Counts {
-    /// How many replicas each node should have, without those of META.
-    pub(super) replicas: BTreeMap<NodeId, usize>,
-    /// The shards with a replica that is on its way to the node.
-    incoming: BTreeMap<NodeId, Vec<ShardId>>,
-}
-
-impl Counts {
-    pub(super) fn of(topology: &Topology) -> Counts {
-        let mut counts = Counts::default();
-        for (id, shard) in topology.shards() {
-            for life in shard.wanted.lives() {
-                if *id != META {
-                    *counts.replicas.entry(life.node).or_default() += 1;
-                }
-                if !shard.is.voters.contains(&life) {
-                    counts.incoming.entry(life.node).or_default().push(*id);
-                }
-            }
-        }
-        counts
-    }
-}
 
 impl Round<'_> {
     /// Wants these members of a shard, if its group can get there safely now.
@@ -68,9 +43,6 @@ impl Round<'_> {
             return Err(Why::NoLeader { shard: id });
         };
         for node in members.iter().filter(|node| !shard.wanted.members.contains_key(node)) {
-            if !self.is_heard(*node) {
-                return Err(Why::Silent { node: *node });
-            }
             if !self.is_serving(*node) {
                 return Err(Why::NotServing { node: *node });
             }

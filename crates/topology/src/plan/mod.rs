@@ -9,6 +9,7 @@
 //! step is never given up because it takes long. A [`Why`] says what it waits for. This module knows
 //! nothing of clocks: `now_ms` is wall time of the process that plans.
 
+mod counts;
 mod jobs;
 mod leaders;
 mod members;
@@ -18,7 +19,7 @@ mod steps;
 pub use reports::{HEARD_MS, LEVEL_LAG_ENTRIES, ReplicaReport, Report, Reports, Role};
 pub use steps::{Step, steps};
 
-use self::members::Counts;
+use self::counts::Counts;
 use crate::command::{Command, Proposal};
 use crate::state::Topology;
 use crate::why::Why;

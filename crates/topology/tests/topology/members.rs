@@ -195,6 +195,26 @@ fn a_step_that_would_lose_the_quorum_is_not_planned() {
 }
 
 #[test]
+fn of_those_that_go_the_silent_go_first() {
+    let life = |node, birth| Life { node: NodeId(node), birth: Birth(birth) };
+    let is =
+        Members { voters: [1, 2, 3, 4, 5].map(|node| life(node, 1)).into(), ..Members::default() };
+    let wanted = [1, 2, 3].map(|node| life(node, 1)).into();
+    let path = steps(ShardId(0), &is, &wanted, |node| node != NodeId(5));
+    assert_eq!(path, Ok([5, 4].map(|node| Step::Remove(life(node, 1))).to_vec()));
+}
+
+#[test]
+fn a_life_never_votes_beside_an_older_one_of_its_node() {
+    let life = |node, birth| Life { node: NodeId(node), birth: Birth(birth) };
+    let is = Members { voters: [1, 2, 3].map(|node| life(node, 1)).into(), ..Members::default() };
+    let wanted = [life(1, 1), life(2, 7), life(3, 1)].into();
+    let path = steps(ShardId(0), &is, &wanted, |_| true);
+    let [old, new] = [life(2, 1), life(2, 7)];
+    assert_eq!(path, Ok(vec![Step::Add(new), Step::Remove(old), Step::Promote(new)]));
+}
+
+#[test]
 fn a_new_controller_waits_for_every_live_node() {
     let mut world = World::new(5, 2, 3, 0, 1);
     world.run(20);
