@@ -156,7 +156,8 @@ impl Round<'_> {
 
     /// Replaces the replicas of a node that has been silent for long, if the settings say so.
     ///
-    /// - One node at a time. So a node whose replicas are on their way out goes first.
+    /// - One node at a time: a node whose replicas are on their way out goes first, and the next one
+    ///   waits until the groups have their new members.
     /// - Not if a third of the nodes is silent: then it is rather the network, or this controller.
     pub(super) fn repair(&mut self) {
         let Some(after_s) = self.topology.cluster().settings.repair_after_s else { return };
@@ -179,8 +180,17 @@ impl Round<'_> {
             let shards = self.topology.shards().values();
             shards.flat_map(|shard| shard.leaving.keys()).any(|life| life.node == node)
         };
+        // Groups that are at work on another node. One without a leader would hold up all others.
+        let is_elsewhere = |node: NodeId| {
+            self.topology.shards().iter().any(|(id, shard)| {
+                let is_led = || self.reports.leader(*id, self.now_ms).is_some();
+                !shard.is_settled() && !shard.concerns(node) && is_led()
+            })
+        };
         let due = silent.into_iter().filter(|node| is_due(node) && concerned(node));
-        let Some(dead) = due.min_by_key(|node| (Reverse(has_begun(*node)), *node)) else { return };
+        let free = due.filter(|node| has_begun(*node) || !is_elsewhere(*node));
+        let dead = free.min_by_key(|node| (Reverse(has_begun(*node)), *node));
+        let Some(dead) = dead else { return };
         for id in self.wanting(dead) {
             let done = self.replaced(id, dead, None).and_then(|members| self.wish(id, members));
             self.plan.stalls.extend(done.err());

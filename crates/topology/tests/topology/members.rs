@@ -308,18 +308,23 @@ fn one_node_is_repaired_at_a_time() {
     world.run(20);
     repair_after(&mut world, 60);
     world.kill(6);
-    world.run_until(|world| {
-        let shards = world.topology.shards().values();
-        shards.flat_map(|shard| shard.leaving.keys()).any(|life| life.node == NodeId(6))
-    });
+    // Node 1 is due while node 6 is under repair, and has the lower id.
+    world.run(2);
     world.kill(1);
+    let mut repaired = BTreeSet::new();
     for _ in 0..300 {
         world.tick();
         let leaving: BTreeSet<NodeId> = (world.topology.shards().values())
             .flat_map(|shard| shard.leaving.keys().map(|life| life.node))
             .collect();
         assert!(leaving.len() <= 1, "{leaving:?} are repaired at once");
+        for node in leaving.difference(&repaired) {
+            let others = world.topology.shards().values().filter(|is| !is.concerns(*node));
+            assert!(others.into_iter().all(Shard::is_settled), "{node} does not wait its turn");
+        }
+        repaired.extend(leaving);
     }
+    assert_eq!(repaired, nodes([1, 6]));
     let shards = || world.topology.shards().values();
     assert!(!shards().any(|shard| shard.concerns(NodeId(6)) || shard.concerns(NodeId(1))));
 }
