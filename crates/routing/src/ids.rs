@@ -25,6 +25,10 @@ id!(
     /// A shard, numbered from 0.
     ShardId(u32)
 );
+/// The shard whose state machine is the topology of the cluster. It owns no slot. The id above it
+/// stands for no shard, because storage uses it.
+pub const META: ShardId = ShardId(u32::MAX - 1);
+
 id!(
     /// A version of the shard map. It only ever rises.
     MapVersion(u64)

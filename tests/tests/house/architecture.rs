@@ -22,6 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("locks", &["planted"]),
     ("watch", &["locks", "planted"]),
     ("routing", &["planted"]),
+    ("topology", &["routing"]),
     ("storage", &["routing"]),
     ("shard", &["locks", "planted", "routing", "storage"]),
     ("wire", &["routing"]),
@@ -65,6 +66,7 @@ const EVERYTHING: &[&str] = &[
     "locks",
     "watch",
     "routing",
+    "topology",
     "storage",
     "shard",
     "wire",
@@ -85,7 +87,7 @@ const HIDDEN: &[(&str, &str)] = &[("raft", "shard"), ("rocksdb", "storage")];
 const MEASURES_BARE: &str = "benches";
 
 /// The crates with results that may not depend on clocks, randomness or hash order.
-const PURE: &[&str] = &["access", "locks", "routing", "service", "shard", "watch"];
+const PURE: &[&str] = &["access", "locks", "routing", "service", "shard", "topology", "watch"];
 /// The items that their `clippy.toml` must ban at least.
 const BANNED: &[&str] = &[
     "std::time::Instant::now",

@@ -1,0 +1,201 @@
+//! How facts are taken: what nodes tell of themselves, and leaders of their groups.
+//!
+//! A fact may come late, twice, and in any order. So each has a place in the order of its source: the
+//! start of a node, and the configuration index of a group. Only a later one is taken. This module
+//! knows nothing of the way by which facts travel.
+
+use crate::command::NodeTold;
+use crate::delta::Row;
+use crate::refusal::Refusal;
+use crate::state::*;
+use routing::{Address, AddressVersion, NodeId, ShardId};
+use std::collections::BTreeMap;
+
+/// The highest id of a node, because Raft's ids have 32 bits for it.
+const NODE_ID_MAX: u64 = u32::MAX as u64;
+
+impl Topology {
+    /// Takes what a node tells. A node that is not known joins.
+    pub(crate) fn node_is(&self, told: &NodeTold) -> Result<Vec<Row>, Refusal> {
+        let id = told.node;
+        let Some(known) = self.nodes.get(&id) else {
+            self.check_joiner(told)?;
+            return Ok(vec![Row::Node { id, node: of_told(told, NodeState::Serving, Birth(0))? }]);
+        };
+        self.present_node(id)?;
+        if told.start < known.start {
+            return Ok(Vec::new());
+        }
+        let is_same_directory = known.store.is_none_or(|store| store == told.store)
+            || told.start.incarnation > known.start.incarnation;
+        if !is_same_directory {
+            return Err(Refusal::IdTaken(id));
+        }
+        if told.start == known.start {
+            return Ok(Vec::new());
+        }
+        check_address(told)?;
+        self.check_levels(told)?;
+        let mut rows = Vec::new();
+        let mut node = of_told(told, known.state, known.last_birth)?;
+        if told.start.incarnation > known.start.incarnation {
+            for (id, shard) in &self.shards {
+                if let Some(shard) = self.reseeded(shard, told.node, told.start, &mut node)? {
+                    rows.push(Row::Shard { id: *id, shard });
+                }
+            }
+        }
+        rows.push(Row::Node { id, node });
+        Ok(rows)
+    }
+
+    /// The shard after a node of it has lost its data: the wanted life on the node is another.
+    ///
+    /// Its replicas there count as born at the new incarnation, so that groups take them in without
+    /// the topology. A wanted life of that birth or a later one may have been on the lost disk, or
+    /// on the new one. It is replaced too, because a life must not begin twice.
+    fn reseeded(
+        &self,
+        shard: &Shard,
+        id: NodeId,
+        start: AddressVersion,
+        node: &mut Node,
+    ) -> Result<Option<Shard>, Refusal> {
+        let birth_of = birth_of(start).ok_or(Refusal::NoBirths(id))?;
+        let Some(birth) = shard.wanted.members.get(&id).copied() else { return Ok(None) };
+        let is_told_by_group = shard.is.has(&Life { node: id, birth: birth_of });
+        if birth == birth_of && is_told_by_group {
+            return Ok(None);
+        }
+        let reborn = if birth < birth_of {
+            birth_of
+        } else {
+            node.give_birth(start.incarnation).ok_or(Refusal::NoBirths(id))?
+        };
+        let mut shard = shard.clone();
+        shard.replace(Life { node: id, birth }, reborn, self.version.next());
+        Ok(Some(shard))
+    }
+
+    fn check_joiner(&self, told: &NodeTold) -> Result<(), Refusal> {
+        let id = told.node;
+        if !(1..=NODE_ID_MAX).contains(&id.0) {
+            return Err(Refusal::NodeId(id));
+        }
+        check_address(told)?;
+        let taken = self.present().find(|(_, node)| node.address == told.address);
+        if let Some((other, _)) = taken {
+            let address = told.address.clone();
+            return Err(Refusal::AddressTaken { node: id, address, other });
+        }
+        self.check_levels(told)
+    }
+
+    fn check_levels(&self, told: &NodeTold) -> Result<(), Refusal> {
+        let (level, Levels { min, max }) = (self.cluster.level, told.levels);
+        if told.levels.contains(level) {
+            return Ok(());
+        }
+        Err(Refusal::ActiveLevel { node: told.node, level, min, max })
+    }
+
+    /// Takes the members that a group's leader tells.
+    pub(crate) fn shard_is(
+        &self,
+        wall_s: u64,
+        id: ShardId,
+        is: &Members,
+    ) -> Result<Vec<Row>, Refusal> {
+        let known = self.known_shard(id)?;
+        if (is.conf_index, is.taken) <= (known.is.conf_index, known.is.taken) {
+            return Ok(Vec::new());
+        }
+        let no_group = |why| Err(Refusal::NoGroup { shard: id, why });
+        if is.voters.is_empty() {
+            return no_group("it has no voters");
+        }
+        if !is.voters.is_disjoint(&is.learners) {
+            return no_group("a learner has a vote");
+        }
+        if is.taken > self.version || is.taken < known.is.taken {
+            return no_group("its wish is newer than the topology, or older than its last one");
+        }
+        let version = self.version.next();
+        let mut nodes: BTreeMap<NodeId, Node> = BTreeMap::new();
+        let mut shard = known.clone();
+        for life in is.lives() {
+            let known = self.present_node(life.node)?;
+            let node = nodes.entry(life.node).or_insert_with(|| known.clone());
+            node.last_birth = node.last_birth.max(life.birth);
+            shard.adopt(life, version);
+        }
+        // A wanted life that the group had and has no more is out. It comes back as another.
+        let is_lost = |life: &Life| known.is.has(life) && !is.has(life);
+        for life in known.wanted.lives().filter(is_lost) {
+            if !shard.wanted.has(&life) {
+                continue; // Its node was re-seeded, and the new life is wanted already.
+            }
+            let known = self.present_node(life.node)?;
+            let node = nodes.entry(life.node).or_insert_with(|| known.clone());
+            let reborn = node.give_birth(wall_s).ok_or(Refusal::NoBirths(life.node))?;
+            shard.replace(life, reborn, version);
+        }
+        shard.leaving.retain(|life, dropped| is.has(life) || is.taken < *dropped);
+        shard.is = is.clone();
+        let mut rows: Vec<Row> =
+            nodes.into_iter().map(|(id, node)| Row::Node { id, node }).collect();
+        rows.push(Row::Shard { id, shard });
+        Ok(rows)
+    }
+}
+
+impl Shard {
+    /// Wants another life in the place of this one.
+    fn replace(&mut self, life: Life, reborn: Birth, version: Version) {
+        self.wanted.members.insert(life.node, reborn);
+        self.wanted.version = version;
+        self.leaving.insert(life, version);
+    }
+
+    /// Accounts for a life that the group has. A later life on a wanted node is that of a directory
+    /// that was re-seeded: the group took it in by itself, so it is wanted in place of the old one.
+    fn adopt(&mut self, life: Life, version: Version) {
+        match self.wanted.members.get(&life.node).copied() {
+            Some(birth) if birth < life.birth => {
+                self.replace(Life { node: life.node, birth }, life.birth, version);
+            }
+            Some(birth) if birth == life.birth => {}
+            _ => {
+                self.leaving.entry(life).or_insert(self.wanted.version);
+            }
+        }
+    }
+}
+
+fn of_told(told: &NodeTold, state: NodeState, last_birth: Birth) -> Result<Node, Refusal> {
+    let incarnation = birth_of(told.start).ok_or(Refusal::NoBirths(told.node))?;
+    Ok(Node {
+        address: told.address.clone(),
+        zone: told.zone.clone(),
+        state,
+        start: told.start,
+        store: Some(told.store),
+        levels: Some(told.levels),
+        binary: told.binary.clone(),
+        last_birth: last_birth.max(incarnation),
+    })
+}
+
+/// The birth of replicas that a re-seeded directory begins with.
+fn birth_of(start: AddressVersion) -> Option<Birth> {
+    u32::try_from(start.incarnation).ok().map(Birth)
+}
+
+fn check_address(told: &NodeTold) -> Result<(), Refusal> {
+    let can_be_dialled =
+        told.address.parse::<Address>().is_ok_and(|address| !address.is_unspecified());
+    if can_be_dialled {
+        return Ok(());
+    }
+    Err(Refusal::Address { node: told.node, address: told.address.clone() })
+}

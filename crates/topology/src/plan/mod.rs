@@ -1,0 +1,114 @@
+//! Plans: from a topology and what nodes report, the next commands.
+//!
+//! [`next`] is a pure function, so a dry run, a simulator and the controller get the same answer. It
+//! has no memory: what it needs to know of the past stands in the topology. A plan is made on a copy
+//! of the topology, to which each command is applied as it is planned. So the commands of one plan
+//! fit each other, and none of them would be refused.
+//!
+//! The order is that of importance: facts, repairs, the members of META, jobs by age, leaders. A
+//! step is never given up because it takes long. A [`Why`] says what it waits for. This module knows
+//! nothing of clocks: `now_ms` is wall time of the process that plans.
+
+mod counts;
+mod jobs;
+mod leaders;
+mod members;
+mod reports;
+mod steps;
+
+pub use reports::{HEARD_MS, LEVEL_LAG_ENTRIES, ReplicaReport, Report, Reports, Role};
+pub use steps::{Step, steps};
+
+use self::counts::Counts;
+use crate::command::{Command, Proposal};
+use crate::state::Topology;
+use crate::why::Why;
+
+/// The next commands, and what stands in the way of others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The commands, in the order in which they are to be proposed.
+    pub commands: Vec<Command>,
+    /// What repairs and the members of META wait for. What jobs wait for stands in the jobs.
+    pub stalls: Vec<Why>,
+}
+
+/// The next commands. None if nothing is to be done.
+///
+/// ```
+/// use palisade_topology::plan::{self, Reports};
+/// use palisade_topology::Topology;
+///
+/// // A topology that was not founded yet needs nothing that a plan could do.
+/// let reports = Reports { since_ms: 0, nodes: Default::default() };
+/// assert!(plan::next(&Topology::default(), &reports, 60_000).is_empty());
+/// ```
+pub fn next(topology: &Topology, reports: &Reports, now_ms: u64) -> Vec<Command> {
+    plan(topology, reports, now_ms).commands
+}
+
+/// As [`next`], with what stands in the way of further commands.
+pub fn plan(topology: &Topology, reports: &Reports, now_ms: u64) -> Plan {
+    let mut round = Round::new(topology, reports, now_ms);
+    if !topology.is_founded() || reports.are_awaited(topology, now_ms) {
+        return round.plan;
+    }
+    round.record_facts();
+    if !topology.cluster().settings.paused {
+        round.repair();
+        round.size_meta();
+        round.work_on_jobs();
+        round.place_leaders();
+        round.relieve_the_busiest();
+    }
+    round.plan
+}
+
+/// One plan in the making.
+///
+/// - `topology` is the topology as it will be once all of `plan.commands` are applied.
+/// - `counts` are those of `topology`, from when all facts are recorded.
+pub(crate) struct Round<'a> {
+    topology: Topology,
+    reports: &'a Reports,
+    now_ms: u64,
+    plan: Plan,
+    counts: Counts,
+}
+
+impl<'a> Round<'a> {
+    fn new(topology: &Topology, reports: &'a Reports, now_ms: u64) -> Round<'a> {
+        let (topology, plan) = (topology.clone(), Plan::default());
+        Round { topology, reports, now_ms, plan, counts: Counts::default() }
+    }
+
+    /// Adds a command to the plan, unless it would change nothing or be refused.
+    fn plan(&mut self, command: Command) {
+        let proposal = Proposal::new(self.now_ms / 1_000, command);
+        if let Ok(Some(_)) = self.topology.apply(&proposal) {
+            self.plan.commands.push(proposal.command);
+        }
+    }
+
+    fn is_heard(&self, node: routing::NodeId) -> bool {
+        self.reports.is_heard(node, self.now_ms)
+    }
+
+    /// Records what nodes tell of themselves, and leaders of their groups.
+    fn record_facts(&mut self) {
+        let reports = self.reports;
+        for (node, report) in &reports.nodes {
+            // A node that is not known joins by a request of its own, not by a report.
+            if self.topology.node(*node).is_some() {
+                self.plan(Command::NodeIs { told: report.told.clone() });
+            }
+        }
+        let shards: Vec<_> = self.topology.shards().keys().copied().collect();
+        for shard in shards {
+            if let Some((_, leader)) = reports.leader(shard, self.now_ms) {
+                self.plan(Command::Is { shard, members: leader.members.clone() });
+            }
+        }
+        self.counts = Counts::of(&self.topology);
+    }
+}

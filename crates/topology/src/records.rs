@@ -1,0 +1,114 @@
+//! The bytes of states, deltas and proposals, and the hash of a state.
+//!
+//! [`codec`](crate::codec) has the frame and the primitives. Here are the fields of each type of the
+//! state, in their order. What was decoded passed [`Topology::check`].
+
+use crate::codec::{DecodeError, of_frame, record, tagged, to_frame};
+use crate::command::Proposal;
+use crate::delta::Delta;
+use crate::state::*;
+use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
+use routing::{AddressVersion, NodeId, ShardId};
+
+/// The kinds of frames. A kind may be retired but never reused.
+mod kind {
+    pub(super) const STATE: u8 = 1;
+    pub(super) const DELTA: u8 = 2;
+    pub(super) const PROPOSAL: u8 = 3;
+}
+
+/// The seed of the state hash. Frozen, because replicas of different builds compare hashes.
+const SECRETS: RapidSecrets = RapidSecrets::seed_cpp(0x70_61_6c_69_73_61_64_65);
+
+impl Topology {
+    /// The bytes of the whole state. Equal states have equal bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        to_frame(kind::STATE, self)
+    }
+
+    /// The state with these bytes.
+    ///
+    /// # Errors
+    /// If any byte is wrong, or the state breaks a rule.
+    pub fn decode(bytes: &[u8]) -> Result<Topology, DecodeError> {
+        let topology: Topology = of_frame(kind::STATE, bytes)?;
+        topology.check().map_err(DecodeError)?;
+        Ok(topology)
+    }
+
+    /// The hash of the state, by which replicas are compared.
+    pub fn state_hash(&self) -> u64 {
+        rapidhash_v3_seeded(&self.encode(), &SECRETS)
+    }
+}
+
+impl Delta {
+    /// The bytes of the delta.
+    pub fn encode(&self) -> Vec<u8> {
+        to_frame(kind::DELTA, self)
+    }
+
+    /// The delta with these bytes.
+    ///
+    /// # Errors
+    /// If any byte is wrong.
+    pub fn decode(bytes: &[u8]) -> Result<Delta, DecodeError> {
+        of_frame(kind::DELTA, bytes)
+    }
+}
+
+impl Proposal {
+    /// The bytes of the proposal in the log.
+    ///
+    /// ```
+    /// use palisade_topology::{Command, JobId, Proposal};
+    ///
+    /// let proposal = Proposal::new(1_700_000_000, Command::Cancel { job: JobId(13) });
+    /// assert_eq!(Proposal::decode(&proposal.encode()), Ok(proposal));
+    /// assert!(Proposal::decode(b"not a proposal").is_err());
+    /// ```
+    pub fn encode(&self) -> Vec<u8> {
+        to_frame(kind::PROPOSAL, self)
+    }
+
+    /// The proposal with these bytes.
+    ///
+    /// # Errors
+    /// If any byte is wrong. Such an entry must not be applied.
+    pub fn decode(bytes: &[u8]) -> Result<Proposal, DecodeError> {
+        of_frame(kind::PROPOSAL, bytes)
+    }
+}
+
+record!(NodeId { 0 });
+record!(ShardId { 0 });
+record!(AddressVersion { incarnation, starts });
+record!(Version { 0 });
+record!(Birth { 0 });
+record!(Life { node, birth });
+record!(JobId { 0 });
+record!(RequestId { 0 });
+record!(StoreId { 0 });
+record!(Levels { min, max });
+record!(Topology { version, cluster, slots, nodes, shards, jobs });
+record!(Cluster { id, generation, level, settings, last_job });
+record!(Settings { repair_after_s, snapshot_bytes_per_s, paused });
+record!(Node { address, zone, state, start, store, levels, binary, last_birth });
+record!(Shard { founders, wanted, is, leaving, preference });
+record!(Wanted { version, members });
+record!(Members { conf_index, taken, voters, learners });
+record!(Preference { node, from, at_s });
+record!(Job { request, kind, state, progress, why });
+record!(Progress { done, total });
+
+tagged!(NodeState { 1 => Serving {}, 2 => Draining {}, 3 => Leaving {}, 4 => Removed {} });
+tagged!(JobState { 1 => Running {}, 2 => Done {}, 3 => Cancelled {} });
+tagged!(Balance { 1 => Members {}, 2 => Leaders {} });
+tagged!(JobKind {
+    1 => Drain { node },
+    2 => Undrain { node },
+    3 => ReplaceNode { old, new },
+    4 => RemoveNode { node },
+    5 => Replicas { count, shard },
+    6 => Rebalance { what },
+});

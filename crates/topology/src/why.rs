@@ -1,0 +1,128 @@
+//! The reasons why a job or a repair does not go on, for people and programs.
+//!
+//! A reason says what stands in the way, and what to do. The module knows nothing of plans.
+
+use crate::codec::tagged;
+use routing::{NodeId, ShardId};
+
+/// The reason why a step is not planned now. Plans try again by themselves, so most reasons pass.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Why {
+    /// Its present voters cannot decide anything.
+    #[error(
+        "of the {voters} voters of shard {shard} only {heard} are heard of, and it needs a majority: \
+         start the nodes that are down"
+    )]
+    NoQuorum {
+        /// The shard.
+        shard: ShardId,
+        /// How many of its voters are on nodes that report.
+        heard: u32,
+        /// How many voters it has.
+        voters: u32,
+    },
+    /// A step on the way would leave fewer heard-of voters than a quorum.
+    #[error(
+        "shard {shard} would have {voters} voters on the way, of which only {heard} are heard of: \
+         start the nodes that are down, or choose another node"
+    )]
+    LosesQuorum {
+        /// The shard.
+        shard: ShardId,
+        /// How many of its voters would be on nodes that report.
+        heard: u32,
+        /// How many voters it would have.
+        voters: u32,
+    },
+    /// A node that has to take part does not report.
+    #[error("node {node} is not heard of: start it, or choose another node")]
+    Silent {
+        /// The node.
+        node: NodeId,
+    },
+    /// A node that has to take a replica is not serving.
+    #[error(
+        "node {node} is being drained or removed: take it back with `undrain`, or choose another"
+    )]
+    NotServing {
+        /// The node.
+        node: NodeId,
+    },
+    /// No node can take the replica.
+    #[error(
+        "no node can take another replica of shard {shard}: add a node, or lower the replica count"
+    )]
+    NoRoom {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// No node reports that it leads the shard.
+    #[error("shard {shard} has no leader that reports: see `palisade cluster status`")]
+    NoLeader {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// The group of the shard is still on its way to the members that are wanted already.
+    #[error("shard {shard} is changing its members already: wait until node {node} has caught up")]
+    Changing {
+        /// The shard.
+        shard: ShardId,
+        /// A node that comes or goes.
+        node: NodeId,
+    },
+    /// A node has so many replicas on their way to it that this one waits.
+    #[error("shard {shard} waits its turn: node {node} is taking other replicas")]
+    Turn {
+        /// The shard.
+        shard: ShardId,
+        /// The busy node.
+        node: NodeId,
+    },
+    /// A node still leads the shard.
+    #[error("node {node} still leads shard {shard}: wait, or see whether another member is level")]
+    Leads {
+        /// The shard.
+        shard: ShardId,
+        /// The node.
+        node: NodeId,
+    },
+    /// Without a node, too few level voters would be left to a shard.
+    #[error(
+        "stopping node {node} now would leave shard {shard} without a quorum, because node {other} \
+         is down or lags: wait for node {other}, or drain another node"
+    )]
+    Needed {
+        /// The shard.
+        shard: ShardId,
+        /// The node that is to stop.
+        node: NodeId,
+        /// A member that is down or lags.
+        other: NodeId,
+    },
+    /// A shard has so few voters that no node of it can stop.
+    #[error(
+        "shard {shard} has {voters} voters and no quorum without node {node}: raise its replica count"
+    )]
+    TooFew {
+        /// The shard.
+        shard: ShardId,
+        /// The node that is to stop.
+        node: NodeId,
+        /// How many voters it has.
+        voters: u32,
+    },
+}
+
+tagged!(Why {
+    1 => NoQuorum { shard, heard, voters },
+    2 => LosesQuorum { shard, heard, voters },
+    3 => Silent { node },
+    4 => NoRoom { shard },
+    5 => NoLeader { shard },
+    6 => Changing { shard, node },
+    7 => Turn { shard, node },
+    8 => Leads { shard, node },
+    9 => Needed { shard, node, other },
+    10 => TooFew { shard, node, voters },
+    11 => NotServing { node },
+});
