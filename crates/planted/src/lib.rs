@@ -49,6 +49,9 @@ pub enum Bug {
     ReseededUnderOldName,
     WatchMissesNewTerm,
     WatchTellsProposed,
+    LearnerPromotedEarly,
+    LeaderRemovesItself,
+    OldWishWins,
     // Planted in `watch`.
     WatchSkipsOnResume,
     // Planted in `service`.
@@ -103,6 +106,9 @@ impl Bug {
         Bug::ReseededUnderOldName,
         Bug::WatchMissesNewTerm,
         Bug::WatchTellsProposed,
+        Bug::LearnerPromotedEarly,
+        Bug::LeaderRemovesItself,
+        Bug::OldWishWins,
         Bug::WatchSkipsOnResume,
         Bug::UnknownToldAsNotDone,
         Bug::DoubtForgotten,
