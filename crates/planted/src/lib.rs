@@ -64,6 +64,8 @@ pub enum Bug {
     ValidityTooLong,
     // Planted in `routing`.
     OlderTopologyTaken,
+    // Planted in the simulator, which gives births.
+    BirthReused,
 }
 
 impl Bug {
@@ -115,6 +117,7 @@ impl Bug {
         Bug::RetriedUnderNewId,
         Bug::ValidityTooLong,
         Bug::OlderTopologyTaken,
+        Bug::BirthReused,
     ];
 }
 

@@ -12,7 +12,8 @@ use crate::{Identity, StorageError};
 ///   with a directory that replaced a lost one.
 /// - Code of version 2 knows no journal. It would start with an empty log.
 /// - Code of version 3 cannot read entries that name a caller by its number. It would end at each.
-const FORMAT: u32 = 4;
+/// - Code of version 4 cannot read the wish for members, in an entry or in an applied record.
+const FORMAT: u32 = 5;
 
 /// `format u32 LE | node u64 LE | fingerprint [16]`
 const IDENTITY_BYTES: usize = 4 + 8 + 16;

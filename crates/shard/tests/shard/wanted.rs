@@ -204,7 +204,7 @@ fn the_wish_outlives_restarts_a_cut_log_and_snapshots() {
     settle_on(&mut c, &five, "five");
     let end = c.status(1).last_index;
     let leader = c.leader().expect("a leader");
-    for i in 0..400 {
+    for i in 0..800 {
         token(&c.acquire(leader, &format!("m{i}"), 600_000));
     }
     c.run_ms(1_000);

@@ -40,6 +40,10 @@ fn planted_bugs_change_the_stories() {
         Bug::RetriedUnderNewId,
         Bug::ValidityTooLong,
         Bug::OlderTopologyTaken,
+        // No story has a wish for members.
+        Bug::LeaderRemovesItself,
+        Bug::OldWishWins,
+        Bug::BirthReused,
         // No story watches.
         Bug::WatchMissesNewTerm,
         Bug::WatchTellsProposed,

@@ -314,7 +314,9 @@ impl World {
             let index = |node: &Node| {
                 node.replicas.get(&shard).map(|replica| replica.status().applied_index)
             };
-            let last: Vec<_> = self.nodes.values().map(|node| (node.id, index(node))).collect();
+            let wanted = self.wanted_nodes(shard);
+            let hosts = self.nodes.values().filter(|node| wanted.contains(&node.id));
+            let last: Vec<_> = hosts.map(|node| (node.id, index(node))).collect();
             let differ = last.windows(2).any(|pair| pair[0].1 != pair[1].1);
             differ.then(|| {
                 format!(

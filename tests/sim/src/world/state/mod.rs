@@ -10,6 +10,7 @@ pub(crate) mod node;
 use super::agenda::Agenda;
 use super::ask::Shown;
 use super::identities::Identities;
+use super::members::Members;
 use super::network::Network;
 use super::topologies::Topologies;
 use super::trace::Trace;
@@ -67,6 +68,7 @@ pub(crate) struct World {
     /// The map that all processes begin with.
     pub map: ShardMap,
     pub topologies: Topologies,
+    pub members: Members,
     pub nodes: BTreeMap<u64, Node>,
     pub gateways: BTreeMap<u32, Gateway>,
     pub clients: BTreeMap<u32, Client>,
