@@ -214,7 +214,10 @@ impl World {
         }
     }
 
+    /// A node that was re-seeded since the wish was made has a higher incarnation than its birth.
+    /// Its peers take lives before that for lost.
     fn create_replica(&mut self, id: u64, shard: ShardId, birth: u32) {
+        let birth = birth.max(self.nodes[&id].incarnation);
         self.begin_life(id, shard, birth);
         self.nodes.get_mut(&id).expect("a node").lives.insert(shard, birth);
         self.open_replica(id, shard);
