@@ -127,6 +127,9 @@ pub enum Input {
     /// The members that the group shall have. A leader puts the wish into the log, unless the log
     /// has it or a later one, and changes the members one by one. Other replicas ignore it.
     ///
+    /// The host starts a wanted replica with the birth of the wish, or with the incarnation of its
+    /// node's data directory if that is higher: members take a lower birth for a life that is lost.
+    ///
     /// The host gives this to the leader until [`Status::wanted`] shows it, and again whenever
     /// leadership moves before that. Without any wish, the members stay on the nodes of
     /// [`ReplicaConfig::voters`].

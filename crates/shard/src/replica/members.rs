@@ -99,8 +99,8 @@ impl Replica {
     /// Keeps a wish of the host for the log, if this replica leads and the log has no later one.
     pub(super) fn want(&mut self, wanted: Wanted) {
         if let Some(leader) = &mut self.leader_state
-            && wanted.supersedes(self.wanted.as_ref())
-            && wanted.supersedes(leader.wish.as_ref())
+            && takes(self.wanted.as_ref(), &wanted)
+            && takes(leader.wish.as_ref(), &wanted)
         {
             leader.wish = Some(wanted);
         }
@@ -114,7 +114,7 @@ impl Replica {
         if leader.wish_index > applied || !self.raw.raft.commit_to_current_term() {
             return;
         }
-        leader.wish.take_if(|wish| !wish.supersedes(known));
+        leader.wish.take_if(|wish| !takes(known, wish));
         let Some(wish) = &leader.wish else { return };
         // raft-rs refuses while leadership is handed on, or too much is uncommitted. The next tick
         // tries again.
@@ -132,7 +132,7 @@ impl Replica {
     pub(super) fn apply_wish(&mut self, entry: &Entry) -> Result<(), Fatal> {
         let wanted = Wanted::decode(&entry.data)
             .map_err(|e| self.fatal(format!("entry {}: {e}", entry.index)))?;
-        if wanted.supersedes(self.wanted.as_ref()) {
+        if takes(self.wanted.as_ref(), &wanted) {
             self.wanted = Some(wanted);
         }
         Ok(())
@@ -177,4 +177,9 @@ impl Replica {
         self.raw.mut_store().set_conf_state(conf);
         Ok(())
     }
+}
+
+/// Whether a group that has `known` takes a wish.
+fn takes(known: Option<&Wanted>, wish: &Wanted) -> bool {
+    planted_bugs::takes_wish(wish.supersedes(known), known.is_some_and(|known| known != wish))
 }
