@@ -18,7 +18,6 @@ use crate::checker::{Invariant, Violation};
 use planted::Bug;
 use routing::{NodeId, ShardId};
 use shard::{Input, Member, Reply, Status, Wanted};
-use std::collections::{BTreeMap, BTreeSet};
 use storage::{Engine, ShardWrite};
 
 /// How often the world looks after the members.
@@ -27,38 +26,6 @@ const EVERY_US: u64 = SECOND_US / 2;
 const WISHES_PERCENT: u64 = 2;
 /// Out of so many wishes that are told, one is an older one.
 const OLDER_OF: u64 = 6;
-
-/// The members of all groups, as the world wants them, and what the judge remembers.
-#[derive(Default)]
-pub(crate) struct Members {
-    /// Whether members move in this run.
-    pub move_about: bool,
-    /// The nodes that every group is bootstrapped on.
-    pub founders: Vec<NodeId>,
-    /// All wishes so far, the newest last. None at first.
-    wishes: BTreeMap<ShardId, Vec<Wanted>>,
-    /// Every life that a replica has begun.
-    lives: BTreeSet<(ShardId, u64, u32)>,
-    seen: BTreeMap<ShardId, Seen>,
-}
-
-/// The newest configuration and wish of a group that any replica has applied.
-#[derive(Default)]
-struct Seen {
-    index: u64,
-    members: Vec<Member>,
-    /// The version of the wish.
-    version: u64,
-    /// The index at which each learner was first seen.
-    learner_since: BTreeMap<Member, u64>,
-}
-
-impl Members {
-    /// Of groups that are bootstrapped on these nodes.
-    pub(crate) fn new(move_about: bool, founders: Vec<NodeId>) -> Members {
-        Members { move_about, founders, ..Members::default() }
-    }
-}
 
 impl World {
     /// Gives new wishes now and then, tells them, and creates and destroys replicas.
