@@ -102,9 +102,10 @@ impl LeaderState {
     /// answered in this term, which is younger than that.
     pub(crate) fn is_heard(&self, id: u64, now: u64, patience: u64) -> Option<bool> {
         let contact = self.contact_tick.get(&id).copied();
-        match contact.or_else(|| (now - self.since_tick > patience).then_some(self.since_tick)) {
-            None => None,
-            Some(tick) => Some(contact.is_some() && now - tick <= patience),
+        let is_silent = now - self.since_tick > patience;
+        match contact {
+            Some(tick) => Some(now - tick <= patience),
+            None => is_silent.then_some(false),
         }
     }
 

@@ -104,7 +104,7 @@ impl Replica {
         let (wanted, data) = self.checkpointing.data_at(index)?;
         let context = wanted.map(Wanted::encode).unwrap_or_default();
         self.checkpointing.sends_to(to);
-        Some((Message { context: context.into(), ..message.clone() }, SnapshotData { index, data }))
+        Some((Message { context, ..message.clone() }, SnapshotData { index, data }))
     }
 
     fn checkpoint(&mut self) {
