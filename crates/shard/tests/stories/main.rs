@@ -41,6 +41,7 @@ fn planted_bugs_change_the_stories() {
         Bug::ValidityTooLong,
         Bug::OlderTopologyTaken,
         // No story has a wish for members.
+        Bug::LearnerPromotedEarly,
         Bug::LeaderRemovesItself,
         Bug::OldWishWins,
         Bug::BirthReused,
