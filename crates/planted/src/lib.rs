@@ -49,6 +49,9 @@ pub enum Bug {
     ReseededUnderOldName,
     WatchMissesNewTerm,
     WatchTellsProposed,
+    LearnerPromotedEarly,
+    LeaderRemovesItself,
+    OldWishWins,
     // Planted in `watch`.
     WatchSkipsOnResume,
     // Planted in `service`.
@@ -61,6 +64,8 @@ pub enum Bug {
     ValidityTooLong,
     // Planted in `routing`.
     OlderTopologyTaken,
+    // Planted in the simulator, which gives births.
+    BirthReused,
 }
 
 impl Bug {
@@ -103,12 +108,16 @@ impl Bug {
         Bug::ReseededUnderOldName,
         Bug::WatchMissesNewTerm,
         Bug::WatchTellsProposed,
+        Bug::LearnerPromotedEarly,
+        Bug::LeaderRemovesItself,
+        Bug::OldWishWins,
         Bug::WatchSkipsOnResume,
         Bug::UnknownToldAsNotDone,
         Bug::DoubtForgotten,
         Bug::RetriedUnderNewId,
         Bug::ValidityTooLong,
         Bug::OlderTopologyTaken,
+        Bug::BirthReused,
     ];
 }
 

@@ -1,5 +1,6 @@
 //! The inputs and outputs of a replica, its configuration and its status.
 
+use crate::parts::group::Wanted;
 use crate::snapshot::{BuiltSnapshot, LoadedSnapshot, SnapshotData};
 use locks::{
     Counts, EndKind, Event, Grant, ListOf, Outcome, PictureOf, PicturePage, PicturePlace,
@@ -123,6 +124,16 @@ pub enum Input {
         /// The last accepted incarnation. A lower one than known is ignored.
         incarnation: u32,
     },
+    /// The members that the group shall have. A leader puts the wish into the log, unless the log
+    /// has it or a later one, and changes the members one by one. Other replicas ignore it.
+    ///
+    /// The host starts a wanted replica with the birth of the wish, or with the incarnation of its
+    /// node's data directory if that is higher: members take a lower birth for a life that is lost.
+    ///
+    /// The host gives this to the leader until [`Status::wanted`] shows it, and again whenever
+    /// leadership moves before that. Without any wish, the members stay on the nodes of
+    /// [`ReplicaConfig::voters`].
+    Want(Wanted),
 }
 
 /// An acquire's wish to wait.
@@ -312,14 +323,17 @@ pub enum Role {
 }
 
 /// One member of the group, as this replica's configuration has it.
+///
+/// The incarnation of a member is its birth: that of its node's data directory, or the one that a
+/// wish gave a replica which came to the node later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Member {
     /// The node that it runs on.
     pub node: NodeId,
-    /// The incarnation of that node's data directory: 0 as the cluster was bootstrapped, and higher
-    /// after each re-seed.
+    /// The birth of the replica: 0 as the cluster was bootstrapped, and higher after each re-seed
+    /// and each return to the node.
     pub incarnation: u32,
-    /// It gets the log and has no vote yet, because it is being re-seeded.
+    /// It gets the log and has no vote yet, because it is on its way in.
     pub learner: bool,
 }
 
@@ -378,6 +392,9 @@ pub struct Status {
     /// The members of the group as this replica knows them, by node. A re-seeded replica is no
     /// member until the log says so.
     pub members: Vec<Member>,
+    /// The members that the group shall have, as of the applied index. `None`: the log has no wish,
+    /// so they are the nodes of [`ReplicaConfig::voters`].
+    pub wanted: Option<Wanted>,
 }
 
 /// A message for a peer's replica of the same shard.
@@ -471,11 +488,13 @@ pub struct ReplicaConfig {
     pub shard: ShardId,
     /// The node that it runs on.
     pub node: NodeId,
-    /// The incarnation of this node's data directory: 0 as the cluster was bootstrapped, and higher
-    /// after each re-seed. It is part of this replica's id in the group, so it must be durable
-    /// before the replica sends anything.
+    /// The birth of this replica. For one that the cluster was bootstrapped with it is the
+    /// incarnation of its node's data directory: 0, and higher after each re-seed. One that came to
+    /// its node by a wish has the birth of that wish. It is part of this replica's id in the group,
+    /// so it must be durable before the replica sends anything.
     pub incarnation: u32,
-    /// The nodes of all replicas at the shard's first start, with incarnation 0.
+    /// The nodes of all replicas at the shard's first start, with incarnation 0. A replica on
+    /// another node starts empty and as no member. The leader takes it in if a wish names it.
     pub voters: Vec<NodeId>,
     /// The node that should lead, all else equal. It campaigns a little earlier.
     pub preferred_leader: NodeId,

@@ -28,6 +28,7 @@ mod replica;
 mod snapshot;
 
 pub use api::*;
+pub use parts::group::{Wanted, WantedError};
 pub use put_back::in_a_new_term;
 pub use replica::Replica;
 pub use snapshot::{

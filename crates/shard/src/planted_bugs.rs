@@ -14,6 +14,30 @@ pub(crate) fn incarnation(shipped: u32) -> u32 {
     if planted::is(Bug::ReseededUnderOldName) { 0 } else { shipped }
 }
 
+/// Whether a learner is caught up. With [`Bug::LearnerPromotedEarly`] every learner is.
+#[inline]
+pub(crate) fn is_caught_up(shipped: bool) -> bool {
+    shipped || planted::is(Bug::LearnerPromotedEarly)
+}
+
+/// Whether a leader may remove this voter. With [`Bug::LeaderRemovesItself`] it may remove itself.
+#[inline]
+pub(crate) fn may_remove(shipped: bool) -> bool {
+    shipped || planted::is(Bug::LeaderRemovesItself)
+}
+
+/// Whether a leader that is no voter steps down. With [`Bug::LeaderRemovesItself`] it leads on.
+#[inline]
+pub(crate) fn steps_down(shipped: bool) -> bool {
+    shipped && !planted::is(Bug::LeaderRemovesItself)
+}
+
+/// Whether a wish for members is taken. With [`Bug::OldWishWins`] any is that differs.
+#[inline]
+pub(crate) fn takes_wish(shipped: bool, differs: bool) -> bool {
+    shipped || differs && planted::is(Bug::OldWishWins)
+}
+
 /// The refusal of a heartbeat that counts on entries which are not in the log. With
 /// [`Bug::ReseededUnderOldName`] the replica is sent all entries again, and goes on.
 #[inline]

@@ -1,6 +1,7 @@
 //! Snapshots, built and loaded off the replica's thread.
 //!
-//! A snapshot leaves a replica in two pieces: the Raft message as its header, and the data, which
+//! A snapshot leaves a replica in two pieces: the Raft message as its header, with the wish for
+//! members in its context, and the data, which
 //! all messages of one snapshot share. The host sends both, and the data is never copied on the
 //! way:
 //!
@@ -12,6 +13,8 @@
 //!                              other replica ◄── LoadedSnapshot ◄── load_snapshot
 //! ```
 
+use crate::parts::applied::{AppliedError, decode_applied};
+use crate::parts::group::{Wanted, WantedError};
 use crate::raft::conf_state::check_conf;
 use bytes::Bytes;
 use locks::{Change, DecodeError, LockTable};
@@ -24,6 +27,8 @@ use storage::Recovered;
 #[derive(Clone)]
 pub struct BuiltSnapshot {
     pub(crate) metadata: SnapshotMetadata,
+    /// The wish for members as of its index.
+    pub(crate) wanted: Option<Wanted>,
     pub(crate) data: Bytes,
 }
 
@@ -42,7 +47,7 @@ pub struct SnapshotError(#[from] Damage);
 #[derive(Debug, thiserror::Error)]
 enum Damage {
     #[error("the applied record: {0}")]
-    Applied(#[source] raft_prost::DecodeError),
+    Applied(#[source] AppliedError),
     #[error("the lock table's checkpoint: {0}")]
     Checkpoint(#[source] DecodeError),
     #[error("not a Raft message: {0}")]
@@ -51,6 +56,8 @@ enum Damage {
     Kind(MessageType),
     #[error("{0}")]
     Members(&'static str),
+    #[error("{0}")]
+    Wanted(#[source] WantedError),
     #[error("{0}")]
     Table(#[source] DecodeError),
 }
@@ -62,9 +69,9 @@ enum Damage {
 /// If the bytes that were found are damaged.
 pub fn build_snapshot(found: Recovered) -> Result<Option<BuiltSnapshot>, SnapshotError> {
     let Some(applied) = found.applied else { return Ok(None) };
-    let metadata = SnapshotMetadata::decode(applied.as_slice()).map_err(Damage::Applied)?;
+    let (metadata, wanted) = decode_applied(&applied).map_err(Damage::Applied)?;
     let table = LockTable::load(found.table).map_err(Damage::Checkpoint)?;
-    Ok(Some(BuiltSnapshot { metadata, data: table.snapshot().into() }))
+    Ok(Some(BuiltSnapshot { metadata, wanted, data: table.snapshot().into() }))
 }
 
 /// The data of a snapshot on its way to a peer. It goes with the message that has its header.
@@ -88,6 +95,8 @@ impl fmt::Debug for SnapshotData {
 pub struct LoadedSnapshot {
     /// The header: a Raft message without the data.
     pub(crate) message: Message,
+    /// The wish for members as of its index.
+    pub(crate) wanted: Option<Wanted>,
     pub(crate) table: LockTable,
     /// All records of the table, for the write that installs it.
     pub(crate) records: Vec<Change>,
@@ -108,12 +117,17 @@ impl LoadedSnapshot {
         LoadedSnapshot::new(message, &data)
     }
 
-    fn new(message: Message, data: &[u8]) -> Result<LoadedSnapshot, SnapshotError> {
+    fn new(mut message: Message, data: &[u8]) -> Result<LoadedSnapshot, SnapshotError> {
         let members = message.get_snapshot().get_metadata().get_conf_state();
         check_conf(members).map_err(Damage::Members)?;
+        let context = std::mem::take(&mut message.context);
+        let wanted = match context.is_empty() {
+            true => None,
+            false => Some(Wanted::decode(&context).map_err(Damage::Wanted)?),
+        };
         let mut table = LockTable::restore(data).map_err(Damage::Table)?;
         let records = table.checkpoint();
-        Ok(LoadedSnapshot { message, table, records })
+        Ok(LoadedSnapshot { message, wanted, table, records })
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{Identity, StorageError};
 /// - Code of version 3 cannot read entries that name a caller by its number. It would end at each.
 /// - Code of version 4 knows no tombstones. It would bring a destroyed replica back under its old
 ///   Raft id, with an empty log.
+///   It cannot read the wish for members either, in an entry or in an applied record.
 const FORMAT: u32 = 5;
 
 /// `format u32 LE | node u64 LE | fingerprint [16]`

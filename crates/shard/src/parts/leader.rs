@@ -8,6 +8,7 @@
 //!   timed (`renewal_seq`). A renewal that is applied first wins.
 
 use crate::api::{ReplicaConfig, Reply, Ticket, Wait};
+use crate::parts::group::Wanted;
 use crate::parts::proposals::{Caller, Proposals};
 use crate::parts::shard_time::{LeaderClock, Observation};
 use crate::parts::spares::Spares;
@@ -40,9 +41,15 @@ pub(crate) struct LeaderState {
     pub spares: Spares,
     pub clock: LeaderClock,
     since_ms: u64,
+    since_tick: u64,
     grace_ms: u64,
     /// When each member last answered in this term, by Raft's id.
     contact_ms: BTreeMap<u64, u64>,
+    /// The same in ticks of this replica.
+    contact_tick: BTreeMap<u64, u64>,
+    /// The wish of the host that is not in the log yet, and the entry with the last one.
+    pub wish: Option<Wanted>,
+    pub wish_index: u64,
     pub leases: Timers<LeaseId, u64>,
     waiters: Timers<RequestId, Waiter>,
     by_ticket: BTreeMap<Ticket, RequestId>,
@@ -53,7 +60,7 @@ impl LeaderState {
     /// TTL, and every waiter the grace period to attach itself again.
     pub(crate) fn new(
         term: u64,
-        now_ms: u64,
+        (now_ms, tick): (u64, u64),
         observation: &Observation,
         config: &ReplicaConfig,
         table: &LockTable,
@@ -64,8 +71,12 @@ impl LeaderState {
             spares: Spares::new(config.raft.append_hold_ms),
             clock: LeaderClock::default(),
             since_ms: now_ms,
+            since_tick: tick,
             grace_ms,
             contact_ms: BTreeMap::new(),
+            contact_tick: BTreeMap::new(),
+            wish: None,
+            wish_index: 0,
             leases: Timers::new(),
             waiters: Timers::new(),
             by_ticket: BTreeMap::new(),
@@ -82,8 +93,20 @@ impl LeaderState {
     }
 
     /// Notes that a member has answered in this term.
-    pub(crate) fn note_contact(&mut self, id: u64, now_ms: u64) {
+    pub(crate) fn note_contact(&mut self, id: u64, now_ms: u64, tick: u64) {
         self.contact_ms.insert(id, now_ms);
+        self.contact_tick.insert(id, tick);
+    }
+
+    /// Whether a member has answered in the last `patience` ticks before `now`. `None`: it has not
+    /// answered in this term, which is younger than that.
+    pub(crate) fn is_heard(&self, id: u64, now: u64, patience: u64) -> Option<bool> {
+        let contact = self.contact_tick.get(&id).copied();
+        let is_silent = now - self.since_tick > patience;
+        match contact {
+            Some(tick) => Some(now - tick <= patience),
+            None => is_silent.then_some(false),
+        }
     }
 
     /// When a member last answered. At first all count as having answered when this leadership

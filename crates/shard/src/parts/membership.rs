@@ -1,4 +1,7 @@
-//! The next change of a group's members, so that a node that lost its data comes back.
+//! The next change of a group's members: so that a node that lost its data comes back, and so that
+//! the group has the members that its log wants.
+//!
+//! # A node that lost its data
 //!
 //! A replica that lost its log has forgotten votes and acknowledgements that others count on. How
 //! it goes wrong if it comes back under its old id:
@@ -20,6 +23,37 @@
 //!  AddNode     A B¹ C                     B¹ votes
 //! ```
 //!
+//! # Members that the log wants
+//!
+//! A wish (`parts/group.rs`) names the members by node and birth. Without one, they are the nodes
+//! of the cluster file. A leader changes the members one by one, always by the first rule that
+//! applies:
+//!
+//! 1. A learner that is not wanted goes.
+//! 2. A wanted replica that is missing comes as a learner. If an earlier life of it is a member and
+//!    lives, that one goes first, because a node has one replica of a shard at a time.
+//! 3. A wanted learner that is caught up becomes a voter, as long as there is at most one voter more
+//!    than wanted. If an earlier life of it votes, which is lost then, that one goes first.
+//! 4. A voter that is not wanted goes, once another has taken its place: first those that are
+//!    silent, and only if a quorum of the voters that are left was heard of.
+//! 5. A leader that is not wanted hands leadership to a wanted voter. That one removes it.
+//!
+//! ```text
+//!              voters        learners     nodes 1, 2 and 4 are wanted
+//!              1 2 3
+//!  AddLearner  1 2 3         4            until it is caught up
+//!  AddNode     1 2 3 4
+//!  RemoveNode  1 2 4
+//! ```
+//!
+//! How it goes wrong if a leader removes itself: raft-rs lets it lead on. It sends heartbeats, so
+//! that no other replica campaigns, and accepts nothing.
+//!
+//! How it goes wrong if a voter that lives goes before a silent one: of five voters two are silent,
+//! and three are a quorum of five and of four. If one of the three goes, two of four are left.
+//!
+//! # Why this is sound
+//!
 //! Each is one simple change, and is proposed only once the change before it is applied. So a
 //! quorum of each configuration meets every quorum of the next.
 //!
@@ -39,31 +73,36 @@
 //! This knows nothing of how a node gets its incarnation, or of when an old one has ceased to be:
 //! it is told.
 
+use crate::parts::group::Wanted;
+use crate::planted_bugs;
 use crate::raft::conf_state::members;
 use crate::raft::peer_id::{incarnation_of, node_of, peer_id};
 use raft::eraftpb::{ConfChange, ConfChangeType, ConfState};
 use routing::NodeId;
 use std::collections::BTreeMap;
 
-/// The newest known incarnation of each other node of the shard.
+/// The newest known incarnation of each other node: no earlier life there has its votes and
+/// acknowledgements any more.
 ///
-/// * It has an entry for each node that the cluster file gives the shard, except the own node: a
-///   replica does not change its own membership. No other node can be a member.
+/// * It has no entry for the own node: a replica does not change its own membership.
 /// * An incarnation only rises. None in the configuration is above it.
-pub(crate) struct Incarnations(BTreeMap<NodeId, u32>);
+pub(crate) struct Incarnations {
+    own: NodeId,
+    known: BTreeMap<NodeId, u32>,
+}
 
 impl Incarnations {
-    /// Of the shard's `nodes`, as far as its configuration tells.
-    pub(crate) fn new(own: NodeId, nodes: &[NodeId], conf: &ConfState) -> Incarnations {
-        let others = nodes.iter().filter(|node| **node != own);
-        let mut incarnations = Incarnations(others.map(|node| (*node, 0)).collect());
+    /// As far as the configuration of a replica on the node `own` tells.
+    pub(crate) fn new(own: NodeId, conf: &ConfState) -> Incarnations {
+        let mut incarnations = Incarnations { own, known: BTreeMap::new() };
         incarnations.learn_members(conf);
         incarnations
     }
 
-    /// Notes an incarnation, unless a later one is known or the node is not of this shard.
+    /// Notes an incarnation, unless a later one is known.
     pub(crate) fn learn(&mut self, node: NodeId, incarnation: u32) {
-        if let Some(known) = self.0.get_mut(&node) {
+        if node != self.own {
+            let known = self.known.entry(node).or_default();
             *known = incarnation.max(*known);
         }
     }
@@ -76,193 +115,153 @@ impl Incarnations {
         }
     }
 
-    /// Whether this id is that of another node of the shard, and of no replaced replica.
+    /// Whether this id is that of another node's replica, and of none that was replaced.
     ///
-    /// It need not be a member in this replica's configuration: a replica that lags gets messages
-    /// from members that were taken in since (Raft thesis, 4.1).
+    /// It need not be a member in this replica's configuration, nor on a node of the cluster file: a
+    /// replica that lags gets messages from members that were taken in since (Raft thesis, 4.1).
     pub(crate) fn is_current(&self, id: u64) -> bool {
-        self.0.get(&node_of(id)).is_some_and(|known| incarnation_of(id) >= *known)
+        node_of(id) != self.own && !self.is_replaced(id)
+    }
+
+    /// Whether this replica has ceased to be, because its node has a later one.
+    fn is_replaced(&self, id: u64) -> bool {
+        self.known.get(&node_of(id)).is_some_and(|known| incarnation_of(id) < *known)
     }
 }
 
-/// The change that a leader should propose next, if any: for the first node that lacks its newest
-/// replica among the voters, and that a change can bring further now.
+/// The members that a group shall have: each node's birth, at least.
 ///
-/// `caught_up` tells for a Raft id whether that member is caught up.
-pub(crate) fn next_change(
+/// A re-seed of a wanted node makes it wanted with its new incarnation.
+pub(crate) struct Targets(BTreeMap<NodeId, u32>);
+
+impl Targets {
+    /// Of the wish, or of the cluster file's `nodes` if there is none, for the replica `own`.
+    pub(crate) fn new(
+        wanted: Option<&Wanted>,
+        nodes: &[NodeId],
+        incarnations: &Incarnations,
+        own: u64,
+    ) -> Targets {
+        let mut births = match wanted {
+            Some(wanted) => wanted.members().clone(),
+            None => nodes.iter().map(|node| (*node, 0)).collect(),
+        };
+        for (node, birth) in &mut births {
+            let known = incarnations.known.get(node).copied();
+            let own = (*node == node_of(own)).then_some(incarnation_of(own));
+            *birth = (*birth).max(known.or(own).unwrap_or(0));
+        }
+        Targets(births)
+    }
+
+    fn contains(&self, id: u64) -> bool {
+        self.0.get(&node_of(id)) == Some(&incarnation_of(id))
+    }
+
+    /// Whether a later life of this replica is wanted on its node.
+    fn has_later(&self, id: u64) -> bool {
+        self.0.get(&node_of(id)).is_some_and(|birth| *birth > incarnation_of(id))
+    }
+}
+
+/// What a leader should do next for the members.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Propose this change.
+    Change(ConfChange),
+    /// Hand leadership to this voter, by Raft's id.
+    HandOver(u64),
+}
+
+/// What a leader knows of a member, by Raft's id.
+pub(crate) struct Seen<C, H> {
+    /// Whether that member is caught up.
+    pub caught_up: C,
+    /// Whether that member answered lately. `None`: this leadership is too young to tell.
+    pub heard: H,
+}
+
+/// The next step of the leader `leader`, by the rules of this module, if any is possible now.
+pub(crate) fn next_change<C, H>(
     conf: &ConfState,
-    wanted: &Incarnations,
-    caught_up: impl Fn(u64) -> bool,
-) -> Option<ConfChange> {
-    wanted.0.iter().find_map(|(&node, &incarnation)| {
-        let newest = peer_id(node, incarnation);
-        let older =
-            |ids: &[u64]| ids.iter().copied().find(|&id| node_of(id) == node && id < newest);
+    targets: &Targets,
+    incarnations: &Incarnations,
+    leader: u64,
+    seen: &Seen<C, H>,
+) -> Option<Next>
+where
+    C: Fn(u64) -> bool,
+    H: Fn(u64) -> Option<bool>,
+{
+    let unwanted_learner = conf.learners.iter().find(|id| !targets.0.contains_key(&node_of(**id)));
+    if let Some(&id) = unwanted_learner {
+        return Some(change(ConfChangeType::RemoveNode, id));
+    }
+    let mut others = targets.0.iter().filter(|(node, _)| **node != node_of(leader));
+    let comes = others.find_map(|(&node, &birth)| {
+        let newest = peer_id(node, birth);
+        let older = |ids: &[u64]| {
+            ids.iter().copied().find(|&id| node_of(id) == node && incarnation_of(id) != birth)
+        };
         if let Some(replaced) = older(&conf.learners) {
             return Some(change(ConfChangeType::RemoveNode, replaced));
         }
-        if conf.voters.contains(&newest) {
+        let former = older(&conf.voters);
+        if conf.voters.contains(&newest) || former.is_some_and(|id| !incarnations.is_replaced(id)) {
             return None;
         }
         if !conf.learners.contains(&newest) {
             return Some(change(ConfChangeType::AddLearnerNode, newest));
         }
-        if !caught_up(newest) {
+        if !planted_bugs::is_caught_up((seen.caught_up)(newest)) {
             return None;
         }
-        Some(match older(&conf.voters) {
-            Some(replaced) => change(ConfChangeType::RemoveNode, replaced),
-            None => change(ConfChangeType::AddNode, newest),
-        })
-    })
+        match former {
+            Some(replaced) => Some(change(ConfChangeType::RemoveNode, replaced)),
+            None if conf.voters.len() > targets.0.len() => None,
+            None => Some(change(ConfChangeType::AddNode, newest)),
+        }
+    });
+    comes.or_else(|| next_to_go(conf, targets, incarnations, leader, seen))
 }
 
-fn change(kind: ConfChangeType, id: u64) -> ConfChange {
+/// The voter that goes next because it is not wanted (rules 4 and 5).
+fn next_to_go<C, H>(
+    conf: &ConfState,
+    targets: &Targets,
+    incarnations: &Incarnations,
+    leader: u64,
+    seen: &Seen<C, H>,
+) -> Option<Next>
+where
+    C: Fn(u64) -> bool,
+    H: Fn(u64) -> Option<bool>,
+{
+    let has_replacement = conf.voters.len() > targets.0.len();
+    // A life that is lost goes by rule 3, once the next one is caught up.
+    let makes_room = |id: u64| targets.has_later(id) && !incarnations.is_replaced(id);
+    let may_go = |id: u64| !targets.contains(id) && (has_replacement || makes_room(id));
+    let heard = |id: u64| if id == leader { Some(true) } else { (seen.heard)(id) };
+    let going: Vec<u64> = conf.voters.iter().copied().filter(|id| may_go(*id)).collect();
+    let mut by_silence = Vec::new();
+    for &id in going.iter().filter(|id| planted_bugs::may_remove(**id != leader)) {
+        by_silence.push((heard(id)?, id));
+    }
+    let Some((_, id)) = by_silence.into_iter().min() else {
+        let mut wanted = conf.voters.iter().copied().filter(|id| targets.contains(*id));
+        let successor = wanted.find(|id| *id != leader && (seen.caught_up)(*id));
+        return successor.filter(|_| going.contains(&leader)).map(Next::HandOver);
+    };
+    let left: Vec<u64> = conf.voters.iter().copied().filter(|voter| *voter != id).collect();
+    let heard_of = left.iter().filter(|id| heard(**id) == Some(true)).count();
+    (heard_of > left.len() / 2).then(|| change(ConfChangeType::RemoveNode, id))
+}
+
+fn change(kind: ConfChangeType, id: u64) -> Next {
     let mut change = ConfChange { node_id: id, ..Default::default() };
     change.set_change_type(kind);
-    change
+    Next::Change(change)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::raft::conf_state::check_conf;
-    use ConfChangeType::{AddLearnerNode, AddNode, RemoveNode};
-
-    const OWN: NodeId = NodeId(1);
-
-    fn id(node: u64, incarnation: u32) -> u64 {
-        peer_id(NodeId(node), incarnation)
-    }
-
-    fn conf(voters: &[u64], learners: &[u64]) -> ConfState {
-        ConfState { voters: voters.to_vec(), learners: learners.to_vec(), ..Default::default() }
-    }
-
-    fn heard(conf: &ConfState, told: &[(u64, u32)]) -> Incarnations {
-        let mut incarnations = Incarnations::new(OWN, &[1, 2, 3].map(NodeId), conf);
-        told.iter().for_each(|(node, incarnation)| incarnations.learn(NodeId(*node), *incarnation));
-        incarnations
-    }
-
-    fn next(
-        conf: &ConfState,
-        told: &[(u64, u32)],
-        caught_up: &[u64],
-    ) -> Option<(ConfChangeType, u64)> {
-        let change = next_change(conf, &heard(conf, told), |id| caught_up.contains(&id))?;
-        Some((change.change_type(), change.node_id))
-    }
-
-    #[test]
-    fn a_replaced_replica_comes_in_as_a_learner_and_takes_the_place_of_the_old_one() {
-        let (old, new) = (id(3, 0), id(3, 7));
-        let told = [(3, 7)];
-        assert_eq!(next(&conf(&[1, 2, old], &[]), &[], &[old]), None, "nobody was replaced");
-        assert_eq!(next(&conf(&[1, 2, old], &[]), &told, &[]), Some((AddLearnerNode, new)));
-        assert_eq!(next(&conf(&[1, 2, old], &[new]), &told, &[old]), None, "it has not caught up");
-        assert_eq!(next(&conf(&[1, 2, old], &[new]), &told, &[new]), Some((RemoveNode, old)));
-        assert_eq!(next(&conf(&[1, 2], &[new]), &told, &[]), None, "it has not caught up any more");
-        assert_eq!(next(&conf(&[1, 2], &[new]), &told, &[new]), Some((AddNode, new)));
-        assert_eq!(next(&conf(&[1, 2, new], &[]), &told, &[new]), None);
-    }
-
-    #[test]
-    fn a_leader_that_was_not_told_goes_on_from_what_the_members_show() {
-        let new = id(3, 7);
-        for told in [&[][..], &[(3, 5)]] {
-            assert_eq!(
-                next(&conf(&[1, 2, id(3, 0)], &[new]), told, &[new]),
-                Some((RemoveNode, id(3, 0)))
-            );
-            assert_eq!(next(&conf(&[1, 2], &[new]), told, &[new]), Some((AddNode, new)));
-            assert_eq!(next(&conf(&[1, 2, new], &[]), told, &[new]), None);
-        }
-    }
-
-    #[test]
-    fn who_was_lost_again_on_the_way_is_removed_first() {
-        let (old, lost, new) = (id(3, 0), id(3, 7), id(3, 8));
-        let told = [(3, 8)];
-        assert_eq!(next(&conf(&[1, 2, old], &[lost]), &told, &[lost]), Some((RemoveNode, lost)));
-        assert_eq!(next(&conf(&[1, 2], &[lost]), &told, &[lost]), Some((RemoveNode, lost)));
-        assert_eq!(next(&conf(&[1, 2], &[]), &told, &[]), Some((AddLearnerNode, new)));
-        assert_eq!(next(&conf(&[1, 2, lost], &[]), &told, &[lost]), Some((AddLearnerNode, new)));
-    }
-
-    #[test]
-    fn a_node_that_cannot_be_helped_does_not_hold_up_another() {
-        let conf = conf(&[1, id(2, 0), id(3, 0)], &[id(2, 7)]);
-        assert_eq!(next(&conf, &[(2, 7), (3, 8)], &[]), Some((AddLearnerNode, id(3, 8))));
-    }
-
-    #[test]
-    fn the_own_node_and_strangers_are_nobodys_business() {
-        let conf = conf(&[1, 2, 3], &[]);
-        assert_eq!(next(&conf, &[(1, 7), (4, 7)], &[]), None);
-        let incarnations = heard(&conf, &[(1, 7), (3, 7)]);
-        let is_current = |of, incarnation| incarnations.is_current(id(of, incarnation));
-        assert!(is_current(2, 0) && is_current(2, 1) && is_current(3, 7) && is_current(3, 8));
-        assert!(!is_current(3, 0) && !is_current(3, 6), "replaced");
-        assert!(
-            !is_current(1, 0) && !is_current(1, 7) && !is_current(4, 0),
-            "itself, and a stranger"
-        );
-    }
-
-    /// Incarnations are learned in any order, with changes from former leaders between. Each step
-    /// is one simple change, leaves a configuration that passes the check, and in the end all are
-    /// voters.
-    #[test]
-    fn every_way_leads_to_all_newest_incarnations_by_legal_steps() {
-        for seed in 0..2_000u64 {
-            let mut random = seed;
-            let mut below = |n: u64| {
-                random = random
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1_442_695_040_888_963_407);
-                (random >> 33) % n
-            };
-            let mut conf = conf(&[1, 2, 3], &[]);
-            let mut told = [(2, 0), (3, 0)];
-            for step in 0.. {
-                assert!(step < 200, "seed {seed}: never done: {conf:?}, {told:?}");
-                if step < 20 && below(4) == 0 {
-                    told[below(2) as usize].1 += 1;
-                }
-                let all = step >= 20;
-                let lucky = below(2) == 0;
-                // Leaders have not all heard the same.
-                let heard_of: Vec<(u64, u32)> =
-                    told.iter().copied().filter(|_| all || below(2) == 0).collect();
-                let wanted = heard(&conf, &heard_of);
-                let Some(change) = next_change(&conf, &wanted, |_| all || lucky) else {
-                    if all {
-                        break;
-                    }
-                    continue;
-                };
-                let (id, kind) = (change.node_id, change.change_type());
-                let before = conf.voters.clone();
-                conf.voters.retain(|voter| *voter != id);
-                conf.learners.retain(|learner| *learner != id);
-                match kind {
-                    AddNode => conf.voters.push(id),
-                    AddLearnerNode => conf.learners.push(id),
-                    RemoveNode => {}
-                }
-                assert!(before.len().abs_diff(conf.voters.len()) <= 1);
-                assert!(
-                    kind != AddLearnerNode || !before.contains(&id),
-                    "seed {seed}: a voter was demoted"
-                );
-                assert_eq!(check_conf(&conf), Ok(()), "seed {seed}: {conf:?}");
-            }
-            let mut voters = conf.voters.clone();
-            voters.sort_unstable();
-            let mut newest = vec![1, id(told[0].0, told[0].1), id(told[1].0, told[1].1)];
-            newest.sort_unstable();
-            assert_eq!((voters, conf.learners.len()), (newest, 0), "seed {seed}");
-        }
-    }
-}
+mod tests;

@@ -1,8 +1,10 @@
 //! The parts that a replica is composed of. Each keeps one kind of state with its rules, is tested
 //! by itself, and knows nothing of the replica.
 
+pub(crate) mod applied;
 pub(crate) mod checkpointing;
 pub(crate) mod disk_health;
+pub(crate) mod group;
 pub(crate) mod handover;
 pub(crate) mod leader;
 pub(crate) mod membership;

@@ -5,6 +5,8 @@
 //! story and calls these methods.
 
 use crate::api::Write;
+use crate::parts::applied::encode_applied;
+use crate::parts::group::Wanted;
 use raft::eraftpb::{Entry, HardState, Message, SnapshotMetadata};
 use raft_prost::Message as _;
 use routing::ShardId;
@@ -55,14 +57,16 @@ impl StepWrite {
         self.number = number;
     }
 
-    /// Adds a checkpoint at `applied`: the records of the table that changed since the one before.
+    /// Adds a checkpoint at `applied`: the records of the table that changed since the one before,
+    /// and the wish for members that stands there.
     pub(crate) fn add_checkpoint(
         &mut self,
         applied: &SnapshotMetadata,
+        wanted: Option<&Wanted>,
         changes: impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
     ) {
         self.write.table.extend(changes);
-        self.write.applied = Some(applied.encode_to_vec());
+        self.write.applied = Some(encode_applied(applied, wanted));
         self.wanted = true; // so that the history up to here goes with this write at the latest
     }
 
@@ -77,7 +81,7 @@ impl StepWrite {
     /// written here.
     pub(crate) fn reset_to(
         &mut self,
-        meta: &SnapshotMetadata,
+        (meta, wanted): (&SnapshotMetadata, Option<&Wanted>),
         hard_state: &HardState,
         records: impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
         history: &mut Vec<HistoryRecord>,
@@ -85,7 +89,7 @@ impl StepWrite {
         let write = &mut self.write;
         (write.reset, write.entries, write.truncate_to) = (true, Vec::new(), None);
         write.table = records.collect();
-        write.applied = Some(meta.encode_to_vec());
+        write.applied = Some(encode_applied(meta, wanted));
         write.hard_state = Some(hard_state.encode_to_vec());
         write.history.append(history);
         self.stored_last = meta.index;

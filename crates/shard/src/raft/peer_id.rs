@@ -1,12 +1,21 @@
-//! Raft's id of a replica: its node, and the incarnation of that node's data directory.
+//! Raft's id of a replica: its node, and its birth there.
 //!
 //! A replica that lost its log has forgotten votes and acknowledgements. It comes back under
-//! another id, so that they do not count for it (`parts/membership.rs`). This knows nothing of how
-//! a node gets its incarnation.
+//! another id, so that they do not count for it (`parts/membership.rs`). The same holds for a
+//! replica that was removed with its log and is wanted on its node again. So each life of a replica
+//! has a **birth** that no earlier life on its node had:
+//!
+//! * A replica of the bootstrapped cluster has the incarnation of its node's data directory, which
+//!   rises with each re-seed.
+//! * A replica that comes to a node later has the birth of the wish that names it
+//!   (`parts/group.rs`).
+//!
+//! Both are one count of 32 bits, so a new one must be above all of either kind. In this crate
+//! "incarnation" means either. This knows nothing of how a replica gets its birth.
 
 use routing::NodeId;
 
-/// Raft's id of a replica: the node in the low 32 bits, the incarnation in the high ones.
+/// Raft's id of a replica: the node in the low 32 bits, the birth in the high ones.
 ///
 /// A cluster is bootstrapped with incarnation 0, so its ids are those of its nodes. For example,
 /// node 3 is `0x0000_0000_0000_0003` at first and `0x0000_0001_0000_0003` after a re-seed.
@@ -24,7 +33,7 @@ pub(crate) fn node_of(peer_id: u64) -> NodeId {
     NodeId(peer_id & u64::from(u32::MAX))
 }
 
-/// The incarnation of the data directory that a replica lives in.
+/// The birth of a replica: see the head of this module.
 pub(crate) fn incarnation_of(peer_id: u64) -> u32 {
     (peer_id >> 32) as u32
 }

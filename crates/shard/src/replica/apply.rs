@@ -2,6 +2,7 @@
 
 use super::Replica;
 use crate::api::{Fatal, Reply, Ticket};
+use crate::parts::group;
 use crate::parts::leader::LeaderState;
 use crate::parts::proposals::Caller;
 use crate::planted_bugs;
@@ -36,6 +37,7 @@ impl Replica {
             self.out.entries_applied += usize::from(asked.is_some());
             match entry.entry_type() {
                 EntryType::EntryNormal if entry.data.is_empty() => {}
+                EntryType::EntryNormal if entry.data[0] == group::KIND => self.apply_wish(entry)?,
                 EntryType::EntryNormal => self.apply_batch(entry, asked)?,
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
                     self.apply_conf_change(entry)?

@@ -19,6 +19,7 @@
 
 use super::Replica;
 use crate::api::Fatal;
+use crate::parts::group::Wanted;
 use crate::parts::shard_time::Observation;
 use crate::planted_bugs;
 use crate::snapshot::{BuiltSnapshot, LoadedSnapshot, SnapshotData};
@@ -58,8 +59,9 @@ impl Replica {
         if self.checkpointing.host_builds {
             self.out.wants_snapshot = true;
         } else {
-            let (metadata, data) = (self.metadata(), self.table.snapshot().into());
-            self.keep_snapshot(BuiltSnapshot { metadata, data });
+            let (metadata, wanted) = (self.metadata(), self.wanted.clone());
+            let data = self.table.snapshot().into();
+            self.keep_snapshot(BuiltSnapshot { metadata, wanted, data });
         }
         self.checkpointing.start_building(self.applied_index, self.now.mono_ms);
     }
@@ -83,27 +85,33 @@ impl Replica {
 
     /// Gives raft-rs the snapshot to send, without its data: raft-rs would clone that into every
     /// message.
-    fn keep_snapshot(&mut self, BuiltSnapshot { metadata, data }: BuiltSnapshot) {
-        self.checkpointing.keep_data(metadata.index, data);
+    fn keep_snapshot(&mut self, BuiltSnapshot { metadata, wanted, data }: BuiltSnapshot) {
+        self.checkpointing.keep_data(metadata.index, wanted, data);
         self.raw
             .mut_store()
             .set_snapshot(Some(Snapshot { data: Vec::new(), metadata: Some(metadata) }));
     }
 
     /// Notes that the snapshot of this message is on its way, until the host reports it as sent.
-    /// Returns its data, or `None` if that has been dropped.
-    pub(super) fn sends_snapshot(&mut self, to: NodeId, message: &Message) -> Option<SnapshotData> {
+    /// Returns the header, which has the wish for members in its context, and the data. `None`: they
+    /// have been dropped.
+    pub(super) fn sends_snapshot(
+        &mut self,
+        to: NodeId,
+        message: &Message,
+    ) -> Option<(Message, SnapshotData)> {
         let index = message.get_snapshot().get_metadata().index;
-        let data = self.checkpointing.data_at(index)?;
+        let (wanted, data) = self.checkpointing.data_at(index)?;
+        let context = wanted.map(Wanted::encode).unwrap_or_default();
         self.checkpointing.sends_to(to);
-        Some(SnapshotData { index, data })
+        Some((Message { context, ..message.clone() }, SnapshotData { index, data }))
     }
 
     fn checkpoint(&mut self) {
         let changes = planted_bugs::written_changes(self.table.checkpoint());
         let records = changes.into_iter().map(|change| (change.key, change.value));
         let metadata = self.metadata();
-        self.step_write.add_checkpoint(&metadata, records);
+        self.step_write.add_checkpoint(&metadata, self.wanted.as_ref(), records);
         self.checkpointing.written(self.applied_index, self.now.mono_ms);
         let after = self.checkpointing.log_needed_after(self.applied_index);
         let (keep_bytes, store) = (self.config.raft.log_keep_bytes, self.raw.mut_store());
@@ -151,18 +159,19 @@ impl Replica {
     pub(super) fn install_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), Fatal> {
         let meta = snapshot.get_metadata();
         let loaded = self.incoming.take().filter(|loaded| loaded.index() == meta.index);
-        let Some(LoadedSnapshot { table, records, .. }) = loaded else {
+        let Some(LoadedSnapshot { table, records, wanted, .. }) = loaded else {
             return Err(self
                 .fatal(format!("Raft installs a snapshot at {} that was not loaded", meta.index)));
         };
-        self.table = table;
+        (self.table, self.wanted) = (table, wanted);
         self.observation = Observation::new(self.table.shard_ms(), self.now);
         (self.applied_index, self.applied_term) = (meta.index, meta.term);
         self.raw.mut_store().reset_to(snapshot);
         self.incarnations.learn_members(meta.get_conf_state());
         let records = records.into_iter().map(|change| (change.key, change.value));
         let hard_state = self.raw.raft.hard_state();
-        self.step_write.reset_to(meta, &hard_state, records, &mut self.checkpointing.history);
+        let position = (meta, self.wanted.as_ref());
+        self.step_write.reset_to(position, &hard_state, records, &mut self.checkpointing.history);
         self.checkpointing.reset_to(meta.index, self.now.mono_ms);
         self.watching.reset_to(meta.index);
         self.stats.snapshots_installed += 1;

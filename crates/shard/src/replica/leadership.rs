@@ -40,7 +40,7 @@ impl Replica {
         if is_me && self.leader_state.is_none() {
             self.leader_state = Some(LeaderState::new(
                 known.term,
-                self.now.mono_ms,
+                (self.now.mono_ms, self.stats.ticks),
                 &self.observation,
                 &self.config,
                 &self.table,

@@ -3,9 +3,12 @@
 
 use super::Replica;
 use crate::api::{Fatal, Member};
-use crate::parts::membership::next_change;
+use crate::parts::group::Wanted;
+use crate::parts::membership::{Next, Seen, Targets, next_change};
+use crate::planted_bugs;
 use crate::raft::conf_state::{check_conf, members};
 use crate::raft::peer_id::{incarnation_of, node_of};
+use raft::StateRole;
 use raft::eraftpb::{ConfChange, ConfChangeV2, Entry, EntryType};
 use raft_prost::Message as _;
 use routing::NodeId;
@@ -56,12 +59,26 @@ impl Replica {
         {
             return;
         }
-        let caught_up = |id| raft.prs().get(id).is_some_and(|progress| self.is_caught_up(progress));
-        let Some(change) =
-            next_change(self.raw.store().conf_state(), &self.incarnations, caught_up)
-        else {
-            return;
+        let (conf, own) = (self.raw.store().conf_state(), raft.id);
+        let nodes = &self.config.voters;
+        let targets = Targets::new(self.wanted.as_ref(), nodes, &self.incarnations, own);
+        let (now, patience) = (self.stats.ticks, self.config.raft.election_ticks as u64);
+        let seen = Seen {
+            caught_up: |id| raft.prs().get(id).is_some_and(|it| self.is_caught_up(it)),
+            heard: |id| self.leader_state.as_ref()?.is_heard(id, now, patience),
         };
+        match next_change(conf, &targets, &self.incarnations, own, &seen) {
+            Some(Next::Change(change)) => self.propose_change(change),
+            Some(Next::HandOver(to)) if !self.handover.is_under_way() => {
+                let (shard, node, to) = (self.config.shard.0, self.config.node.0, node_of(to));
+                tracing::info!(shard, node, to = to.0, "hands over: its replica is to leave");
+                self.hand_over(to);
+            }
+            Some(Next::HandOver(_)) | None => {}
+        }
+    }
+
+    fn propose_change(&mut self, change: ConfChange) {
         let (shard, node) = (self.config.shard.0, self.config.node.0);
         let (of, incarnation) = (node_of(change.node_id).0, incarnation_of(change.node_id));
         match self.raw.propose_conf_change(Vec::new(), change.clone()) {
@@ -76,6 +93,58 @@ impl Replica {
                 incarnation,
                 "no change of members for now: {error}"
             ),
+        }
+    }
+
+    /// Keeps a wish of the host for the log, if this replica leads and the log has no later one.
+    pub(super) fn want(&mut self, wanted: Wanted) {
+        if let Some(leader) = &mut self.leader_state
+            && takes(self.wanted.as_ref(), &wanted)
+            && takes(leader.wish.as_ref(), &wanted)
+        {
+            leader.wish = Some(wanted);
+        }
+    }
+
+    /// Proposes the wish that the host gave, once per tick on a leader, unless one is in flight.
+    pub(super) fn propose_wish(&mut self) {
+        let (applied, known) = (self.applied_index, self.wanted.as_ref());
+        let Some(leader) = &mut self.leader_state else { return };
+        // Entries of former leaders must be applied first, because a later wish could be among them.
+        if leader.wish_index > applied || !self.raw.raft.commit_to_current_term() {
+            return;
+        }
+        leader.wish.take_if(|wish| !takes(known, wish));
+        let Some(wish) = &leader.wish else { return };
+        // raft-rs refuses while leadership is handed on, or too much is uncommitted. The next tick
+        // tries again.
+        if !self.handover.is_under_way() && self.raw.propose(Vec::new(), wish.encode()).is_ok() {
+            leader.wish_index = self.raw.raft.raft_log.last_index();
+            let (shard, node) = (self.config.shard.0, self.config.node.0);
+            tracing::info!(shard, node, version = wish.version(), "proposed a wish for members");
+        }
+    }
+
+    /// Applies a committed wish, on every replica at the same place in the log.
+    ///
+    /// # Errors
+    /// [`Fatal`] if the entry is damaged.
+    pub(super) fn apply_wish(&mut self, entry: &Entry) -> Result<(), Fatal> {
+        let wanted = Wanted::decode(&entry.data)
+            .map_err(|e| self.fatal(format!("entry {}: {e}", entry.index)))?;
+        if takes(self.wanted.as_ref(), &wanted) {
+            self.wanted = Some(wanted);
+        }
+        Ok(())
+    }
+
+    /// Steps down if this replica leads and has been removed. A former leader can have proposed
+    /// that, and raft-rs would let it lead on (`parts/membership.rs`).
+    pub(super) fn leave_if_removed(&mut self) {
+        let raft = &mut self.raw.raft;
+        let is_removed = !raft.prs().conf().voters().contains(raft.id);
+        if raft.state == StateRole::Leader && planted_bugs::steps_down(is_removed) {
+            raft.become_follower(raft.term, raft::INVALID_ID);
         }
     }
 
@@ -108,4 +177,9 @@ impl Replica {
         self.raw.mut_store().set_conf_state(conf);
         Ok(())
     }
+}
+
+/// Whether a group that has `known` takes a wish.
+fn takes(known: Option<&Wanted>, wish: &Wanted) -> bool {
+    planted_bugs::takes_wish(wish.supersedes(known), known.is_some_and(|known| known != wish))
 }

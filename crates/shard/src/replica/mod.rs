@@ -32,6 +32,7 @@ mod step;
 use crate::api::*;
 use crate::parts::checkpointing::Checkpointing;
 use crate::parts::disk_health::DiskHealth;
+use crate::parts::group::Wanted;
 use crate::parts::handover::Handover;
 use crate::parts::leader::LeaderState;
 use crate::parts::membership::Incarnations;
@@ -80,6 +81,8 @@ pub struct Replica {
     /// The commit index at the last two ticks, the older one first.
     committed_at_ticks: [u64; 2],
     incarnations: Incarnations,
+    /// The last wish of the log for members, as of the applied index.
+    wanted: Option<Wanted>,
     disk: DiskHealth,
     handover: Handover,
     /// This replica asks for no votes, because its host is about to end.
@@ -160,6 +163,7 @@ impl Replica {
             caught_up,
             incarnation: incarnation_of(raft.id),
             members: self.members(),
+            wanted: self.wanted.clone(),
         }
     }
 

@@ -2,8 +2,10 @@
 
 use super::{Replica, Stats};
 use crate::api::*;
+use crate::parts::applied::decode_applied;
 use crate::parts::checkpointing::Checkpointing;
 use crate::parts::disk_health::DiskHealth;
+use crate::parts::group::Wanted;
 use crate::parts::handover::Handover;
 use crate::parts::membership::Incarnations;
 use crate::parts::oldest::Oldest;
@@ -39,11 +41,11 @@ impl Replica {
         let incarnation = planted_bugs::incarnation(config.incarnation);
         let (shard, id) = (config.shard, peer_id(config.node, incarnation));
         let fatal = |what: String| Fatal { shard, what };
-        let (store, applied) = open_log(&config, &recovered)?;
+        let (store, applied, wanted) = open_log(&config, &recovered)?;
         let table = LockTable::load(recovered.table)
             .map_err(|e| fatal(format!("the lock table's checkpoint: {e}")))?;
         let stored_last = store.last();
-        let incarnations = Incarnations::new(config.node, &config.voters, store.conf_state());
+        let incarnations = Incarnations::new(config.node, store.conf_state());
         let raft_config = raft::Config {
             id,
             election_tick: config.raft.election_ticks,
@@ -100,6 +102,7 @@ impl Replica {
             unsynced: UnsyncedReadies::default(),
             incoming: None,
             incarnations,
+            wanted,
             disk: DiskHealth::default(),
             handover: Handover::default(),
             stands_aside: false,
@@ -127,20 +130,20 @@ impl Replica {
 fn open_log(
     config: &ReplicaConfig,
     recovered: &Recovered,
-) -> Result<(LogStore, SnapshotMetadata), Fatal> {
+) -> Result<(LogStore, SnapshotMetadata, Option<Wanted>), Fatal> {
     let fatal = |what: String| Fatal { shard: config.shard, what };
-    // A re-seeded replica starts with these voters too. It is no member until the log says so, from
-    // its beginning or by a snapshot.
+    // A re-seeded replica starts with these voters too, and so does one on another node. It is no
+    // member until the log says so, from its beginning or by a snapshot.
     let mut voters: Vec<u64> = config.voters.iter().map(|node| peer_id(*node, 0)).collect();
     voters.sort_unstable();
-    let applied = match &recovered.applied {
-        Some(bytes) => SnapshotMetadata::decode(bytes.as_slice())
-            .map_err(|e| fatal(format!("the applied record: {e}")))?,
-        None => SnapshotMetadata {
-            conf_state: Some(ConfState { voters, ..Default::default() }),
-            index: 0,
-            term: 0,
-        },
+    let (applied, wanted) = match &recovered.applied {
+        Some(bytes) => {
+            decode_applied(bytes).map_err(|e| fatal(format!("the applied record: {e}")))?
+        }
+        None => {
+            let conf_state = Some(ConfState { voters, ..Default::default() });
+            (SnapshotMetadata { conf_state, index: 0, term: 0 }, None)
+        }
     };
     let mut entries = VecDeque::with_capacity(recovered.entries.len());
     for (index, bytes) in &recovered.entries {
@@ -180,5 +183,6 @@ fn open_log(
     hard_state.commit = hard_state.commit.max(applied.index);
     let conf_state = applied.get_conf_state().clone();
     check_conf(&conf_state).map_err(|e| fatal(format!("the applied record: {e}")))?;
-    Ok((LogStore::new(hard_state, conf_state, truncated_index, truncated_term, entries), applied))
+    let store = LogStore::new(hard_state, conf_state, truncated_index, truncated_term, entries);
+    Ok((store, applied, wanted))
 }

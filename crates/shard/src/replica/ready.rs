@@ -164,11 +164,10 @@ impl Replica {
                 | MessageType::MsgRequestPreVote
                 | MessageType::MsgRequestPreVoteResponse
         );
-        self.out.messages.push(PeerMessage {
-            to,
-            bytes: message.encode_to_vec(),
-            snapshot,
-            is_urgent,
-        });
+        let (bytes, snapshot) = match snapshot {
+            Some((header, data)) => (header.encode_to_vec(), Some(data)),
+            None => (message.encode_to_vec(), None),
+        };
+        self.out.messages.push(PeerMessage { to, bytes, snapshot, is_urgent });
     }
 }

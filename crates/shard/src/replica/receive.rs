@@ -88,7 +88,7 @@ impl Replica {
             && term == self.raw.raft.term
             && self.raw.raft.prs().get(from).is_some()
         {
-            leader.note_contact(from, self.now.mono_ms);
+            leader.note_contact(from, self.now.mono_ms, self.stats.ticks);
         }
         if self.raw.raft.leader_id == from {
             self.leader_contact_ms = self.now.mono_ms;

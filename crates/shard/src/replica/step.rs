@@ -102,6 +102,7 @@ impl Replica {
             Input::Incarnation { node, incarnation } => {
                 self.incarnations.learn(node, planted_bugs::incarnation(incarnation));
             }
+            Input::Want(wanted) => self.want(wanted),
             Input::Transfer { to } => self.hand_over(to),
             Input::StandAside => self.stands_aside = true,
         }
@@ -152,6 +153,8 @@ impl Replica {
             self.raw.tick();
         }
         self.tick_handover();
+        self.leave_if_removed();
+        self.propose_wish();
         self.change_membership();
         match self.leader_state {
             Some(_) => self.oldest.look(&self.table),

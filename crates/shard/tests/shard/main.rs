@@ -14,4 +14,5 @@ mod retire;
 mod snapshots;
 mod spare;
 mod status;
+mod wanted;
 mod watching;

@@ -40,6 +40,11 @@ fn planted_bugs_change_the_stories() {
         Bug::RetriedUnderNewId,
         Bug::ValidityTooLong,
         Bug::OlderTopologyTaken,
+        // No story has a wish for members.
+        Bug::LearnerPromotedEarly,
+        Bug::LeaderRemovesItself,
+        Bug::OldWishWins,
+        Bug::BirthReused,
         // No story watches.
         Bug::WatchMissesNewTerm,
         Bug::WatchTellsProposed,

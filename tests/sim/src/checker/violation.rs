@@ -39,6 +39,10 @@ pub enum Invariant {
     Quota,
     /// Invariant 17: a watch tells each committed change once and in order, on whichever replicas.
     Watch,
+    /// Invariant 18: no two lives of replicas have one peer id.
+    OneLife,
+    /// Invariant 19: a change of members leaves a quorum of voters with their data.
+    Quorums,
     /// Without a number: no process goes back to an older topology.
     Topology,
     /// Without a number: when faults stop, every shard serves again.
@@ -67,6 +71,8 @@ impl Invariant {
             Invariant::Identity => "15 other identities touch nothing",
             Invariant::Quota => "16 quotas",
             Invariant::Watch => "17 watches",
+            Invariant::OneLife => "18 one life, one id",
+            Invariant::Quorums => "19 quorums",
             Invariant::Topology => "topology newer only",
             Invariant::Liveness => "liveness",
             Invariant::NoCrash => "no crash of its own",

@@ -72,7 +72,7 @@ impl World {
         self.map.shards().map(|(shard, _)| (shard, term(shard))).collect()
     }
 
-    /// Each shard's leader hands over to another node that is up.
+    /// Each shard's leader hands over to another wanted node that is up.
     fn move_on(&mut self) {
         let shards: Vec<ShardId> = self.map.shards().map(|(shard, _)| shard).collect();
         for shard in shards {
@@ -81,7 +81,9 @@ impl World {
             let Some(leader) = up.iter().copied().find(|id| self.nodes[id].leads(shard)) else {
                 continue;
             };
-            let others: Vec<u64> = up.into_iter().filter(|id| *id != leader).collect();
+            let wanted = self.wanted_nodes(shard);
+            let others: Vec<u64> =
+                up.into_iter().filter(|id| *id != leader && wanted.contains(id)).collect();
             if !others.is_empty() {
                 let to = NodeId(*self.rng.pick(&others));
                 self.tell(leader, shard, Input::Transfer { to });
@@ -314,7 +316,9 @@ impl World {
             let index = |node: &Node| {
                 node.replicas.get(&shard).map(|replica| replica.status().applied_index)
             };
-            let last: Vec<_> = self.nodes.values().map(|node| (node.id, index(node))).collect();
+            let wanted = self.wanted_nodes(shard);
+            let hosts = self.nodes.values().filter(|node| wanted.contains(&node.id));
+            let last: Vec<_> = hosts.map(|node| (node.id, index(node))).collect();
             let differ = last.windows(2).any(|pair| pair[0].1 != pair[1].1);
             differ.then(|| {
                 format!(

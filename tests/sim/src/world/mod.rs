@@ -17,6 +17,7 @@ mod ending;
 mod faults;
 mod gateway;
 mod identities;
+mod members;
 mod network;
 mod node;
 mod probes;
@@ -41,6 +42,7 @@ use routing::{MapVersion, NodeId, Replicas, ShardId, ShardMap};
 use state::chaos::Chaos;
 use state::event::{Event, Message};
 use state::gateway::Gateway;
+use state::members::Members;
 use state::node::{Node, Settings};
 use state::{Ending, Name, World};
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,9 +92,14 @@ impl World {
         let mut rng = Rng::new(seed);
         let nodes = if rng.percent(55) { 3 } else { 5 };
         let shards = rng.range(1, 4) as u32;
+        let move_about = rng.percent(40);
+        // Where members move about, three nodes or all five found the groups.
+        let founders = (1..=nodes).map(NodeId).collect();
+        let nodes = if move_about { 5 } else { nodes };
+        let members = Members::new(move_about, founders);
         let voters: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
         let replicas = (0..shards).map(|shard| {
-            let preferred_leader = voters[shard as usize % voters.len()];
+            let preferred_leader = members.founders[shard as usize % members.founders.len()];
             (ShardId(shard), Replicas { nodes: voters.clone(), preferred_leader })
         });
         let map = ShardMap::even(MapVersion(1), replicas.collect());
@@ -122,6 +129,7 @@ impl World {
             over: false,
             events: 0,
             topologies: Topologies::new(map.clone(), &voters),
+            members,
             map,
             rng,
         };
@@ -130,6 +138,13 @@ impl World {
             let rate = 1.0 + (world.rng.unit() - 0.5) * 2e-4;
             let sync_us = world.rng.range(200, 2_500);
             world.nodes.insert(id, Node::new(id, settings.clone(), rate, sync_us));
+        }
+        for founder in world.members.founders.clone() {
+            for shard in 0..shards {
+                world.begin_life(founder.0, ShardId(shard), 0);
+                let node = world.nodes.get_mut(&founder.0).expect("a node");
+                node.lives.insert(ShardId(shard), 0);
+            }
         }
         world.name_names();
         world.history.bounds = Bounds {
@@ -179,6 +194,9 @@ impl World {
         self.begin_chaos();
         self.agenda.push(20 * SECOND_US, Event::Sample);
         self.agenda.push(SECOND_US, Event::Topologies);
+        if self.members.move_about {
+            self.agenda.push(20 * SECOND_US, Event::Members);
+        }
     }
 
     pub(crate) fn number(&mut self) -> u64 {
@@ -220,6 +238,7 @@ impl World {
             Event::Chaos { turn } => self.chaos_turn(turn),
             Event::Sample => self.sample(),
             Event::Topologies => self.exchange_topologies(),
+            Event::Members => self.look_after_members(),
             Event::Ending { stage } => self.ending_stage(stage),
         }
     }
@@ -252,6 +271,7 @@ impl World {
             | Event::Chaos { .. }
             | Event::Sample
             | Event::Topologies
+            | Event::Members
             | Event::Ending { .. } => 0,
         };
         (until_us > self.now_us).then_some(until_us)

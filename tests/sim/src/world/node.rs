@@ -32,74 +32,79 @@ pub(crate) const OWN_TICKETS: Ticket = 1 << 60;
 impl World {
     pub(crate) fn start_node(&mut self, id: u64) {
         let now_us = self.now_us;
-        let voters: Vec<NodeId> = self.nodes.keys().copied().map(NodeId).collect();
-        let shards: Vec<(ShardId, NodeId)> =
-            self.map.shards().map(|(id, r)| (id, r.preferred_leader)).collect();
         let node = self.nodes.get_mut(&id).expect("a node");
         if node.is_up() || node.failed || node.awaits_reseed {
             return;
         }
         node.boot += 1;
-        let now = node.clock.read(now_us);
-        let boot = match node.disk.claim(id) {
-            Ok(boot) => boot,
-            Err(error) => {
-                // The node is started again when the world is healed.
-                return self.trace.line(now_us, || format!("node {id}    does not start: {error}"));
-            }
-        };
-        for (shard, preferred_leader) in shards {
-            let recovered = match node.disk.recover(shard) {
-                Ok(recovered) => recovered,
-                Err(error) => {
-                    // The node may have voted, and must not vote as if it had not. It comes back
-                    // under a new incarnation, or not at all.
-                    node.awaits_reseed = true;
-                    node.replicas.clear();
-                    self.faults.add(FaultKind::DamageDetected);
-                    let after_us = self.rng.range(SECOND_US, 15 * SECOND_US);
-                    self.agenda.push(now_us + after_us, Event::Reseed { node: id });
-                    return self.trace.line(now_us, || format!("node {id}    stays down: {error}"));
-                }
-            };
-            let settings = &node.settings;
-            let config = ReplicaConfig {
-                shard,
-                node: NodeId(id),
-                incarnation: node.incarnation,
-                voters: voters.clone(),
-                preferred_leader,
-                boot,
-                raft: settings.raft,
-                election_seed: Some(settings.election_seed),
-            };
-            match Replica::open(config, recovered, now) {
-                Ok(replica) => {
-                    let known = node
-                        .incarnations
-                        .iter()
-                        .map(|(other, incarnation)| incarnation_of(*other, *incarnation));
-                    node.inbox.insert(shard, known.chain([Input::Watch { on: true }]).collect());
-                    node.replicas.insert(shard, replica)
-                }
-                Err(fatal) => {
-                    let what = format!("node {id} cannot start from what it wrote: {fatal}");
-                    node.replicas.clear();
-                    node.failed = true;
-                    self.violations.push(Violation {
-                        invariant: Invariant::NoCrash,
-                        what,
-                        operations: Vec::new(),
-                    });
-                    return;
-                }
-            };
+        if let Err(error) = node.disk.claim(id) {
+            // The node is started again when the world is healed.
+            return self.trace.line(now_us, || format!("node {id}    does not start: {error}"));
         }
+        node.up = true;
+        let shards: Vec<ShardId> = node.lives.keys().copied().collect();
+        for shard in shards {
+            self.open_replica(id, shard);
+            if !self.nodes[&id].is_up() {
+                return;
+            }
+        }
+        let node = &self.nodes[&id];
         let (boot, first_us) = (node.boot, node.clock.true_us(node.settings.tick_ms * 1_000));
         let after_us = self.rng.range(1, first_us);
         self.trace.line(now_us, || format!("node {id}    starts"));
         self.agenda.push(now_us + after_us, Event::Tick { node: id, boot });
         self.say_hello(id);
+    }
+
+    /// Opens the replica of a shard that this node hosts. If it cannot be opened, the node stops.
+    pub(crate) fn open_replica(&mut self, id: u64, shard: ShardId) {
+        let now_us = self.now_us;
+        let preferred_leader = self.map.replicas(shard).expect("a shard").preferred_leader;
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let recovered = match node.disk.recover(shard) {
+            Ok(recovered) => recovered,
+            Err(error) => {
+                // The node may have voted, and must not vote as if it had not. It comes back under
+                // a new incarnation, or not at all.
+                (node.awaits_reseed, node.up) = (true, false);
+                node.replicas.clear();
+                self.faults.add(FaultKind::DamageDetected);
+                let after_us = self.rng.range(SECOND_US, 15 * SECOND_US);
+                self.agenda.push(now_us + after_us, Event::Reseed { node: id });
+                return self.trace.line(now_us, || format!("node {id}    stays down: {error}"));
+            }
+        };
+        let config = ReplicaConfig {
+            shard,
+            node: NodeId(id),
+            incarnation: node.lives[&shard],
+            voters: self.members.founders.clone(),
+            preferred_leader,
+            boot: node.boot,
+            raft: node.settings.raft,
+            election_seed: Some(node.settings.election_seed),
+        };
+        match Replica::open(config, recovered, node.clock.read(now_us)) {
+            Ok(replica) => {
+                let known = node
+                    .incarnations
+                    .iter()
+                    .map(|(other, incarnation)| incarnation_of(*other, *incarnation));
+                node.inbox.insert(shard, known.chain([Input::Watch { on: true }]).collect());
+                node.replicas.insert(shard, replica);
+            }
+            Err(fatal) => {
+                let what = format!("node {id} cannot start from what it wrote: {fatal}");
+                node.replicas.clear();
+                (node.failed, node.up) = (true, false);
+                self.violations.push(Violation {
+                    invariant: Invariant::NoCrash,
+                    what,
+                    operations: Vec::new(),
+                });
+            }
+        }
     }
 
     /// Ends the process without warning.
@@ -110,6 +115,7 @@ impl World {
         }
         node.boot += 1;
         node.paused_until_us = 0;
+        node.up = false;
         node.replicas.clear();
         node.inbox.clear();
         node.step_due.clear();
@@ -160,7 +166,7 @@ impl World {
     /// have come by then.
     pub(crate) fn tell(&mut self, id: u64, shard: ShardId, input: Input) {
         let node = self.nodes.get_mut(&id).expect("a node");
-        if !node.is_up() {
+        if !node.replicas.contains_key(&shard) {
             return;
         }
         node.inbox.entry(shard).or_default().push(input);
@@ -189,6 +195,7 @@ impl World {
                 self.dispatch(id, shard, outputs);
                 if has_applied {
                     self.judge_quotas(id, shard);
+                    self.judge_members(id, shard);
                     self.probe(id, shard);
                 }
             }
@@ -261,7 +268,7 @@ impl World {
         self.watches.take(id, shard, watched, committed_index, (table, &names, at));
     }
 
-    fn answer(&mut self, id: u64, shard: ShardId, ticket: Ticket, reply: Reply) {
+    pub(crate) fn answer(&mut self, id: u64, shard: ShardId, ticket: Ticket, reply: Reply) {
         if ticket >= OWN_TICKETS {
             if let Reply::Read { answer: Read::Status(status), .. } = reply {
                 let (applied_index, state_hash) = (status.applied_index, status.state_hash);
@@ -376,6 +383,9 @@ impl World {
             Ok(Admitted { shard, kind, request: asked, timeout_ms, .. }) => {
                 let taken_us = self.now_us;
                 node.pending.insert(ticket, Pending { from, shard, kind, request, taken_us });
+                if !node.replicas.contains_key(&shard) {
+                    return self.answer(id, shard, ticket, Reply::NoLeader);
+                }
                 let give_up_at_ms = now_ms + u64::from(timeout_ms);
                 self.tell(id, shard, asked.into_input(ticket, give_up_at_ms));
             }

@@ -10,7 +10,6 @@ use super::network::Place;
 use super::state::World;
 use super::state::chaos::FaultKind;
 use super::state::event::{Event, Message};
-use super::state::node::Node;
 use routing::{NodeId, ShardId};
 use shard::{Input, Member, Role, Status};
 
@@ -49,24 +48,21 @@ impl World {
     /// now and while it comes back. Without such a majority the shard would never serve again, and
     /// the run would show nothing.
     pub(crate) fn may_lose(&self, id: u64) -> bool {
-        let has_data = |node: &Node| !node.failed && !node.awaits_reseed && !node.disk.is_flipped();
-        let keeps = |node: &Node| node.id != id && has_data(node);
         self.chaos.losses_left > 0
-            && has_data(&self.nodes[&id])
+            && self.nodes[&id].has_data()
             && self.map.shards().all(|(shard, _)| {
                 let Some(status) = self.leader_status(shard) else { return false };
                 let voters: Vec<&Member> =
                     status.members.iter().filter(|member| !member.learner).collect();
-                let kept = voters.iter().filter(|member| {
-                    let node = &self.nodes[&member.node.0];
-                    keeps(node) && node.incarnation == member.incarnation
-                });
-                kept.count() > voters.len() / 2
+                let kept = voters
+                    .iter()
+                    .filter(|member| member.node.0 != id && self.is_whole(shard, member));
+                kept.count() > voters.len() / 2 && self.is_settled_or_whole(shard, &status)
             })
     }
 
     /// The status of the leader in the highest term.
-    fn leader_status(&self, shard: ShardId) -> Option<Status> {
+    pub(crate) fn leader_status(&self, shard: ShardId) -> Option<Status> {
         let statuses =
             self.nodes.values().filter_map(|node| Some(node.replicas.get(&shard)?.status()));
         statuses.filter(|status| status.role == Role::Leader).max_by_key(|status| status.term)
@@ -123,32 +119,13 @@ impl World {
         node.awaits_reseed = false;
         node.disk.replace();
         node.incarnations.clear();
-        node.incarnation =
-            (WALL_START_S + self.now_us / SECOND_US).max(u64::from(node.incarnation) + 1) as u32;
+        let later = u64::from(node.incarnation.max(node.last_birth)) + 1;
+        let incarnation = (WALL_START_S + self.now_us / SECOND_US).max(later) as u32;
+        (node.incarnation, node.last_birth) = (incarnation, incarnation);
+        node.lives.values_mut().for_each(|life| *life = incarnation);
+        let shards: Vec<ShardId> = node.lives.keys().copied().collect();
+        shards.into_iter().for_each(|shard| self.begin_life(id, shard, incarnation));
         self.note(FaultKind::Reseeded, format!("node {id}"));
         self.start_node(id);
-    }
-
-    /// Lists the nodes that do not vote, for each shard as its leader knows it. The list is for
-    /// people.
-    pub(crate) fn missing_voters(&self) -> Vec<String> {
-        let mut missing = Vec::new();
-        for (shard, _) in self.map.shards() {
-            let members =
-                self.leader_status(shard).map(|status| status.members).unwrap_or_default();
-            for node in self.nodes.values() {
-                let incarnation =
-                    node.replicas.get(&shard).map(|replica| replica.status().incarnation);
-                let voter = |member: &&Member| {
-                    member.node.0 == node.id && Some(member.incarnation) == incarnation
-                };
-                if members.iter().find(voter).is_none_or(|member| member.learner) {
-                    let id = node.id;
-                    missing
-                        .push(format!("shard {shard}: node {id} did not become a voter again; members: {members:?}"));
-                }
-            }
-        }
-        missing
     }
 }

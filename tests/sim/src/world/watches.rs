@@ -121,6 +121,14 @@ impl Watches {
         }
     }
 
+    /// The replica of a shard on this node is gone.
+    pub(crate) fn forget_shard(&mut self, id: u64, shard: ShardId) {
+        self.here.remove(&(id, shard));
+        if let Some(watcher) = self.watchers.get_mut(&shard).filter(|it| it.at == Some(id)) {
+            watcher.leave(id);
+        }
+    }
+
     pub(crate) fn violations(&mut self) -> impl Iterator<Item = Violation> {
         std::mem::take(&mut self.violations).into_iter().map(|what| Violation {
             invariant: Invariant::Watch,

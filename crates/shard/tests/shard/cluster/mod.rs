@@ -29,6 +29,8 @@ pub struct Peer {
 
 pub struct Cluster {
     pub peers: BTreeMap<u64, Peer>,
+    /// The group was bootstrapped on nodes 1 to this one.
+    pub founders: u64,
     pub now_ms: u64,
     /// Pairs (from, to) between which nothing passes.
     pub cut: Vec<(u64, u64)>,
@@ -58,6 +60,7 @@ impl Cluster {
     pub fn new(size: u64) -> Cluster {
         let mut cluster = Cluster {
             peers: BTreeMap::new(),
+            founders: size,
             now_ms: 1_000,
             cut: Vec::new(),
             log_keep_bytes: 1 << 20,
@@ -74,19 +77,7 @@ impl Cluster {
             next_request: 1,
         };
         for id in 1..=size {
-            let engine = Arc::new(MemoryEngine::new());
-            let peer = Peer {
-                engine,
-                replica: None,
-                inbox: Vec::new(),
-                unwritten: Vec::new(),
-                disk_works: true,
-                boots: 0,
-                incarnation: 0,
-                replies: Vec::new(),
-                watched: Vec::new(),
-            };
-            cluster.peers.insert(id, peer);
+            cluster.peers.insert(id, Peer::new(0));
         }
         for id in 1..=size {
             cluster.start(id);
@@ -111,7 +102,7 @@ impl Cluster {
 
     pub fn start(&mut self, id: u64) {
         let now = self.now();
-        let voters: Vec<NodeId> = self.peers.keys().copied().map(NodeId).collect();
+        let voters: Vec<NodeId> = (1..=self.founders).map(NodeId).collect();
         let log_keep_bytes = self.log_keep_bytes;
         let peer = self.peers.get_mut(&id).expect("a peer");
         peer.boots += 1;
@@ -143,6 +134,12 @@ impl Cluster {
         let known: Vec<Input> =
             self.peers.iter().map(|(id, peer)| incarnation(*id, peer.incarnation)).collect();
         self.peers.get_mut(&id).expect("a peer").inbox.extend(known);
+    }
+
+    /// An empty replica starts on a further node. It is no member of the group.
+    pub fn add(&mut self, id: u64, birth: u32) {
+        self.peers.insert(id, Peer::new(birth));
+        self.start(id);
     }
 
     /// The disk is lost. Nobody is told, and nothing runs there.
@@ -430,6 +427,20 @@ impl Cluster {
 }
 
 impl Peer {
+    fn new(incarnation: u32) -> Peer {
+        Peer {
+            engine: Arc::new(MemoryEngine::new()),
+            replica: None,
+            inbox: Vec::new(),
+            unwritten: Vec::new(),
+            disk_works: true,
+            boots: 0,
+            incarnation,
+            replies: Vec::new(),
+            watched: Vec::new(),
+        }
+    }
+
     /// As its host does, of what is on its disk.
     pub fn build_snapshot(&mut self) {
         let built = build_snapshot(self.engine.table(SHARD).expect("can be read")).expect("sound");

@@ -71,5 +71,6 @@ pub(crate) enum Event {
     Chaos { turn: u32 },
     Sample,
     Topologies,
+    Members,
     Ending { stage: u32 },
 }

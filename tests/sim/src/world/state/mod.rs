@@ -5,6 +5,7 @@ pub(crate) mod chaos;
 pub(crate) mod client;
 pub(crate) mod event;
 pub(crate) mod gateway;
+pub(crate) mod members;
 pub(crate) mod node;
 
 use super::agenda::Agenda;
@@ -21,6 +22,7 @@ use client::Client;
 use event::Event;
 use gateway::Gateway;
 use locks::Mode;
+use members::Members;
 use node::Node;
 use routing::{ShardId, ShardMap};
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,6 +69,7 @@ pub(crate) struct World {
     /// The map that all processes begin with.
     pub map: ShardMap,
     pub topologies: Topologies,
+    pub members: Members,
     pub nodes: BTreeMap<u64, Node>,
     pub gateways: BTreeMap<u32, Gateway>,
     pub clients: BTreeMap<u32, Client>,

@@ -47,14 +47,19 @@ pub(crate) struct Pending {
     pub taken_us: u64,
 }
 
-/// * `replicas` is empty exactly while the node is down.
+/// * `replicas` is empty while the node is down, and else has one for each of `lives`.
 /// * `boot` rises with each start and each stop, so that events of a former run can be told apart.
 pub(crate) struct Node {
     pub id: u64,
     pub settings: Settings,
     pub clock: Clock,
     pub disk: Disk,
+    pub up: bool,
     pub replicas: BTreeMap<ShardId, Replica>,
+    /// The birth of each replica that the node hosts. This is durable.
+    pub lives: BTreeMap<ShardId, u32>,
+    /// The last birth that a replica on this node was given.
+    pub last_birth: u32,
     pub inbox: BTreeMap<ShardId, Vec<Input>>,
     pub step_due: BTreeSet<ShardId>,
     pub pending: BTreeMap<Ticket, Pending>,
@@ -80,7 +85,10 @@ impl Node {
             settings,
             clock: Clock::new(0, rate, 1_000 * id),
             disk: Disk::new(sync_us),
+            up: false,
             replicas: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            last_birth: 0,
             inbox: BTreeMap::new(),
             step_due: BTreeSet::new(),
             pending: BTreeMap::new(),
@@ -96,7 +104,12 @@ impl Node {
     }
 
     pub(crate) fn is_up(&self) -> bool {
-        !self.replicas.is_empty()
+        self.up
+    }
+
+    /// Whether the node has all the data that it ever confirmed, or can come back with it.
+    pub(crate) fn has_data(&self) -> bool {
+        !self.failed && !self.awaits_reseed && !self.disk.is_flipped()
     }
 
     pub(crate) fn leads(&self, shard: ShardId) -> bool {
