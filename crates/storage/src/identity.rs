@@ -13,8 +13,8 @@ use crate::{Identity, StorageError};
 /// - Code of version 2 knows no journal. It would start with an empty log.
 /// - Code of version 3 cannot read entries that name a caller by its number. It would end at each.
 /// - Code of version 4 knows no tombstones. It would bring a destroyed replica back under its old
-///   Raft id, with an empty log.
-///   It cannot read the wish for members either, in an entry or in an applied record.
+///   Raft id, with an empty log. Nor can it read the wish for members, in an entry or in an applied
+///   record.
 const FORMAT: u32 = 5;
 
 /// `format u32 LE | node u64 LE | fingerprint [16]`
