@@ -31,10 +31,11 @@
 //!
 //! 1. A learner that is not wanted goes.
 //! 2. A wanted replica that is missing comes as a learner. If an earlier life of it is a member and
-//!    lives, that one goes first, because a node has one replica of a shard at a time.
+//!    lives, that one goes first, because a node has one replica of a shard at a time; one after the
+//!    other, as long as no voter is missing.
 //! 3. A wanted learner that is caught up becomes a voter, as long as there is at most one voter more
 //!    than wanted. If an earlier life of it votes, which is lost then, that one goes first.
-//! 4. A voter that is not wanted goes, once another has taken its place: first those that are
+//! 4. A voter that is not wanted goes, once there are more voters than wanted: first those that are
 //!    silent, and only if a quorum of the voters that are left was heard of.
 //! 5. A leader that is not wanted hands leadership to a wanted voter. That one removes it.
 //!
@@ -120,7 +121,8 @@ impl Incarnations {
     /// It need not be a member in this replica's configuration, nor on a node of the cluster file: a
     /// replica that lags gets messages from members that were taken in since (Raft thesis, 4.1).
     pub(crate) fn is_current(&self, id: u64) -> bool {
-        node_of(id) != self.own && !self.is_replaced(id)
+        let node = node_of(id);
+        node.0 != 0 && node != self.own && !self.is_replaced(id)
     }
 
     /// Whether this replica has ceased to be, because its node has a later one.
@@ -238,8 +240,13 @@ where
     H: Fn(u64) -> Option<bool>,
 {
     let has_replacement = conf.voters.len() > targets.0.len();
-    // A life that is lost goes by rule 3, once the next one is caught up.
-    let makes_room = |id: u64| targets.has_later(id) && !incarnations.is_replaced(id);
+    // A life that is lost goes by rule 3, once the next one is caught up. If no voter is missing yet,
+    // one that lives makes room for the next.
+    let makes_room = |id: u64| {
+        targets.has_later(id)
+            && !incarnations.is_replaced(id)
+            && conf.voters.len() >= targets.0.len()
+    };
     let may_go = |id: u64| !targets.contains(id) && (has_replacement || makes_room(id));
     let heard = |id: u64| if id == leader { Some(true) } else { (seen.heard)(id) };
     let going: Vec<u64> = conf.voters.iter().copied().filter(|id| may_go(*id)).collect();

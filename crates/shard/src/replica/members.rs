@@ -54,8 +54,12 @@ impl Replica {
     /// Proposes the next change of members, once per tick on a leader, if none is under way.
     pub(super) fn change_membership(&mut self) {
         let raft = &self.raw.raft;
+        let Some(leader) = &self.leader_state else { return };
         // Entries of former leaders must be committed first, because a change could be among them.
-        if self.leader_state.is_none() || raft.has_pending_conf() || !raft.commit_to_current_term()
+        // While a later wish is in flight, the one before is not acted on.
+        if raft.has_pending_conf()
+            || !raft.commit_to_current_term()
+            || leader.wish_index > self.applied_index
         {
             return;
         }
@@ -65,7 +69,7 @@ impl Replica {
         let (now, patience) = (self.stats.ticks, self.config.raft.election_ticks as u64);
         let seen = Seen {
             caught_up: |id| raft.prs().get(id).is_some_and(|it| self.is_caught_up(it)),
-            heard: |id| self.leader_state.as_ref()?.is_heard(id, now, patience),
+            heard: |id| leader.is_heard(id, now, patience),
         };
         match next_change(conf, &targets, &self.incarnations, own, &seen) {
             Some(Next::Change(change)) => self.propose_change(change),
@@ -110,7 +114,7 @@ impl Replica {
     pub(super) fn propose_wish(&mut self) {
         let (applied, known) = (self.applied_index, self.wanted.as_ref());
         let Some(leader) = &mut self.leader_state else { return };
-        // Entries of former leaders must be applied first, because a later wish could be among them.
+        // Entries of former leaders must be committed first, because this wish could be among them.
         if leader.wish_index > applied || !self.raw.raft.commit_to_current_term() {
             return;
         }
@@ -139,7 +143,9 @@ impl Replica {
     }
 
     /// Steps down if this replica leads and has been removed. A former leader can have proposed
-    /// that, and raft-rs would let it lead on (`parts/membership.rs`).
+    /// that, and raft-rs would let it lead on (`parts/membership.rs`). This comes right after the
+    /// change is applied: raft-rs panics if a write of a leader that is no member ends, and without
+    /// others such a leader would answer reads by itself.
     pub(super) fn leave_if_removed(&mut self) {
         let raft = &mut self.raw.raft;
         let is_removed = !raft.prs().conf().voters().contains(raft.id);

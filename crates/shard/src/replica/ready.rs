@@ -72,6 +72,7 @@ impl Replica {
             }
             let committed = ready.take_committed_entries();
             self.apply(&committed)?;
+            self.leave_if_removed();
 
             // 3. New entries and the hard state, into one write.
             let entries = ready.take_entries();

@@ -153,7 +153,6 @@ impl Replica {
             self.raw.tick();
         }
         self.tick_handover();
-        self.leave_if_removed();
         self.propose_wish();
         self.change_membership();
         match self.leader_state {

@@ -273,3 +273,41 @@ fn a_lost_leader_in_the_middle_of_each_change_of_wanted_members_loses_nothing() 
         c.cut.clear();
     });
 }
+
+/// Regression: a leader that applied its own removal, as a former leader had proposed it, before its
+/// first entry was on its own disk led on until the next tick. raft-rs panics when that write ends,
+/// and answers reads alone if one voter is left.
+#[test]
+fn a_leader_whose_removal_is_committed_before_its_own_write_steps_down_at_once() {
+    let wanted = wish(2, &[(2, 0), (3, 0), (4, 7)]);
+    let mut stepped_down = 0;
+    for rounds in 0..64 {
+        let (mut c, held) = three_and_two();
+        c.peers.get_mut(&1).expect("a peer").inbox.push(Input::Transfer { to: NodeId(2) });
+        c.settle();
+        assert_eq!(c.leader(), Some(2));
+        want(&mut c, &wanted);
+        c.rounds(rounds);
+        // The leader is lost. The disk of node 1 is slower than two others and their messages.
+        c.isolate(2);
+        let mut led = false;
+        for round in 0..640 {
+            if round % 16 == 0 {
+                c.now_ms += 50;
+                c.peers.values_mut().for_each(|peer| peer.inbox.push(Input::Tick));
+            }
+            c.peers.get_mut(&1).expect("a peer").disk_works = round % 8 == 0;
+            c.round();
+            let leads = c.status(1).role == Role::Leader;
+            let is_member = c.status(1).members.iter().any(|member| member.node == NodeId(1));
+            assert!(is_member || !leads, "after {rounds} rounds, it leads and is removed");
+            stepped_down += usize::from(led && !leads && !is_member);
+            led = leads;
+        }
+        c.peers.get_mut(&1).expect("a peer").disk_works = true;
+        c.cut.clear();
+        settle_on(&mut c, &wanted, &format!("after {rounds} rounds"));
+        assert_eq!(held_token(&mut c, "n3"), Some(held[3]));
+    }
+    assert!(stepped_down > 0, "no leader was ever removed");
+}

@@ -81,6 +81,7 @@ fn the_own_node_and_strangers_are_nobodys_business() {
     assert!(is_current(2, 0) && is_current(2, 1) && is_current(3, 7) && is_current(3, 8));
     assert!(!is_current(3, 0) && !is_current(3, 6), "replaced");
     assert!(!is_current(1, 0) && !is_current(1, 7), "itself");
+    assert!(!is_current(0, 0) && !is_current(0, 7), "nobody");
     assert!(
         !is_current(4, 0) && is_current(4, 7),
         "a member that this replica has not heard of, and its former life"
@@ -169,6 +170,20 @@ fn a_life_that_is_wanted_no_more_goes_before_the_next_one_comes() {
     assert_eq!(step(&[1, 2, 3], Some(true)), Some((Some(RemoveNode), 3)));
     assert_eq!(step(&[1, 2, 3], Some(false)), Some((Some(RemoveNode), 3)));
     assert_eq!(step(&[1, 2], None), Some((Some(AddLearnerNode), id(3, 9))));
+}
+
+/// Regression: while the first one came back as a learner, the next one went, down to one voter.
+#[test]
+fn lives_that_are_wanted_anew_go_one_by_one() {
+    let (wanted, second) = ([(1, 0), (2, 9), (3, 9)], id(2, 9));
+    let step = |voters: &[u64], learners: &[u64], caught_up: &[u64]| {
+        step(&conf(voters, learners), &wanted, caught_up, |_| Some(true))
+    };
+    assert_eq!(step(&[1, 2, 3], &[], &[]), Some((Some(RemoveNode), 2)));
+    assert_eq!(step(&[1, 3], &[], &[]), Some((Some(AddLearnerNode), second)));
+    assert_eq!(step(&[1, 3], &[second], &[]), None, "it has not caught up");
+    assert_eq!(step(&[1, 3], &[second], &[second]), Some((Some(AddNode), second)));
+    assert_eq!(step(&[1, second, 3], &[], &[]), Some((Some(RemoveNode), 3)));
 }
 
 /// A pseudo-random number below another, from a seed.
@@ -317,6 +332,10 @@ fn every_way_leads_to_the_wanted_members_and_keeps_a_quorum() {
                         && lives(id);
                     let could_go =
                         |id: &&u64| !lives(**id) && !targets.0.contains_key(&node_of(**id));
+                    assert!(
+                        !is_live_one || before.voters.len() >= targets.0.len(),
+                        "seed {seed}: {id} went although a voter is missing: {before:?}"
+                    );
                     assert!(
                         !is_live_one
                             || targets.has_later(id)
