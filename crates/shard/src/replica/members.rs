@@ -148,8 +148,11 @@ impl Replica {
     /// others such a leader would answer reads by itself.
     pub(super) fn leave_if_removed(&mut self) {
         let raft = &mut self.raw.raft;
+        if raft.state != StateRole::Leader {
+            return;
+        }
         let is_removed = !raft.prs().conf().voters().contains(raft.id);
-        if raft.state == StateRole::Leader && planted_bugs::steps_down(is_removed) {
+        if planted_bugs::steps_down(is_removed) {
             raft.become_follower(raft.term, raft::INVALID_ID);
         }
     }
