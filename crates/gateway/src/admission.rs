@@ -98,6 +98,11 @@ impl Admission {
         Ok(place)
     }
 
+    /// The number of streams of all connections together.
+    pub(crate) fn streams(&self) -> usize {
+        STREAMS_MAX - self.streams.available_permits()
+    }
+
     /// The number of watches of all connections together.
     pub(crate) fn watches(&self) -> usize {
         WATCHES_MAX - self.watches.available_permits()

@@ -6,7 +6,7 @@ use crate::error::GatewayError;
 use crate::identities::Identities;
 use crate::leave;
 use crate::leaving::Leaving;
-use crate::limits::{CLOSE_MAX, DRAIN_MAX, REFUSALS_SAID_EVERY};
+use crate::limits::{CLOSE_MAX, DRAIN_MAX, LINGER, OPEN_LOOKED_AT_EVERY, REFUSALS_SAID_EVERY};
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::router::{Router, Security};
@@ -20,6 +20,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use wire::internal::v1::ClusterIdentity;
 
 /// The configuration and the sockets of a gateway.
@@ -275,12 +276,14 @@ impl GatewayHandle {
         self.router.drain();
     }
 
-    /// Stops the gateway: refuses new operations, gives running ones at most a second to finish,
-    /// and ends the clients' streams. Waiting acquires go on through another gateway and keep their
-    /// places. Its audit log ends, too.
+    /// Stops the gateway: ends the clients' streams and watches one by one, which takes at most five
+    /// seconds. Then it refuses new operations, and gives running ones at most a second to finish.
+    /// Waiting acquires go on through another gateway and keep their places. Its audit log ends, too.
     pub async fn shutdown(mut self) {
         tracing::info!(address = %self.address, "gateway stops");
         self.router.drain();
+        self.send_away().await;
+        self.router.notices.end();
         self.end.send_replace(true);
         // The task for probes answers until the others have ended, and never ends by itself.
         let probed = usize::from(self.metrics_address.is_some());
@@ -307,10 +310,20 @@ impl GatewayHandle {
         self.router.audit.end();
         tracing::info!(address = %self.address, "gateway stopped");
     }
+
+    /// Ends the streams and watches that are open, one by one.
+    async fn send_away(&self) {
+        let open = || self.router.admission.streams() + self.router.admission.watches();
+        let until = Instant::now() + self.router.notices.go(open()) + LINGER;
+        while open() > 0 && Instant::now() < until {
+            tokio::time::sleep(OPEN_LOOKED_AT_EVERY).await;
+        }
+    }
 }
 
 impl Drop for GatewayHandle {
     fn drop(&mut self) {
+        self.router.notices.end();
         self.end.send_replace(true);
     }
 }

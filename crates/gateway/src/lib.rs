@@ -42,6 +42,7 @@ mod leaving;
 mod limits;
 mod metrics;
 mod nodes;
+mod notice;
 mod permissions;
 mod record;
 mod redact;

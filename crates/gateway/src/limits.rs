@@ -192,6 +192,8 @@ pub(crate) const OWN_TIMEOUT_MS: u32 = 500;
 /// How long a stream is still read in a shutdown. Operations that were on their way are refused, so
 /// that their client knows that they were not done, and turns to another gateway.
 pub(crate) const LINGER: Duration = Duration::from_millis(200);
+/// How often a shutdown looks whether streams and watches are still open.
+pub(crate) const OPEN_LOOKED_AT_EVERY: Duration = Duration::from_millis(20);
 /// Time for operations to finish in a shutdown.
 pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(1);
 /// Time for open connections to close after that.

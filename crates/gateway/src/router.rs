@@ -10,6 +10,7 @@ use crate::leaving::Leaving;
 use crate::limits::{COME_BACK_MAX, LED_WITHIN};
 use crate::metrics::{Metrics, Present};
 use crate::nodes::{Awaited, Nodes, Outcome};
+use crate::notice::Notices;
 use crate::permissions::Method;
 use crate::sight::Sight;
 use crate::visitor::Visitor;
@@ -57,6 +58,7 @@ pub(crate) struct Router {
     health_shards: AtomicUsize,
     /// The gateway is about to end, so probes must send clients elsewhere.
     draining: AtomicBool,
+    pub(crate) notices: Notices,
     /// TLS towards clients.
     pub(crate) tls: Option<Arc<Server>>,
     /// The open connections of clients.
@@ -168,6 +170,7 @@ impl Router {
             looked: Mutex::new(None),
             health_shards: AtomicUsize::new(usize::MAX),
             draining: AtomicBool::new(false),
+            notices: Notices::new(),
             started: Instant::now(),
         }
     }

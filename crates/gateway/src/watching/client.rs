@@ -7,6 +7,7 @@ use crate::limits::{
     PROVE_AGAIN_EVERY, RESULT_FRAME_BYTES, WATCH_EVENTS_MAX, WATCH_POSITION_EVERY,
     WATCH_RESUME_EVERY,
 };
+use crate::notice::Notice;
 use crate::router::Router;
 use crate::sight::Sight;
 use crate::visitor::Visitor;
@@ -34,7 +35,7 @@ enum Happened {
 /// * `position` is that of the last response.
 pub(crate) struct Watched {
     router: Arc<Router>,
-    ending: watch::Receiver<bool>,
+    notice: Notice,
     visitor: Visitor,
     filter: WatchFilter,
     sight: Sight,
@@ -83,6 +84,7 @@ impl Watched {
         let _ = visitor.held.set(Box::new(place)); // a call has one
         let connection = visitor.connection.clone();
         let seat = router.watching.start(filter.clone(), position.clone(), connection);
+        let notice = router.notices.notice();
         let every = |period, first| {
             let mut every = interval_at(first, period);
             every.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -91,7 +93,7 @@ impl Watched {
         let now = Instant::now();
         Ok(Watched {
             router,
-            ending,
+            notice,
             visitor,
             filter,
             sight,
@@ -126,7 +128,7 @@ impl Watched {
             let has_identity = self.router.identities.is_some();
             let happened = tokio::select! {
                 biased;
-                _ = self.ending.wait_for(|ending| *ending) => Happened::Ending,
+                () = self.notice.given() => Happened::Ending,
                 // A token may expire, or an identity be revoked, while nothing happens.
                 _ = self.look_again.tick(), if has_identity => Happened::LookAgain,
                 next = self.seat.queue.next() => Happened::Next(next),

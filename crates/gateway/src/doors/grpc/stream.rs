@@ -2,7 +2,7 @@
 //! frames.
 //!
 //! * Every operation received gets one result, unless the stream fails or the gateway ends first.
-//! * For a moment, a gateway that ends refuses the operations that still come. So no short operation
+//! * For a moment, a stream that has to end refuses the operations that still come. So no short operation
 //!   is left without a result, and its client need not wonder whether it was done. Waits have no
 //!   result: their clients go on elsewhere with the same ids.
 //! * Operations in flight are bounded, and the excess is refused. Results that are not taken yet
@@ -39,12 +39,13 @@ pub(crate) struct Client {
 /// Serves one stream to its end.
 pub(crate) async fn serve(
     router: Arc<Router>,
-    mut ending: watch::Receiver<bool>,
+    ending: watch::Receiver<bool>,
     client: Client,
     outgoing: Frames,
 ) {
     let Client { mut incoming, place, visitor } = client;
-    let mut running = InFlight::new(router.clone(), ending.clone(), visitor, false);
+    let mut notice = router.notices.notice();
+    let mut running = InFlight::new(router.clone(), ending, visitor, false);
     let has_identity = router.identities.is_some();
     let mut look_again = tokio::time::interval(PROVE_AGAIN_EVERY);
     // The stream of a client above its rate is not read for a moment, so that a flood costs little.
@@ -79,7 +80,7 @@ pub(crate) async fn serve(
                 Err(_) => return,
             },
             () = outgoing.closed(), if ready.queue.is_empty() => return,
-            _ = ending.wait_for(|ending| *ending), if drain.is_none() => {
+            () = notice.given(), if drain.is_none() => {
                 drain = Some(Drain::since(Instant::now()));
             }
             () = until(drain.as_ref().and_then(|drain| drain.next(Instant::now()))), if drain.is_some() => {}
@@ -125,7 +126,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// The end of a stream whose gateway ends.
+/// The end of a stream that was given notice.
 struct Drain {
     /// From then on the stream ends once nothing is under way but waits.
     quiet_from: Instant,
