@@ -259,7 +259,7 @@ impl World {
     fn take_watched(&mut self, id: u64, shard: ShardId, watched: Watched) {
         let node = &self.nodes[&id];
         let Some(replica) = node.replicas.get(&shard) else { return };
-        let table = replica.table();
+        let Some(table) = replica.table() else { return };
         let at = Stamp { wall_ms: 0, shard_ms: table.shard_ms() };
         let of_shard = self.names.iter().filter(|name| name.shard == shard);
         let mut names: Vec<String> = of_shard.map(|name| name.name.clone()).collect();
