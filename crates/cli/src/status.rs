@@ -9,7 +9,7 @@ use crate::failure::{Exit, Failure};
 use crate::output::{Paint, emit, print_json, print_table};
 use crate::shown::shown;
 use crate::verbs;
-use wire::json::{self, Member, Node, Replica, Shard};
+use wire::json::{self, Member, Node, Replica, Shard, TopologyGroup};
 
 /// From this value on the time of a sync is shown, because operations wait for one sync and
 /// elections for two.
@@ -99,6 +99,24 @@ pub fn warning(status: &json::ClusterStatus) -> Option<String> {
     ))
 }
 
+/// The group that keeps the topology of the cluster.
+fn topology_in_words(group: &TopologyGroup) -> String {
+    let TopologyGroup { version, term, .. } = group;
+    let led = match group.leader {
+        Some(leader) => format!("led by node {leader} in term {term}"),
+        None => "WITHOUT A LEADER: it cannot change now, and locks are served".to_owned(),
+    };
+    let replicas: Vec<String> =
+        group.replicas.iter().map(|replica| format!("{}({})", replica.node, replica.lag)).collect();
+    let hashes = match group.hashes_equal {
+        Some(true) => "equal",
+        Some(false) => "DIFFERENT",
+        None => "not comparable now",
+    };
+    let replicas = replicas.join(" ");
+    format!("topology version {version}, {led}; replicas (lag) {replicas}, state hashes {hashes}")
+}
+
 fn print(status: &json::ClusterStatus) {
     let paint = Paint::stdout();
     emit(&format!(
@@ -163,6 +181,10 @@ fn print(status: &json::ClusterStatus) {
         ]);
     }
     print_table(&rows);
+    if let Some(group) = &status.topology {
+        emit("");
+        emit(&topology_in_words(group));
+    }
     let missing: Vec<String> = status.shards.iter().flat_map(missing).collect();
     if !missing.is_empty() {
         emit("");
@@ -237,6 +259,22 @@ mod tests {
     fn summary_of(replicas: &[ShardStatus]) -> Shard {
         let status = ClusterStatusResponse { shards: replicas.to_vec(), ..Default::default() };
         json::ClusterStatus::from(&status).shards.remove(0)
+    }
+
+    #[test]
+    fn the_group_of_the_topology_has_a_line() {
+        let replica =
+            |node, role: &str| ShardStatus { topology_version: 3, ..replica(node, role, 4, 9, 7) };
+        let of = |topology: Vec<ShardStatus>| {
+            let told = ClusterStatusResponse { topology, ..Default::default() };
+            topology_in_words(&json::ClusterStatus::from(&told).topology.expect("it answered"))
+        };
+        assert_eq!(
+            of(vec![replica(1, "follower"), replica(2, "leader")]),
+            "topology version 3, led by node 2 in term 4; replicas (lag) 1(0) 2(0), state hashes equal"
+        );
+        let leaderless = of(vec![replica(1, "candidate")]);
+        assert!(leaderless.contains("WITHOUT A LEADER"), "{leaderless}");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use crate::limits::STATUS_TIMEOUT_MS;
 use crate::router::Router;
-use futures_util::future::join_all;
-use routing::ShardId;
+use futures_util::future::{join, join_all};
+use routing::{META, ShardId};
 use std::collections::BTreeSet;
 use wire::internal::v1::operation::Op;
 use wire::internal::v1::operation_result::Result as RoutedAnswer;
@@ -16,7 +16,11 @@ pub(crate) async fn cluster_status(router: &Router) -> ClusterStatusResponse {
     let replicas = router.directory.replicas();
     let hosts: BTreeSet<u64> = replicas.iter().map(|(_, node)| node.0).collect();
     let asked = replicas.into_iter().map(|(shard, node)| shard_status(router, shard, node.0));
-    let shards: Vec<ShardStatus> = join_all(asked).await.into_iter().flatten().collect();
+    // The topology's group is where shard 0 is.
+    let of_shard_0 = router.directory.replicas().into_iter().filter(|(shard, _)| shard.0 == 0);
+    let of_meta = of_shard_0.map(|(_, node)| shard_status(router, META, node.0));
+    let (shards, topology) = join(join_all(asked), join_all(of_meta)).await;
+    let shards: Vec<ShardStatus> = shards.into_iter().flatten().collect();
     let answered: BTreeSet<u64> = shards.iter().map(|replica| replica.node).collect();
     let nodes = router.cluster.nodes.iter().map(|node| NodeStatus {
         node: node.id.0,
@@ -31,6 +35,7 @@ pub(crate) async fn cluster_status(router: &Router) -> ClusterStatusResponse {
         nodes: nodes.collect(),
         shards,
         insecure: router.insecure,
+        topology: topology.into_iter().flatten().collect(),
     }
 }
 

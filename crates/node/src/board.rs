@@ -4,6 +4,7 @@
 //! The shard threads write it every [`STATUS_EVERY_MS`](crate::limits::STATUS_EVERY_MS) and at each
 //! change of leadership. Between these times it is a little old, so it decides no operation.
 
+use crate::meta::AppliedTopology;
 use routing::{NodeId, ShardId};
 use shard::{Member, Role, Status};
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ pub(crate) struct Leader {
 pub(crate) struct Board {
     cells: Mutex<BTreeMap<ShardId, Status>>,
     arriving: Mutex<BTreeMap<ShardId, usize>>,
+    pub(crate) topology: AppliedTopology,
 }
 
 /// Counts a snapshot on its way here, until the value is dropped.
@@ -50,7 +52,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Board {
     pub(crate) fn new(shards: impl IntoIterator<Item = ShardId>) -> Self {
-        let board = Board { cells: Mutex::default(), arriving: Mutex::default() };
+        let board = Board {
+            cells: Mutex::default(),
+            arriving: Mutex::default(),
+            topology: AppliedTopology::default(),
+        };
         shards.into_iter().for_each(|shard| board.admit(shard));
         board
     }

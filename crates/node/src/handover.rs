@@ -14,6 +14,7 @@
 
 use crate::context::Context;
 use crate::limits::{HANDOVER_MAX, HANDOVER_TRY, LINGER};
+use crate::meta;
 use routing::{NodeId, ShardId, ShardMap};
 use shard::{Input, Status};
 use std::collections::BTreeMap;
@@ -50,7 +51,8 @@ impl Asked {
                 continue;
             }
             let tries = former.map_or(0, |(_, tries)| *tries);
-            let preferred = map.replicas(status.shard).map(|replicas| replicas.preferred_leader);
+            let preferred =
+                meta::replicas(map, status.shard).map(|replicas| replicas.preferred_leader);
             let to = match preferred.filter(|node| tries == 0 && others.contains(node)) {
                 Some(preferred) => preferred,
                 None => others[(status.shard.0 as usize + tries) % others.len()],
@@ -72,7 +74,7 @@ impl Asked {
 /// The shards that this node leads and another replica could lead.
 fn led(context: &Context, map: &ShardMap) -> Vec<Status> {
     let mut led = context.board.led();
-    led.retain(|status| map.replicas(status.shard).is_some_and(|of| of.nodes.len() > 1));
+    led.retain(|status| meta::replicas(map, status.shard).is_some_and(|of| of.nodes.len() > 1));
     led
 }
 

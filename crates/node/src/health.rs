@@ -8,7 +8,8 @@ use crate::board::{Board, behind_entries, is_reseeding};
 use crate::context::Context;
 use crate::limits::{BEHIND_ENTRIES_MAX, DISK_FREE_BYTES_MIN, HEALTH_EVERY, THREAD_STUCK_AFTER};
 use crate::peer_identities::Standing;
-use routing::{NodeId, ShardId};
+use routing::{META, NodeId, ShardId};
+use shard::Status;
 use std::sync::Arc;
 use std::time::Instant;
 use tonic_health::ServingStatus;
@@ -90,9 +91,13 @@ fn missing_disk(context: &Context) -> Option<Missing> {
 /// several conditions is listed with each of them.
 fn missing_replicas(board: &Board, me: NodeId) -> Vec<Missing> {
     let arriving = board.arriving();
-    let leaderless = board.shards_where(|status| status.leader.is_none());
-    let reseeding = board.shards_where(|status| is_reseeding(status, me));
-    let behind = board.shards_where(|status| {
+    // Locks are served without the topology's shard.
+    let of_locks = |is_like_that: &dyn Fn(&Status) -> bool| {
+        board.shards_where(|status| status.shard != META && is_like_that(status))
+    };
+    let leaderless = of_locks(&|status| status.leader.is_none());
+    let reseeding = of_locks(&|status| is_reseeding(status, me));
+    let behind = of_locks(&|status| {
         let entries = behind_entries(status);
         entries > BEHIND_ENTRIES_MAX || entries > 0 && arriving.contains(&status.shard)
     });
@@ -147,7 +152,7 @@ pub(crate) async fn report(context: Arc<Context>, reporter: HealthReporter) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shard::{Member, Status};
+    use shard::Member;
     use storage::Sizes;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

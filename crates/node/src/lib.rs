@@ -22,6 +22,7 @@ mod lifecycle;
 mod limits;
 mod lineage;
 mod mailbox;
+mod meta;
 mod metrics;
 mod moves;
 mod node;

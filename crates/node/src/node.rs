@@ -17,6 +17,7 @@ use crate::handover::hand_over;
 use crate::host::{Host, InboxEnd, Newcomer, Stepper, Worker, WorkerParts};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::limits::{CLOSE_MAX, HISTORY_READS_MAX, LINGER, THREADS_END_MAX};
+use crate::meta;
 use crate::metrics::Metrics;
 use crate::peer_identities::{self, FirstStart, PeerIdentities};
 use crate::recovery::{begin_new_terms, open_replicas};
@@ -33,7 +34,7 @@ use audit::{Audit, Event, Kind};
 use net::accept::{Accepted, source_of};
 use net::reload::Outcome;
 use net::tls::{Inside, TlsError};
-use routing::{ClusterConfig, NodeId, Settings, ShardId, Topology};
+use routing::{ClusterConfig, META, NodeId, Settings, ShardId, Topology};
 use shard::{Input, Replica};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -44,6 +45,7 @@ use std::time::Duration;
 use storage::{Engine, Identity};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use topology::Seed;
 use wire::internal::v1::ClusterIdentity;
 
 /// The parts and settings that a node starts with.
@@ -107,7 +109,8 @@ impl Node {
         }
         let (my_address, my_metrics) = (me.address.clone(), me.metrics.clone());
         let map = cluster.shard_map();
-        let hosted: Vec<ShardId> = map.hosted_by(id).collect();
+        let of_locks: Vec<ShardId> = map.hosted_by(id).collect();
+        let hosted = meta::hosted_by(&map, id);
         let fingerprint = cluster.fingerprint();
         let settings = &cluster.settings;
         let clock = Clock::start();
@@ -129,7 +132,7 @@ impl Node {
             let nodes = map.replicas(*shard).map_or(&[][..], |replicas| &replicas.nodes);
             nodes.iter().copied().filter(|node| *node != id).collect::<BTreeSet<NodeId>>()
         };
-        let groups: Vec<BTreeSet<NodeId>> = hosted.iter().map(group).collect();
+        let groups: Vec<BTreeSet<NodeId>> = of_locks.iter().map(group).collect();
         let incarnation = match first_start {
             FirstStart::Reseed { force } => {
                 let engine = engine.clone();
@@ -146,7 +149,7 @@ impl Node {
         // An early return ends the thread that watches the disk.
         let mut unless_started = StopsOnDrop(Some(lifecycle.clone()));
         let (host, inboxes) =
-            Host::new(&hosted, shard_threads(settings, hosted.len()), settings.queue_ops_max);
+            Host::new(&hosted, shard_threads(settings, of_locks.len()), settings.queue_ops_max);
         let (host, metrics, disk) =
             (Arc::new(host), Arc::new(metrics), Arc::new(DiskWatch::new(clock)));
         let engine: Arc<dyn Engine> = Arc::new(Watched { inner: engine, disk: disk.clone() });
@@ -163,7 +166,7 @@ impl Node {
         let (identities, replicas) = {
             let identity = Identity { fingerprint: fingerprint.0, node: id.0 };
             let (engine, settings, disk) = (engine.clone(), settings.clone(), disk.clone());
-            let (map, hosted) = (map.clone(), hosted.clone());
+            let (map, hosted, seed) = (map.clone(), hosted.clone(), Seed::of(&cluster));
             let guard = guard_file.map(|path| Guard::new(path, &identity));
             let opened = tokio::task::spawn_blocking(move || {
                 engine.measure_syncs(&|| ())?.into_iter().for_each(|took| disk.synced(took));
@@ -176,7 +179,10 @@ impl Node {
                     guard,
                 )?;
                 let incarnation = identities.own().incarnation;
-                tracing::info!(node = %id, boot, incarnation, shards = hosted.len(), "recovering");
+                tracing::info!(node = %id, boot, incarnation, shards = of_locks.len(), "recovering");
+                if hosted.contains(&META) {
+                    meta::create(&*engine)?;
+                }
                 if first_start.puts_back() {
                     // The terms come first. Without new terms, the replicas must not continue as if
                     // these directories had been put back.
@@ -185,7 +191,7 @@ impl Node {
                 }
                 let replicas = open_replicas(
                     &*engine,
-                    &map,
+                    (&map, &seed),
                     &hosted,
                     (id, incarnation),
                     boot,
@@ -359,10 +365,23 @@ impl NodeHandle {
         server::metrics_text(&self.context)
     }
 
-    /// The last published status of each replica here, by shard. It lacks state hashes, and is up
-    /// to a quarter second old.
+    /// The last published status of each replica of locks here, by shard. It lacks state hashes, and
+    /// is up to a quarter second old.
     pub fn statuses(&self) -> Vec<shard::Status> {
-        self.context.board.all()
+        let mut statuses = self.context.board.all();
+        statuses.retain(|status| status.shard != META);
+        statuses
+    }
+
+    /// The last published status of the replica of META here, the shard of the topology.
+    pub fn meta_status(&self) -> Option<shard::Status> {
+        self.context.board.get(META)
+    }
+
+    /// The topology as the replica of META here has applied it. It is empty if there is none here, or
+    /// nothing was founded yet.
+    pub fn applied_topology(&self) -> Arc<topology::Topology> {
+        self.context.board.topology.now()
     }
 
     /// The rounds that each shard thread has finished. The number of a thread that works rises with
@@ -472,8 +491,8 @@ impl NodeHandle {
             let take = |shard: ShardId| {
                 let replica: Box<dyn Stepper> =
                     Box::new(replicas.remove(&shard).expect("opened above"));
-                let nodes =
-                    topology.map().replicas(shard).map_or(&[][..], |replicas| &replicas.nodes);
+                let nodes = meta::replicas(topology.map(), shard)
+                    .map_or(&[][..], |replicas| &replicas.nodes);
                 let peers = nodes.iter().copied().filter(|node| *node != context.id).collect();
                 Newcomer { shard, replica, peers }
             };

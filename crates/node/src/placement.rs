@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::limits::{PLACEMENT_EVERY, PLACEMENT_PATIENCE};
+use crate::meta;
 use routing::{NodeId, ShardId};
 use shard::{Input, Status};
 use std::collections::BTreeMap;
@@ -55,7 +56,7 @@ pub(crate) async fn place_leaders(context: Arc<Context>) {
         every.tick().await;
         let topology = context.topology.now();
         let preferred =
-            |shard| topology.map().replicas(shard).map(|replicas| replicas.preferred_leader);
+            |shard| meta::replicas(topology.map(), shard).map(|replicas| replicas.preferred_leader);
         let led = context.board.led();
         if let Some((shard, to)) =
             wishes.look(Instant::now(), PLACEMENT_PATIENCE, context.id, &led, preferred)

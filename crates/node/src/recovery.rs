@@ -2,10 +2,12 @@
 
 use crate::clock::Clock;
 use crate::error::NodeError;
-use routing::{NodeId, Settings, ShardId, ShardMap};
+use crate::meta;
+use routing::{META, NodeId, Settings, ShardId, ShardMap};
 use shard::{Replica, ReplicaConfig};
 use std::collections::BTreeMap;
 use storage::Engine;
+use topology::Seed;
 
 /// Moves each replica to a new term, because the copies may be of different moments. Blocks on the
 /// disk.
@@ -22,10 +24,11 @@ pub(crate) fn begin_new_terms(engine: &dyn Engine, hosted: &[ShardId]) -> Result
     Ok(())
 }
 
-/// Opens the replica of each hosted shard, as its last run left it.
+/// Opens the replica of each hosted shard, as its last run left it. META has `seed` if it was never
+/// founded.
 pub(crate) fn open_replicas(
     engine: &dyn Engine,
-    map: &ShardMap,
+    (map, seed): (&ShardMap, &Seed),
     hosted: &[ShardId],
     (node, incarnation): (NodeId, u32),
     boot: u64,
@@ -34,7 +37,7 @@ pub(crate) fn open_replicas(
 ) -> Result<BTreeMap<ShardId, Replica>, NodeError> {
     let mut replicas = BTreeMap::new();
     for shard in hosted {
-        let placed = map.replicas(*shard).expect("a hosted shard is in the map");
+        let placed = meta::replicas(map, *shard).expect("a hosted shard is in the map");
         let config = ReplicaConfig {
             shard: *shard,
             node,
@@ -46,7 +49,9 @@ pub(crate) fn open_replicas(
             election_seed: None,
         };
         let replica = Replica::open(config, engine.recover(*shard)?, clock.now())?;
-        replicas.insert(*shard, replica.with_host_built_snapshots());
+        let replica = replica.with_host_built_snapshots();
+        let replica = if *shard == META { replica.with_seed(seed.clone()) } else { replica };
+        replicas.insert(*shard, replica);
     }
     Ok(replicas)
 }

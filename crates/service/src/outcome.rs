@@ -30,6 +30,8 @@ pub fn counted(result: &OpResult) -> wire::Outcome {
 pub fn result(shard: ShardId, node: NodeId, kind: OperationKind, reply: Reply) -> OpResult {
     match reply {
         Reply::Done(outcome) => done(shard, kind, outcome),
+        // No operation is for the topology.
+        Reply::Applied(_) => not_asked(shard),
         Reply::Read { answer, applied_index, stale_by_ms } => {
             read(shard, node, answer, applied_index, stale_by_ms)
         }
@@ -228,11 +230,15 @@ fn read(
         Answer::History { current, ended } => history(shard, current, ended, usize::MAX),
         Answer::Status(status) => OpResult::Status(shard_status(*status)),
         // No operation asks for these.
-        Answer::Picture(_) | Answer::Position => fail(
-            ErrorCode::Internal,
-            format!("shard {shard} answered what was not asked; this is a bug: report it"),
-        ),
+        Answer::Picture(_) | Answer::Position | Answer::Topology(_) | Answer::Unsuited => {
+            not_asked(shard)
+        }
     }
+}
+
+fn not_asked(shard: ShardId) -> OpResult {
+    let message = format!("shard {shard} answered what was not asked; this is a bug: report it");
+    fail(ErrorCode::Internal, message)
 }
 
 /// A page of a listing: as many grants as fit with the waiters of their names.
@@ -406,6 +412,7 @@ fn shard_status(status: Status) -> v1::ShardStatus {
         snapshots_installed: status.snapshots_installed,
         incarnation: status.incarnation,
         members: status.members.into_iter().map(member).collect(),
+        topology_version: status.topology_version.map_or(0, |version| version.0),
         ..Default::default()
     }
 }

@@ -1,7 +1,7 @@
 //! The check that an operation is for a shard that owns its name.
 
 use crate::refusal::{Refused, invalid, refused};
-use routing::{MapVersion, ShardId, ShardMap, Slot};
+use routing::{META, MapVersion, ShardId, ShardMap, Slot};
 use wire::internal::v1::operation::Op;
 use wire::internal::v1::operation_result::Result as OpResult;
 use wire::internal::v1::{Operation, StaleRoute};
@@ -37,7 +37,9 @@ pub(crate) fn route(map: &ShardMap, operation: &Operation) -> Result<ShardId, Re
             }
             map.owner(slot) == shard
         }
-        // Every shard that the sender knows is asked for sessions, lists and status.
+        // Every shard that the sender knows is asked for sessions, lists and status, and META for its
+        // status only.
+        None if shard == META => matches!(operation.op, Some(Op::ReadStatus(_))),
         None => map.replicas(shard).is_some(),
     };
     if owned { Ok(shard) } else { Err(stale_route(map, shard)) }

@@ -1,5 +1,6 @@
 //! The inputs and outputs of a replica, its configuration and its status.
 
+use crate::machine::TopologyNews;
 use crate::parts::group::Wanted;
 use crate::snapshot::{BuiltSnapshot, LoadedSnapshot, SnapshotData};
 use locks::{
@@ -9,6 +10,7 @@ use locks::{
 use routing::{NodeId, ShardId};
 use std::sync::Arc;
 use storage::ShardWrite;
+use topology::{Refusal, Version};
 
 /// The host's clocks at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,7 +42,8 @@ pub enum Input {
     /// The host has built the snapshot of [`Outputs::wants_snapshot`]. `None` means that it could
     /// not: the replica asks again.
     SnapshotBuilt(Option<BuiltSnapshot>),
-    /// An operation for the log, as encoded by [`locks::Command::encode`]. It is answered once.
+    /// An operation for the log, as encoded by [`locks::Command::encode`], or for the shard of the
+    /// topology by [`topology::Proposal::encode`]. It is answered once.
     Propose {
         /// The name for its reply.
         ticket: Ticket,
@@ -145,7 +148,7 @@ pub struct Wait {
     pub wait_ms: u32,
 }
 
-/// A question to the lock table.
+/// A question to the state of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
     /// The holders of one name.
@@ -192,6 +195,11 @@ pub enum Query {
     },
     /// The applied index alone.
     Position,
+    /// The topology, or what a copy of this version lacks.
+    Topology {
+        /// The version of the copy. 0: none is there.
+        known: Version,
+    },
     /// This replica's [`Status`], with its state hash.
     Status,
 }
@@ -209,6 +217,8 @@ pub enum Reply {
     /// The operation was applied, with this outcome. A waiting acquire gets `Granted` or a refusal
     /// here, and never `Queued`.
     Done(Outcome),
+    /// The proposal was applied to the topology: its version after that, or why it was refused.
+    Applied(Result<Version, Refusal>),
     /// The wait's time ran out, and nothing is held.
     WaitTimeout,
     /// The wait was cancelled by a command, or its session ended.
@@ -280,6 +290,10 @@ pub enum Answer {
     Picture(PicturePage),
     /// Answers [`Query::Position`].
     Position,
+    /// Answers [`Query::Topology`].
+    Topology(TopologyNews),
+    /// The shard has another kind of state than the query is for.
+    Unsuited,
     /// Answers [`Query::Status`].
     Status(Box<Status>),
 }
@@ -395,6 +409,8 @@ pub struct Status {
     /// The members that the group shall have, as of the applied index. `None`: the log has no wish,
     /// so they are the nodes of [`ReplicaConfig::voters`].
     pub wanted: Option<Wanted>,
+    /// The version of the topology. `None` on a shard of locks.
+    pub topology_version: Option<Version>,
 }
 
 /// A message for a peer's replica of the same shard.
@@ -457,6 +473,9 @@ pub struct Outputs {
     /// The changes of the table, if the host watches and there are any. They come before the
     /// answers to reads among `replies`.
     pub watched: Option<Watched>,
+    /// The changes of the topology since the last news, or all of it: at the start, and after a
+    /// snapshot.
+    pub topology: Option<TopologyNews>,
 }
 
 /// The leader as known here.

@@ -11,7 +11,8 @@
 //! | `api.rs` | the inputs and outputs |
 //! | `replica/step.rs` | one step, from its inputs to its outputs |
 //! | `replica/ready.rs` | the order of sending, applying and writing: the safety argument |
-//! | `replica/apply.rs` | committed entries into the lock table |
+//! | `replica/apply.rs` | committed entries into the state machine |
+//! | `machine/` | what the log is applied to: a lock table, or the topology |
 //! | `parts/` | the state a replica is composed of, each kind with its rules |
 //! | `raft/` | the few things that raft-rs needs around it |
 //! | `snapshot.rs` | snapshots, built and loaded off the replica's thread |
@@ -20,6 +21,7 @@
 //! sockets, files or clocks. Time comes in as [`Now`].
 
 mod api;
+mod machine;
 mod parts;
 mod planted_bugs;
 mod put_back;
@@ -28,8 +30,9 @@ mod replica;
 mod snapshot;
 
 pub use api::*;
+pub use machine::TopologyNews;
 pub use parts::group::{Wanted, WantedError};
-pub use put_back::in_a_new_term;
+pub use put_back::{first_hard_state, in_a_new_term};
 pub use replica::Replica;
 pub use snapshot::{
     BuiltSnapshot, LoadedSnapshot, SnapshotData, SnapshotError, build_snapshot, join_snapshot,

@@ -182,10 +182,10 @@ pub(crate) fn told_events(shipped: &mut Vec<Event>, is_of_former_term: bool) -> 
 /// The events of an entry that is only proposed: none. With [`Bug::WatchTellsProposed`] a leader
 /// tells them before a quorum has the entry.
 #[inline]
-pub(crate) fn told_early(table: &LockTable, entry: &[u8]) -> Vec<Event> {
-    if !planted::is(Bug::WatchTellsProposed) {
+pub(crate) fn told_early(table: Option<&LockTable>, entry: &[u8]) -> Vec<Event> {
+    let Some(table) = table.filter(|_| planted::is(Bug::WatchTellsProposed)) else {
         return Vec::new();
-    }
+    };
     let mut copy = LockTable::restore(&table.snapshot()).expect("it was just taken");
     let mut effects = Effects { watched: true, ..Effects::default() };
     let batch = locks::Batch::decode(entry).expect("it was just built");

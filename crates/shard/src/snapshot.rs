@@ -13,13 +13,15 @@
 //!                              other replica ◄── LoadedSnapshot ◄── load_snapshot
 //! ```
 
+use crate::machine::{Machine, MachineError};
 use crate::parts::applied::{AppliedError, decode_applied};
 use crate::parts::group::{Wanted, WantedError};
 use crate::raft::conf_state::check_conf;
 use bytes::Bytes;
-use locks::{Change, DecodeError, LockTable};
+use locks::Change;
 use raft::eraftpb::{Message, MessageType, SnapshotMetadata};
 use raft_prost::Message as _;
+use routing::ShardId;
 use std::fmt;
 use storage::Recovered;
 
@@ -48,8 +50,8 @@ pub struct SnapshotError(#[from] Damage);
 enum Damage {
     #[error("the applied record: {0}")]
     Applied(#[source] AppliedError),
-    #[error("the lock table's checkpoint: {0}")]
-    Checkpoint(#[source] DecodeError),
+    #[error("the checkpoint: {0}")]
+    Checkpoint(#[source] MachineError),
     #[error("not a Raft message: {0}")]
     NotRaft(#[source] raft_prost::DecodeError),
     #[error("a {0:?} is no snapshot message")]
@@ -59,7 +61,7 @@ enum Damage {
     #[error("{0}")]
     Wanted(#[source] WantedError),
     #[error("{0}")]
-    Table(#[source] DecodeError),
+    State(#[source] MachineError),
 }
 
 /// Makes a snapshot of a shard's last checkpoint, as [`Engine::table`](storage::Engine::table)
@@ -67,11 +69,14 @@ enum Damage {
 ///
 /// # Errors
 /// If the bytes that were found are damaged.
-pub fn build_snapshot(found: Recovered) -> Result<Option<BuiltSnapshot>, SnapshotError> {
+pub fn build_snapshot(
+    shard: ShardId,
+    found: Recovered,
+) -> Result<Option<BuiltSnapshot>, SnapshotError> {
     let Some(applied) = found.applied else { return Ok(None) };
     let (metadata, wanted) = decode_applied(&applied).map_err(Damage::Applied)?;
-    let table = LockTable::load(found.table).map_err(Damage::Checkpoint)?;
-    Ok(Some(BuiltSnapshot { metadata, wanted, data: table.snapshot().into() }))
+    let machine = Machine::load(shard, found.table).map_err(Damage::Checkpoint)?;
+    Ok(Some(BuiltSnapshot { metadata, wanted, data: machine.snapshot().into() }))
 }
 
 /// The data of a snapshot on its way to a peer. It goes with the message that has its header.
@@ -79,7 +84,7 @@ pub fn build_snapshot(found: Recovered) -> Result<Option<BuiltSnapshot>, Snapsho
 pub struct SnapshotData {
     /// The log index that the snapshot stands at.
     pub index: u64,
-    /// The encoded table. All messages of one snapshot share it.
+    /// The encoded state. All messages of one snapshot share it.
     pub data: Bytes,
 }
 
@@ -97,8 +102,8 @@ pub struct LoadedSnapshot {
     pub(crate) message: Message,
     /// The wish for members as of its index.
     pub(crate) wanted: Option<Wanted>,
-    pub(crate) table: LockTable,
-    /// All records of the table, for the write that installs it.
+    pub(crate) machine: Machine,
+    /// All records of the machine, for the write that installs it.
     pub(crate) records: Vec<Change>,
 }
 
@@ -112,12 +117,19 @@ impl LoadedSnapshot {
     ///
     /// # Errors
     /// If the snapshot is damaged.
-    pub(crate) fn of(mut message: Message) -> Result<LoadedSnapshot, SnapshotError> {
+    pub(crate) fn of(
+        shard: ShardId,
+        mut message: Message,
+    ) -> Result<LoadedSnapshot, SnapshotError> {
         let data = std::mem::take(&mut message.mut_snapshot().data);
-        LoadedSnapshot::new(message, &data)
+        LoadedSnapshot::new(shard, message, &data)
     }
 
-    fn new(mut message: Message, data: &[u8]) -> Result<LoadedSnapshot, SnapshotError> {
+    fn new(
+        shard: ShardId,
+        mut message: Message,
+        data: &[u8],
+    ) -> Result<LoadedSnapshot, SnapshotError> {
         let members = message.get_snapshot().get_metadata().get_conf_state();
         check_conf(members).map_err(Damage::Members)?;
         let context = std::mem::take(&mut message.context);
@@ -125,9 +137,9 @@ impl LoadedSnapshot {
             true => None,
             false => Some(Wanted::decode(&context).map_err(Damage::Wanted)?),
         };
-        let mut table = LockTable::restore(data).map_err(Damage::Table)?;
-        let records = table.checkpoint();
-        Ok(LoadedSnapshot { message, wanted, table, records })
+        let mut machine = Machine::restore(shard, data).map_err(Damage::State)?;
+        let records = machine.checkpoint();
+        Ok(LoadedSnapshot { message, wanted, machine, records })
     }
 }
 
@@ -137,15 +149,19 @@ impl fmt::Debug for LoadedSnapshot {
     }
 }
 
-/// Loads the two pieces of a peer's snapshot for [`Input::Snapshot`](crate::Input::Snapshot). This
+/// Loads the two pieces of a peer's snapshot of a shard for [`Input::Snapshot`](crate::Input::Snapshot). This
 /// takes seconds for a large one.
 ///
 /// # Errors
 /// If `header` is no snapshot message, or `data` is damaged.
-pub fn load_snapshot(header: &[u8], data: &[u8]) -> Result<LoadedSnapshot, SnapshotError> {
+pub fn load_snapshot(
+    shard: ShardId,
+    header: &[u8],
+    data: &[u8],
+) -> Result<LoadedSnapshot, SnapshotError> {
     let mut message = decode(header)?;
     message.mut_snapshot().data = Vec::new();
-    LoadedSnapshot::new(message, data)
+    LoadedSnapshot::new(shard, message, data)
 }
 
 /// Joins the two pieces of a snapshot to one message for [`Input::Peer`](crate::Input::Peer). The

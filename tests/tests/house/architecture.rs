@@ -24,14 +24,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("routing", &["planted"]),
     ("topology", &["routing"]),
     ("storage", &["routing"]),
-    ("shard", &["locks", "planted", "routing", "storage"]),
+    ("shard", &["locks", "planted", "routing", "storage", "topology"]),
     ("wire", &["routing"]),
     ("service", &["locks", "planted", "routing", "shard", "wire"]),
     (
         "node",
         &[
-            "audit", "locks", "net", "process", "routing", "service", "shard", "storage", "traces",
-            "watch", "wire",
+            "audit", "locks", "net", "process", "routing", "service", "shard", "storage",
+            "topology", "traces", "watch", "wire",
         ],
     ),
     ("link", &["net", "planted", "routing", "wire"]),

@@ -17,6 +17,7 @@ mod lock_command;
 mod lock_job;
 mod lock_like_its_command;
 mod logs;
+mod meta;
 mod moved;
 mod probes;
 mod protocol;

@@ -32,7 +32,8 @@ fn read(address: &str, page: &str) -> io::Result<String> {
     Ok(text)
 }
 
-/// The counters and gauges on a page of metrics by name, each the sum over all labels.
+/// The counters and gauges on a page of metrics by name, each the sum over all labels. The group of
+/// the topology is left out, because it is no shard of locks.
 ///
 /// ```
 /// let page = "palisade_a{shard=\"0\"} 2\npalisade_a{shard=\"1\"} 3\nother 7\n";
@@ -40,7 +41,8 @@ fn read(address: &str, page: &str) -> io::Result<String> {
 /// ```
 pub fn metric_sums(page: &str) -> BTreeMap<String, f64> {
     let mut sums: BTreeMap<String, f64> = BTreeMap::new();
-    for line in page.lines().filter(|line| line.starts_with("palisade_")) {
+    let of_meta = |line: &&str| line.contains("{shard=\"meta\"");
+    for line in page.lines().filter(|line| line.starts_with("palisade_") && !of_meta(line)) {
         let Some((head, value)) = line.rsplit_once(' ') else { continue };
         let name = head.split('{').next().unwrap_or(head);
         if let Ok(value) = value.parse::<f64>() {
@@ -56,7 +58,7 @@ mod tests {
 
     #[test]
     fn metrics_are_summed_over_their_labels() {
-        let text = "HTTP/1.1 200 OK\r\n\r\n# HELP palisade_a x\npalisade_a{shard=\"0\"} 2\npalisade_a{shard=\"1\"} 3\n\
+        let text = "HTTP/1.1 200 OK\r\n\r\n# HELP palisade_a x\npalisade_a{shard=\"0\"} 2\npalisade_a{shard=\"1\"} 3\npalisade_a{shard=\"meta\"} 1\n\
                     palisade_b 1.5\nother 7\npalisade_c x\n";
         assert_eq!(
             metric_sums(text),

@@ -54,6 +54,8 @@ answered it. Metrics of nodes with the label `shard` are per replica, and each s
   the sum. The same holds for terms, indexes, and entries and commands applied.
 - `palisade_shard_has_leader` is what each replica knows: its minimum finds the replica that is cut
   off.
+- The label `shard` is `meta` for the group of the topology. It has no locks, so leave it out of sums
+  over shards: `shard!=\"meta\"`.
 
 <!-- Written by `PALISADE_BLESS=1 cargo test -p palisade-cli --test cli reference`. -->
 ";

@@ -22,7 +22,7 @@ pub(crate) use worker::{Stepper, Worker, WorkerParts};
 
 use crate::limits::INBOX_PEER_BYTES_MAX;
 use crate::mailbox::{Receiver, Sender, mailbox};
-use routing::{NodeId, ShardId};
+use routing::{META, NodeId, ShardId};
 use service::Request;
 use shard::{Input, Reply, Ticket};
 use std::collections::BTreeMap;
@@ -253,9 +253,9 @@ impl Host {
         self.seats().by_shard.get(&shard).copied()
     }
 
-    /// The number of shards that are hosted here.
+    /// The number of shards of locks that are hosted here.
     pub(crate) fn shards(&self) -> usize {
-        self.seats().by_shard.len()
+        self.seats().by_shard.keys().filter(|shard| **shard != META).count()
     }
 
     /// The shards of a thread, by place.

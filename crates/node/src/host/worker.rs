@@ -424,6 +424,9 @@ impl Worker {
         if let Some(at_ms) = outputs.wake_at_ms {
             self.wakes.insert((at_ms, index));
         }
+        if let Some(news) = outputs.topology {
+            self.board.topology.take(news);
+        }
         if !outputs.ended.is_empty() {
             self.ended.ended(&outputs.ended);
         }

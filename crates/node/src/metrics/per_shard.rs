@@ -3,7 +3,7 @@
 use super::registrar::Registrar;
 use crate::board::{behind_entries, is_reseeding};
 use prometheus::{Error, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
-use routing::{NodeId, ShardId};
+use routing::{META, NodeId, ShardId};
 use shard::{Role, Status};
 use std::collections::BTreeMap;
 use wire::{OperationKind, Outcome};
@@ -89,7 +89,7 @@ pub(super) fn children(
         &["shard"],
     )?;
     let child = |shard: ShardId| {
-        let label = shard.to_string();
+        let label = if shard == META { "meta".to_owned() } else { shard.to_string() };
         let counter = |vec: &IntCounterVec| vec.with_label_values(&[&label]);
         let gauge = |vec: &IntGaugeVec| vec.with_label_values(&[&label]);
         let metrics = ShardMetrics {

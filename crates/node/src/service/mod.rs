@@ -21,6 +21,7 @@ use crate::limits::{
 use crate::roles::Caller;
 use crate::watching::{CallId, Handle, Hub};
 use operate::OperateStream;
+use routing::META;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -160,7 +161,12 @@ impl ShardService for Shards {
             identity: Some(context.identity.clone()),
             map_version: topology.map().version().0,
             nodes: topology.members().map(Member::from).collect(),
-            shards: context.board.leaders().map(hosted).collect(),
+            shards: context
+                .board
+                .leaders()
+                .filter(|known| known.shard != META)
+                .map(hosted)
+                .collect(),
         }))
     }
 

@@ -84,7 +84,8 @@ impl SnapshotReceiver {
         }
         // Decoding runs off the async threads, and off the shard's, because a large snapshot takes
         // seconds.
-        let loaded = tokio::task::spawn_blocking(move || shard::load_snapshot(&raft, &data)).await;
+        let loaded =
+            tokio::task::spawn_blocking(move || shard::load_snapshot(shard, &raft, &data)).await;
         let loaded =
             loaded.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| {
                 tracing::warn!(%shard, %peer, %error, "refused a snapshot");

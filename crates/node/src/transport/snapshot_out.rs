@@ -110,7 +110,7 @@ async fn build(context: &Arc<Context>, shard: ShardId) -> Option<BuiltSnapshot> 
     let engine = context.engine.clone();
     let built = tokio::task::spawn_blocking(move || {
         let found = engine.table(shard).map_err(|error| error.to_string())?;
-        shard::build_snapshot(found).map_err(|what| format!("shard {shard}: {what}"))
+        shard::build_snapshot(shard, found).map_err(|what| format!("shard {shard}: {what}"))
     });
     match built.await {
         Ok(Ok(built)) => built,

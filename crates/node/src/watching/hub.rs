@@ -6,7 +6,7 @@ use super::task::ShardTask;
 use crate::context::Context;
 use crate::host::news;
 use crate::limits::{WATCH_LIMITS, WATCH_NODE_BYTES, WATCHES_OF_NODE_MAX};
-use routing::ShardId;
+use routing::{META, ShardId};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -30,8 +30,9 @@ impl Hub {
         Hub { context, desks: Arc::default(), watches, election_timeout }
     }
 
+    /// Whether a shard with locks to watch is hosted here.
     pub(crate) fn is_hosted(&self, shard: ShardId) -> bool {
-        self.context.host.seat(shard).is_some()
+        shard != META && self.context.host.seat(shard).is_some()
     }
 
     /// A permit for one watch.

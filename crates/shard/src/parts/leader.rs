@@ -56,14 +56,14 @@ pub(crate) struct LeaderState {
 }
 
 impl LeaderState {
-    /// Takes over a table that was observed last by `observation`. Every lease gets the rest of its
-    /// TTL, and every waiter the grace period to attach itself again.
+    /// Takes over a table that was observed last by `observation`, if the shard has one. Every lease
+    /// gets the rest of its TTL, and every waiter the grace period to attach itself again.
     pub(crate) fn new(
         term: u64,
         (now_ms, tick): (u64, u64),
         observation: &Observation,
         config: &ReplicaConfig,
-        table: &LockTable,
+        table: Option<&LockTable>,
     ) -> LeaderState {
         let grace_ms = config.raft.waiter_grace_ms;
         let mut leader = LeaderState {
@@ -81,6 +81,7 @@ impl LeaderState {
             waiters: Timers::new(),
             by_ticket: BTreeMap::new(),
         };
+        let Some(table) = table else { return leader };
         for live in table.leases() {
             let deadline_ms = observation.deadline_ms(&live, now_ms);
             let deadline_ms = planted_bugs::taken_over_until_ms(deadline_ms, live.ttl_ms);

@@ -2,7 +2,7 @@
 //! their entry is applied.
 
 use crate::api::{Reply, Ticket, Wait};
-use locks::{BatchBuilder, Stamp};
+use crate::machine::EntryBuilder;
 use std::collections::VecDeque;
 
 /// An entry of at least one part in this many of the largest size goes although others are in
@@ -193,27 +193,27 @@ impl Proposals {
         }
     }
 
-    /// The bytes of the next entry, and how many operations at the queue's front it covers.
+    /// Fills the next entry. Returns its bytes, and how many operations at the queue's front it
+    /// covers.
     ///
     /// Those that are late by `now_ms` are covered but left out. The first operation is not late,
     /// after [`refuse_late`](Self::refuse_late).
-    pub(crate) fn next_entry(&self, stamp: Stamp, now_ms: u64) -> (Vec<u8>, usize) {
-        let mut batch = BatchBuilder::new(stamp);
+    pub(crate) fn next_entry(&self, mut entry: impl EntryBuilder, now_ms: u64) -> (Vec<u8>, usize) {
         let mut count = 0;
         for queued in &self.queue {
             if queued.is_late(now_ms) {
                 count += 1;
                 continue;
             }
-            if !batch.is_empty()
-                && batch.size_bytes() + queued.command.len() + 8 > self.entry_bytes_max
+            if !entry.is_empty()
+                && entry.size_bytes() + queued.command.len() + 8 > self.entry_bytes_max
             {
                 break;
             }
-            batch.push(&queued.command);
+            entry.push(&queued.command);
             count += 1;
         }
-        (batch.finish(), count)
+        (entry.finish(), count)
     }
 
     /// The `count` operations at the queue's front are in flight in the entry at (index, term) now.

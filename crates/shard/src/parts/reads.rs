@@ -42,7 +42,7 @@ pub(crate) struct Read {
 pub(crate) enum Scope {
     /// The holders or the history of one name, or no name.
     OneName,
-    /// A listing, a picture, or the state hash.
+    /// A listing, a picture, the topology, or the state hash.
     WholeTable,
 }
 
@@ -52,7 +52,9 @@ impl Scope {
     fn of(query: &Query) -> Scope {
         match query {
             Query::Check { .. } | Query::History { .. } | Query::Position => Scope::OneName,
-            Query::List { .. } | Query::Picture { .. } | Query::Status => Scope::WholeTable,
+            Query::List { .. } | Query::Picture { .. } | Query::Topology { .. } | Query::Status => {
+                Scope::WholeTable
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Committed entries into the lock table, and the answers that follow from them.
+//! Committed entries into the state machine, and the answers that follow from them.
 
 use super::Replica;
 use crate::api::{Fatal, Reply, Ticket};
+use crate::machine::Machine;
 use crate::parts::group;
 use crate::parts::leader::LeaderState;
 use crate::parts::proposals::Caller;
@@ -61,15 +62,20 @@ impl Replica {
         entry: &Entry,
         asked: Option<Vec<Option<Caller>>>,
     ) -> Result<(), Fatal> {
+        let shard = self.config.shard;
+        let table = match &mut self.machine {
+            Machine::Locks(table) => table,
+            Machine::Topology(_) => return self.apply_proposals(entry, asked),
+        };
         let batch = Batch::decode(&entry.data)
-            .map_err(|e| self.fatal(format!("entry {}: {e}", entry.index)))?;
+            .map_err(|e| Fatal { shard, what: format!("entry {}: {e}", entry.index) })?;
         self.stats.commands_applied += batch.commands.len() as u64;
         let mut asked = asked.into_iter().flatten();
         let mut effects = std::mem::take(&mut self.effects);
         effects.unheard = self.leader_state.is_none();
         effects.watched = self.watching.is_on();
         for (caller, command) in &batch.commands {
-            let outcome = self.table.apply_as(batch.stamp, *caller, command, &mut effects);
+            let outcome = table.apply_as(batch.stamp, *caller, command, &mut effects);
             if let Some(leader) = &mut self.leader_state {
                 self.out.ended.extend(effects.ended.iter().map(|it| (it.end, it.held_ms)));
                 let now_ms = self.now.mono_ms;
@@ -85,7 +91,7 @@ impl Replica {
             }
             let leads = self.leader_state.is_some();
             for ended in planted_bugs::recorded(effects.ended.drain(..), leads) {
-                self.checkpointing.record(ended, entry.index, self.table.shard_ms());
+                self.checkpointing.record(ended, entry.index, table.shard_ms());
             }
             effects.granted.clear();
             effects.dropped.clear();
@@ -96,7 +102,7 @@ impl Replica {
         let events = planted_bugs::told_events(&mut effects.events, is_former);
         self.watching.add(entry.index, batch.stamp.wall_ms, events);
         self.effects = effects;
-        self.observation.observe(self.table.shard_ms(), self.now);
+        self.observation.observe(table.shard_ms(), self.now);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Checkpoints of the lock table, cuts of the log below them, and snapshots for replicas that fell
+//! Checkpoints of the state machine, cuts of the log below them, and snapshots for replicas that fell
 //! behind.
 //!
 //! ```text
@@ -33,7 +33,8 @@ impl Replica {
     /// Writes a checkpoint if one is due, and drops a snapshot that no replica asks for any more.
     pub(super) fn checkpoint_if_due(&mut self) {
         let (node, shard, now_ms) = (self.config.node, self.config.shard, self.now.mono_ms);
-        let (dirty, every_bytes) = (self.table.dirty_len(), self.config.raft.checkpoint_log_bytes);
+        let (dirty, every_bytes) =
+            (self.machine.dirty_len(), self.config.raft.checkpoint_log_bytes);
         if self.checkpointing.is_due((node, shard), self.applied_index, dirty, every_bytes, now_ms)
         {
             self.checkpoint();
@@ -60,7 +61,7 @@ impl Replica {
             self.out.wants_snapshot = true;
         } else {
             let (metadata, wanted) = (self.metadata(), self.wanted.clone());
-            let data = self.table.snapshot().into();
+            let data = self.machine.snapshot().into();
             self.keep_snapshot(BuiltSnapshot { metadata, wanted, data });
         }
         self.checkpointing.start_building(self.applied_index, self.now.mono_ms);
@@ -108,7 +109,7 @@ impl Replica {
     }
 
     fn checkpoint(&mut self) {
-        let changes = planted_bugs::written_changes(self.table.checkpoint());
+        let changes = planted_bugs::written_changes(self.machine.checkpoint());
         let records = changes.into_iter().map(|change| (change.key, change.value));
         let metadata = self.metadata();
         self.step_write.add_checkpoint(&metadata, self.wanted.as_ref(), records);
@@ -159,12 +160,12 @@ impl Replica {
     pub(super) fn install_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), Fatal> {
         let meta = snapshot.get_metadata();
         let loaded = self.incoming.take().filter(|loaded| loaded.index() == meta.index);
-        let Some(LoadedSnapshot { table, records, wanted, .. }) = loaded else {
+        let Some(LoadedSnapshot { machine, records, wanted, .. }) = loaded else {
             return Err(self
                 .fatal(format!("Raft installs a snapshot at {} that was not loaded", meta.index)));
         };
-        (self.table, self.wanted) = (table, wanted);
-        self.observation = Observation::new(self.table.shard_ms(), self.now);
+        (self.machine, self.wanted) = (machine, wanted);
+        self.observation = Observation::new(self.machine.shard_ms(), self.now);
         (self.applied_index, self.applied_term) = (meta.index, meta.term);
         self.raw.mut_store().reset_to(snapshot);
         self.incarnations.learn_members(meta.get_conf_state());

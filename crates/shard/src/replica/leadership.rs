@@ -43,7 +43,7 @@ impl Replica {
                 (self.now.mono_ms, self.stats.ticks),
                 &self.observation,
                 &self.config,
-                &self.table,
+                self.machine.locks(),
             ));
         }
         if leader_changed && leader.is_some() {

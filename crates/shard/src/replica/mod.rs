@@ -5,7 +5,8 @@
 //! step.rs         inputs ──► handle each ──► drain Ready ──► reads, checkpoint, write ──► outputs
 //! receive.rs      a peer's message, checked, then to raft-rs
 //! ready.rs        raft-rs's Ready: send, apply, write, and wait for the disk, in this order
-//! apply.rs        committed entries into the lock table, and the answers that follow
+//! apply.rs        committed entries into the state machine, and the answers that follow
+//! meta.rs         what only META does, the shard of the topology
 //! sending.rs      appends for spare followers, a little later
 //! leadership.rs   the beginning and the end of leading
 //! members.rs      changes of the group's members
@@ -22,6 +23,7 @@ mod disk;
 mod handover;
 mod leadership;
 mod members;
+mod meta;
 mod open;
 mod ready;
 mod receive;
@@ -30,6 +32,7 @@ mod serve;
 mod step;
 
 use crate::api::*;
+use crate::machine::Machine;
 use crate::parts::checkpointing::Checkpointing;
 use crate::parts::disk_health::DiskHealth;
 use crate::parts::group::Wanted;
@@ -49,12 +52,13 @@ use crate::snapshot::LoadedSnapshot;
 use locks::{Effects, LockTable};
 use raft::RawNode;
 use routing::NodeId;
+use topology::{Seed, Topology};
 
 /// One replica of one shard.
 ///
-/// * The table holds exactly the committed entries up to `applied_index`.
-/// * `observation` belongs to the last stamped entry in the table, or to the moment when the table
-///   was loaded.
+/// * The machine holds exactly the committed entries up to `applied_index`.
+/// * `observation` belongs to the last stamped entry in the machine, or to the moment when that was
+///   loaded.
 /// * `leader_state` is there exactly while this replica leads. Lease deadlines, attached waiters
 ///   and delayed appends live and die with it.
 /// * Only `apply.rs` answers "done", and it sees only entries that a quorum has on disk.
@@ -65,7 +69,9 @@ pub struct Replica {
     /// The clocks of this step.
     now: Now,
 
-    table: LockTable,
+    machine: Machine,
+    /// The first topology. A leader of the topology's shard proposes it if there is none yet.
+    seed: Option<Box<Seed>>,
     applied_index: u64,
     applied_term: u64,
     observation: Observation,
@@ -118,20 +124,31 @@ struct Stats {
 }
 
 impl Replica {
-    /// The hash of the table, computed by reading all of it. Tests compare it with the running
+    /// The hash of the state, computed by reading all of it. Tests compare it with the running
     /// hash of [`Query::Status`].
     pub fn state_hash_from_scratch(&self) -> u64 {
-        self.table.state_hash_from_scratch()
+        match &self.machine {
+            Machine::Locks(table) => table.state_hash_from_scratch(),
+            Machine::Topology(machine) => machine.topology().state_hash(),
+        }
     }
 
-    /// The lock table as of the last applied entry. Simulators look at it.
-    pub fn table(&self) -> &LockTable {
-        &self.table
+    /// The lock table as of the last applied entry, if the shard has one. Simulators look at it.
+    pub fn table(&self) -> Option<&LockTable> {
+        self.machine.locks()
+    }
+
+    /// The topology as of the last applied entry, if the shard has it.
+    pub fn topology(&self) -> Option<&Topology> {
+        match &self.machine {
+            Machine::Locks(_) => None,
+            Machine::Topology(machine) => Some(machine.topology()),
+        }
     }
 
     /// The state without its hash, which makes it cheap.
     pub fn status(&self) -> Status {
-        let raft = &self.raw.raft;
+        let (raft, table) = (&self.raw.raft, self.table());
         let is_leader = self.role() == Role::Leader;
         let caught_up = |(id, progress): (&u64, &raft::Progress)| {
             let close = *id == raft.id || self.is_caught_up(progress);
@@ -152,9 +169,9 @@ impl Replica {
             last_index: raft.raft_log.last_index(),
             checkpoint_index: self.checkpointing.index,
             state_hash: 0,
-            last_token: self.table.last_token().0,
-            shard_ms: self.table.shard_ms(),
-            counts: self.table.counts(),
+            last_token: table.map_or(0, |table| table.last_token().0),
+            shard_ms: self.machine.shard_ms(),
+            counts: table.map(LockTable::counts).unwrap_or_default(),
             oldest_grant_ms: self.oldest.acquired_wall_ms(),
             snapshots_installed: self.stats.snapshots_installed,
             leader_changes: self.stats.leader_changes,
@@ -164,6 +181,7 @@ impl Replica {
             incarnation: incarnation_of(raft.id),
             members: self.members(),
             wanted: self.wanted.clone(),
+            topology_version: self.topology().map(Topology::version),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::{Replica, Stats};
 use crate::api::*;
+use crate::machine::Machine;
 use crate::parts::applied::decode_applied;
 use crate::parts::checkpointing::Checkpointing;
 use crate::parts::disk_health::DiskHealth;
@@ -20,12 +21,13 @@ use crate::raft::conf_state::check_conf;
 use crate::raft::log_store::LogStore;
 use crate::raft::logger::logger;
 use crate::raft::peer_id::peer_id;
-use locks::{Effects, LockTable};
+use locks::Effects;
 use raft::eraftpb::{ConfState, Entry, HardState, SnapshotMetadata};
 use raft::{RawNode, ReadOnlyOption};
 use raft_prost::Message as _;
 use std::collections::VecDeque;
 use storage::Recovered;
+use topology::Seed;
 
 /// One append message carries entries of at most this many bytes.
 const APPEND_BYTES_MAX: u64 = 1 << 20;
@@ -42,8 +44,8 @@ impl Replica {
         let (shard, id) = (config.shard, peer_id(config.node, incarnation));
         let fatal = |what: String| Fatal { shard, what };
         let (store, applied, wanted) = open_log(&config, &recovered)?;
-        let table = LockTable::load(recovered.table)
-            .map_err(|e| fatal(format!("the lock table's checkpoint: {e}")))?;
+        let machine = Machine::load(shard, recovered.table)
+            .map_err(|e| fatal(format!("the checkpoint: {e}")))?;
         let stored_last = store.last();
         let incarnations = Incarnations::new(config.node, store.conf_state());
         let raft_config = raft::Config {
@@ -87,8 +89,9 @@ impl Replica {
             checkpointing: Checkpointing::new(applied.index, now.mono_ms),
             step_write: StepWrite::new(stored_last),
             raw,
-            observation: Observation::new(table.shard_ms(), now),
-            table,
+            observation: Observation::new(machine.shard_ms(), now),
+            machine,
+            seed: None,
             now,
             applied_index: applied.index,
             applied_term: applied.term,
@@ -122,6 +125,14 @@ impl Replica {
     #[must_use]
     pub fn with_host_built_snapshots(mut self) -> Replica {
         self.checkpointing.host_builds = true;
+        self
+    }
+
+    /// Gives the shard of the topology its beginning. If the topology is empty while this replica
+    /// leads, it proposes this seed. Other shards have no use for it.
+    #[must_use]
+    pub fn with_seed(mut self, seed: Seed) -> Replica {
+        self.seed = Some(Box::new(seed));
         self
     }
 }

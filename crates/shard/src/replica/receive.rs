@@ -31,7 +31,7 @@ impl Replica {
             return self.receive_message(message, None);
         }
         // A damaged snapshot will be sent again.
-        match LoadedSnapshot::of(message) {
+        match LoadedSnapshot::of(self.config.shard, message) {
             Ok(loaded) => self.receive_snapshot(Arc::new(loaded)),
             Err(what) => drop(0, &what),
         }

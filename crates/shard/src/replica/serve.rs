@@ -6,11 +6,13 @@
 //! the next step, which comes at once.
 
 use super::Replica;
-use crate::api::{Answer, Query, Reply, Ticket};
+use crate::api::{Answer, Outputs, Query, Reply, Status, Ticket};
+use crate::machine::Machine;
 use crate::parts::reads::{Read, Scope};
 use crate::planted_bugs;
-use locks::{Grant, Paused, Tenure, Token, Waiter};
+use locks::{Grant, LockTable, Paused, Stamp, Tenure, Token, Waiter};
 use std::cmp::Reverse;
+use storage::HistoryRecord;
 
 /// Rows that the reads of one scope touch in a step, about. A row takes a quarter to half a
 /// microsecond.
@@ -77,10 +79,11 @@ impl Replica {
                 }
             }
         }
-        if self.table.is_ordered()
+        if let Machine::Locks(table) = &mut self.machine
+            && table.is_ordered()
             && self.read_cache.since_listing_ms(self.now.mono_ms) >= ORDER_KEEP_MS
         {
-            self.table.forget_order();
+            table.forget_order();
         }
     }
 
@@ -113,92 +116,95 @@ impl Replica {
         rows: &mut usize,
     ) -> Result<Answer, Paused> {
         let at = self.observation.stamp(self.now);
+        let table = match &mut self.machine {
+            Machine::Locks(table) => table,
+            Machine::Topology(_) => return Ok(self.answer_of_meta(query, rows)),
+        };
         Ok(match query {
             Query::Check { name, after, limit, waiters } => {
-                let page = self.table.holders_page(name, *after, paused, *limit, at, rows)?;
-                let queue = self.table.waiters_of(name, *waiters, at);
-                self.touched(queue.len(), rows);
+                let page = table.holders_page(name, *after, paused, *limit, at, rows)?;
+                let queue = table.waiters_of(name, *waiters, at);
+                touched(&mut self.out, queue.len(), rows);
                 Answer::Check {
                     holders: page.holders,
                     holder_count: page.count,
                     more: page.more,
-                    waiters: self.table.queue_len(name),
-                    last_token: self.table.last_token().0,
+                    waiters: table.queue_len(name),
+                    last_token: table.last_token().0,
                     queue,
                 }
             }
             Query::List { of, after, limit, waiters_of_name } => {
                 self.read_cache.note_listing(self.now.mono_ms);
                 let after = after.as_ref().map(|(name, token)| (name.as_str(), *token));
-                let page = self.table.list_page_of(of, after, paused, *limit, at, rows)?;
+                let page = table.list_page_of(of, after, paused, *limit, at, rows)?;
                 let most = if of.waiting { *waiters_of_name } else { 0 };
-                let waiters = self.waiters_of_all(&page.grants, most, rows);
+                let waiters = waiters_of_all(table, &page.grants, most, at);
+                touched(&mut self.out, waiters.len(), rows);
                 Answer::List { grants: page.grants, next: page.next, waiters }
             }
             Query::Picture { of, after, limit } => {
                 if of.is_by_name() {
                     self.read_cache.note_listing(self.now.mono_ms);
                 }
-                Answer::Picture(self.table.picture_page(of, after.as_ref(), *limit, at, rows)?)
+                Answer::Picture(table.picture_page(of, after.as_ref(), *limit, at, rows)?)
             }
-            Query::Position => Answer::Position,
             Query::History { name, limit } => {
-                let ended = self.newest_ended(name, *limit);
-                let current: Vec<Grant> = self.table.newest_holders(name, *limit, at);
-                let looked_through = self.checkpointing.history.len() / RECORDS_PER_ROW;
-                self.touched(looked_through + ended.len() + current.len(), rows);
+                let history = &self.checkpointing.history;
+                let ended = newest_ended(history, name, *limit);
+                let current: Vec<Grant> = table.newest_holders(name, *limit, at);
+                let looked_through = history.len() / RECORDS_PER_ROW;
+                touched(&mut self.out, looked_through + ended.len() + current.len(), rows);
                 Answer::History { ended, current }
             }
-            Query::Status => {
-                let mut status = self.status();
-                status.state_hash = self.state_hash(rows);
-                Answer::Status(Box::new(status))
-            }
+            Query::Position => Answer::Position,
+            Query::Status => Answer::Status(Box::new(self.hashed_status(rows))),
+            Query::Topology { .. } => Answer::Unsuited,
         })
     }
 
-    /// The first waiters of the names of these grants, which stand in order: at most `most` of
-    /// each.
-    fn waiters_of_all(&mut self, grants: &[Grant], most: usize, rows: &mut usize) -> Vec<Waiter> {
-        let mut waiters = Vec::new();
-        if most == 0 {
-            return waiters;
-        }
-        let at = self.observation.stamp(self.now);
-        for names in grants.chunk_by(|one, next| one.name == next.name) {
-            waiters.extend(self.table.waiters_of(&names[0].name, most, at));
-        }
-        self.touched(waiters.len(), rows);
-        waiters
-    }
-
-    /// Counts rows that are touched at once, which may be more than `rows` has left.
-    fn touched(&mut self, touched: usize, rows: &mut usize) {
-        self.out.rows_read += touched.saturating_sub(*rows);
-        *rows = rows.saturating_sub(touched);
-    }
-
-    fn state_hash(&mut self, rows: &mut usize) -> u64 {
-        if let Some(hash) = self.read_cache.hash_at(self.applied_index) {
-            return hash;
-        }
-        self.touched(self.table.state_hash_rows(), rows);
-        let hash = self.table.state_hash();
-        self.read_cache.keep_hash(self.applied_index, hash);
-        hash
-    }
-
-    /// The newest ended tenures of a name, among those that no write has taken yet.
-    fn newest_ended(&self, name: &str, limit: usize) -> Vec<Tenure> {
-        let mut records: Vec<_> =
-            self.checkpointing.history.iter().filter(|record| record.name == name).collect();
-        if records.len() > limit {
-            records.select_nth_unstable_by_key(limit, |record| Reverse(record.token));
-            records.truncate(limit);
-        }
-        let decode = |record: &storage::HistoryRecord| {
-            Tenure::decode(&record.name, Token(record.token), &record.tenure).ok()
+    /// The status with its state hash. Lowers `rows` by the rows that it touches.
+    pub(super) fn hashed_status(&mut self, rows: &mut usize) -> Status {
+        let state_hash = match self.read_cache.hash_at(self.applied_index) {
+            Some(hash) => hash,
+            None => {
+                touched(&mut self.out, self.machine.state_hash_rows(), rows);
+                let hash = self.machine.state_hash();
+                self.read_cache.keep_hash(self.applied_index, hash);
+                hash
+            }
         };
-        records.into_iter().filter_map(decode).collect()
+        Status { state_hash, ..self.status() }
     }
+}
+
+/// Counts rows that are touched at once, which may be more than `rows` has left.
+pub(super) fn touched(out: &mut Outputs, touched: usize, rows: &mut usize) {
+    out.rows_read += touched.saturating_sub(*rows);
+    *rows = rows.saturating_sub(touched);
+}
+
+/// The first waiters of the names of these grants, which stand in order: at most `most` of each.
+fn waiters_of_all(table: &LockTable, grants: &[Grant], most: usize, at: Stamp) -> Vec<Waiter> {
+    let mut waiters = Vec::new();
+    if most == 0 {
+        return waiters;
+    }
+    for names in grants.chunk_by(|one, next| one.name == next.name) {
+        waiters.extend(table.waiters_of(&names[0].name, most, at));
+    }
+    waiters
+}
+
+/// The newest ended tenures of a name, among those that no write has taken yet.
+fn newest_ended(history: &[HistoryRecord], name: &str, limit: usize) -> Vec<Tenure> {
+    let mut records: Vec<_> = history.iter().filter(|record| record.name == name).collect();
+    if records.len() > limit {
+        records.select_nth_unstable_by_key(limit, |record| Reverse(record.token));
+        records.truncate(limit);
+    }
+    let decode = |record: &HistoryRecord| {
+        Tenure::decode(&record.name, Token(record.token), &record.tenure).ok()
+    };
+    records.into_iter().filter_map(decode).collect()
 }

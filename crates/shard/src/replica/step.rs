@@ -8,11 +8,13 @@
 //!    out.
 
 use super::Replica;
+use super::meta::refused_unfounded;
 use crate::api::*;
+use crate::machine::{Machine, ProposalsEntry};
 use crate::parts::oldest::Oldest;
 use crate::parts::proposals::Caller;
 use crate::planted_bugs;
-use locks::Stamp;
+use locks::{BatchBuilder, Stamp};
 use raft::SnapshotStatus;
 
 /// Ticks after the start at which the preferred leader asks for votes, if no replica leads.
@@ -36,8 +38,13 @@ impl Replica {
         if let Some(leader) = &mut self.leader_state
             && !self.disk.hangs()
         {
-            planted_bugs::expire_without_quorum(&mut leader.leases, &mut self.table, now);
-            leader.propose_due(now.mono_ms, &mut self.proposals);
+            match &mut self.machine {
+                Machine::Locks(table) => {
+                    planted_bugs::expire_without_quorum(&mut leader.leases, table, now);
+                    leader.propose_due(now.mono_ms, &mut self.proposals);
+                }
+                Machine::Topology(_) => self.found_cluster(),
+            }
         }
         loop {
             self.drain_ready()?;
@@ -54,6 +61,7 @@ impl Replica {
         self.build_snapshot_if_wanted();
         self.out.write = self.take_write();
         self.out.watched = self.watching.take(self.applied_index);
+        self.tell_topology();
         let delayed_until_ms = self.send_delayed();
         let wakes =
             [self.proposals.wake_at_ms(now.mono_ms), delayed_until_ms, self.reads_wake_at_ms()];
@@ -115,13 +123,13 @@ impl Replica {
             if self.disk.hangs() {
                 Reply::NoLeader
             } else if let Some(shard_ms) =
-                leader.clock.shard_ms(self.table.shard_ms(), self.now.mono_ms)
-                && let Some(refusal) = self.table.over_quota(&command, shard_ms)
+                leader.clock.shard_ms(self.machine.shard_ms(), self.now.mono_ms)
+                && let Some(refusal) = self.refused_early(&command, shard_ms)
             {
-                // The table would refuse it as it is now. Refused here, it costs no place in the
-                // log. Before the clock runs, the table may lack entries that the last leader
+                // The machine would refuse it as it is now. Refused here, it costs no place in the
+                // log. Before the clock runs, the machine may lack entries that the last leader
                 // answered.
-                Reply::Done(refusal)
+                refusal
             } else if self.proposals.push(caller, command, give_up_at_ms) {
                 return;
             } else {
@@ -135,6 +143,14 @@ impl Replica {
             Reply::Busy
         };
         self.out.replies.push((ticket, reply));
+    }
+
+    /// The refusal of an operation by the state as it is now, at this shard time.
+    fn refused_early(&self, command: &[u8], shard_ms: u64) -> Option<Reply> {
+        match &self.machine {
+            Machine::Locks(table) => table.over_quota(command, shard_ms).map(Reply::Done),
+            Machine::Topology(machine) => refused_unfounded(machine),
+        }
     }
 
     fn tick(&mut self) {
@@ -155,9 +171,9 @@ impl Replica {
         self.tick_handover();
         self.propose_wish();
         self.change_membership();
-        match self.leader_state {
-            Some(_) => self.oldest.look(&self.table),
-            None => self.oldest = Oldest::default(),
+        match (&self.leader_state, &self.machine) {
+            (Some(_), Machine::Locks(table)) => self.oldest.look(table),
+            _ => self.oldest = Oldest::default(),
         }
         self.seed_election_timeout();
         if self.stats.ticks == FIRST_CAMPAIGN_TICKS
@@ -206,14 +222,17 @@ impl Replica {
             if self.proposals.is_empty() {
                 return;
             }
-            let Some(shard_ms) = leader.clock.shard_ms(self.table.shard_ms(), now_ms) else {
+            let Some(shard_ms) = leader.clock.shard_ms(self.machine.shard_ms(), now_ms) else {
                 return;
             };
             let stamp = Stamp { wall_ms: self.now.wall_ms, shard_ms };
-            let (entry, count) = self.proposals.next_entry(stamp, now_ms);
+            let (entry, count) = match &self.machine {
+                Machine::Locks(_) => self.proposals.next_entry(BatchBuilder::new(stamp), now_ms),
+                Machine::Topology(_) => self.proposals.next_entry(ProposalsEntry::new(), now_ms),
+            };
             // raft-rs refuses while a disk that hangs has leadership handed on, or too much is
             // uncommitted. The operations stay queued.
-            let mut told_early = planted_bugs::told_early(&self.table, &entry);
+            let mut told_early = planted_bugs::told_early(self.machine.locks(), &entry);
             if self.raw.propose(Vec::new(), entry).is_err() {
                 return;
             }

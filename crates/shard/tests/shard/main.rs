@@ -6,6 +6,7 @@ mod disk;
 mod freshness;
 mod handover;
 mod membership;
+mod meta;
 mod quotas;
 mod reads;
 mod regressions;

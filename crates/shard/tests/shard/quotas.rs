@@ -117,7 +117,7 @@ fn the_counts_of_a_quota_come_with_a_snapshot() {
     assert_eq!(c.status(3).snapshots_installed, 1);
     let holdings = |c: &Cluster, id| {
         let replica = c.peers[&id].replica.as_ref().expect("it runs");
-        replica.table().holdings("ann")
+        replica.table().expect("of locks").holdings("ann")
     };
     assert_eq!(holdings(&c, 3), Holdings { locks: 1, sessions: 0, waits: 0 });
     assert_eq!(holdings(&c, 3), holdings(&c, 1));

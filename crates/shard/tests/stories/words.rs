@@ -167,6 +167,7 @@ fn outcome(outcome: &Outcome) -> String {
 pub fn reply(reply: &Reply) -> String {
     match reply {
         Reply::Done(done) => outcome(done),
+        Reply::Applied(applied) => format!("{applied:?}"),
         Reply::WaitTimeout => "WAIT_TIMEOUT".to_owned(),
         Reply::WaitCancelled => "WAIT_CANCELLED".to_owned(),
         Reply::Superseded => "a newer attempt waits in its place".to_owned(),

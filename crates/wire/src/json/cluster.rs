@@ -21,6 +21,8 @@ pub struct ClusterStatus {
     /// The shards, by number and without gaps. A shard without an answer from any replica has no
     /// leader.
     pub shards: Vec<Shard>,
+    /// The group that keeps the topology of the cluster. `null` if none of its replicas answered.
+    pub topology: Option<TopologyGroup>,
     /// Whether the gateway that answered serves other machines without TLS or identities, because it
     /// was started with `--insecure`.
     pub insecure: bool,
@@ -85,6 +87,28 @@ pub struct Shard {
     pub replicas: Vec<Replica>,
     /// The Raft group as the leader knows it. A shard serves while a majority of the members with a
     /// vote counts.
+    pub members: Vec<Member>,
+}
+
+/// The group that keeps the topology of the cluster, over all its replicas that answered.
+///
+/// Locks are served without it. While it has no leader, the topology cannot change.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct TopologyGroup {
+    /// The highest version of the topology of any replica. 0: nothing was founded yet.
+    pub version: u64,
+    /// The leader of the highest term.
+    pub leader: Option<u64>,
+    /// The highest term of any replica.
+    pub term: u64,
+    /// The highest applied index of any replica.
+    pub applied_index: u64,
+    /// Whether the state hashes agree. `null` if no two replicas stand at the same index.
+    pub hashes_equal: Option<bool>,
+    /// The replicas that answered, by node.
+    pub replicas: Vec<Replica>,
+    /// The Raft group as the leader knows it.
     pub members: Vec<Member>,
 }
 
@@ -167,6 +191,7 @@ impl From<&ClusterStatusResponse> for ClusterStatus {
             map_version: status.map_version,
             nodes,
             shards,
+            topology: topology(&status.topology),
             insecure: status.insecure,
         }
     }
@@ -199,6 +224,13 @@ fn shards(status: &ClusterStatusResponse) -> Vec<Shard> {
     (0..count)
         .map(|shard| summary(shard, by_shard.get(&shard).map_or(&[][..], Vec::as_slice)))
         .collect()
+}
+
+fn topology(replicas: &[ShardStatus]) -> Option<TopologyGroup> {
+    let version = replicas.iter().map(|replica| replica.topology_version).max()?;
+    let of = summary(replicas[0].shard, &replicas.iter().collect::<Vec<_>>());
+    let Shard { leader, term, applied_index, hashes_equal, replicas, members, .. } = of;
+    Some(TopologyGroup { version, leader, term, applied_index, hashes_equal, replicas, members })
 }
 
 fn summary(shard: u32, replicas: &[&ShardStatus]) -> Shard {
@@ -308,6 +340,24 @@ mod tests {
             replica(3, "follower", 4, 12, 0),
         ]);
         assert_eq!((leads.leader, leads.term, leads.replicas[0].lag), (Some(2), 4, 2));
+    }
+
+    #[test]
+    fn the_group_of_the_topology_stands_beside_the_shards() {
+        let of_meta = |node, role: &str, topology_version| ShardStatus {
+            shard: u32::MAX - 1,
+            topology_version,
+            ..replica(node, role, 4, 12, 7)
+        };
+        let topology = vec![of_meta(1, "leader", 3), of_meta(2, "follower", 2)];
+        let shards = vec![replica(1, "leader", 1, 10, 7)];
+        let told = ClusterStatusResponse { shards, topology, ..Default::default() };
+        let status = ClusterStatus::from(&told);
+        assert_eq!(status.shards.len(), 1);
+        let group = status.topology.expect("two replicas answered");
+        assert_eq!((group.version, group.leader, group.hashes_equal), (3, Some(1), Some(true)));
+        let older = ClusterStatusResponse { topology: Vec::new(), ..told };
+        assert!(ClusterStatus::from(&older).topology.is_none(), "nodes of an earlier build");
     }
 
     #[test]

@@ -24,7 +24,7 @@ mod waiter;
 mod watch;
 mod words;
 
-pub use cluster::{ClusterStatus, Member, Node, Replica, Shard};
+pub use cluster::{ClusterStatus, Member, Node, Replica, Shard, TopologyGroup};
 pub use lists::{Listing, Locks};
 pub use probes::{Liveness, Missing, Readiness};
 pub use waiter::Waiter;

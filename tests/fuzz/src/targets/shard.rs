@@ -3,6 +3,7 @@
 use super::wire::decode;
 use crate::group::{Group, SITUATIONS, Told};
 use crate::sections::sections;
+use ::routing::ShardId;
 use ::shard::{Fatal, Input, Now, Query, Replica};
 use ::storage::Recovered;
 use ::wire::internal::v1::install_snapshot_request::Part;
@@ -47,8 +48,8 @@ pub(super) fn snapshot_chunk(bytes: &[u8]) -> bool {
     // Data within the header is ignored, so joining again gives the same message.
     let again = ::shard::join_snapshot(&message, data).expect("a message that was just joined");
     assert_eq!(again, message, "does not come back the same");
-    let loaded =
-        [&header.raft, &message].map(|header| ::shard::load_snapshot(header, data).is_ok());
+    let load = |header: &[u8]| ::shard::load_snapshot(ShardId(header.shard), header, data).is_ok();
+    let loaded = [&*header.raft, &*message].map(load);
     assert_eq!(loaded[0], loaded[1], "the data within the header was looked at");
     true
 }

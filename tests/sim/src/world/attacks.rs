@@ -17,9 +17,10 @@ impl World {
     /// Judges the table of a replica that has just applied something.
     pub(crate) fn judge_quotas(&mut self, node: u64, shard: ShardId) {
         let Some(replica) = self.nodes[&node].replicas.get(&shard) else { return };
+        let Some(table) = replica.table() else { return };
         let names = self.names.iter().filter(|name| name.shard == shard);
         let names = names.map(|name| name.name.as_str());
-        for (identity, has) in self.identities.exceeded(replica.table(), names) {
+        for (identity, has) in self.identities.exceeded(table, names) {
             let index = replica.status().applied_index;
             self.violations.push(Violation {
                 invariant: Invariant::Quota,

@@ -222,6 +222,7 @@ impl World {
                         operations: Vec::new(),
                     });
                 }
+                self.judge_last_topologies();
                 self.history.tenures = self.read_tenures();
                 self.over = true;
             }
@@ -312,7 +313,7 @@ impl World {
     /// The shards with replicas at different indexes. At rest all must stand at the same index.
     /// Their states at equal indexes are judged with all samples.
     fn diverged(&self) -> impl Iterator<Item = String> {
-        self.map.shards().filter_map(|(shard, _)| {
+        self.groups().into_iter().filter_map(|shard| {
             let index = |node: &Node| {
                 node.replicas.get(&shard).map(|replica| replica.status().applied_index)
             };

@@ -64,7 +64,8 @@ impl World {
 
     fn misfortune(&mut self) {
         let node = 1 + self.rng.below(self.nodes.len() as u64);
-        let shard = ShardId(self.rng.below(self.map.shards().count() as u64) as u32);
+        let groups = self.groups();
+        let shard = *self.rng.pick(&groups);
         let leader =
             self.nodes.values().find(|node| node.leads(shard)).map_or(node, |node| node.id);
         match self.rng.below(100) {
@@ -262,7 +263,7 @@ impl World {
         if !self.may_lose(id) {
             return;
         }
-        let shards: Vec<ShardId> = self.map.shards().map(|(shard, _)| shard).collect();
+        let shards = self.groups();
         self.crash_node(id, true);
         if self.nodes.get_mut(&id).expect("a node").disk.flip_bit(&mut self.rng, &shards) {
             self.chaos.losses_left -= 1;

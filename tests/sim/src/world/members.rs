@@ -280,7 +280,7 @@ impl World {
     /// replicas that should be gone. The list is for people.
     pub(crate) fn missing_voters(&self) -> Vec<String> {
         let mut missing = Vec::new();
-        for (shard, _) in self.map.shards() {
+        for shard in self.groups() {
             let wanted = self.wanted_nodes(shard);
             let members =
                 self.leader_status(shard).map(|status| status.members).unwrap_or_default();

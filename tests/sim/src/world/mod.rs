@@ -18,6 +18,7 @@ mod faults;
 mod gateway;
 mod identities;
 mod members;
+mod meta;
 mod network;
 mod node;
 mod probes;
@@ -43,6 +44,7 @@ use state::chaos::Chaos;
 use state::event::{Event, Message};
 use state::gateway::Gateway;
 use state::members::Members;
+use state::meta::Meta;
 use state::node::{Node, Settings};
 use state::{Ending, Name, World};
 use std::collections::{BTreeMap, BTreeSet};
@@ -129,6 +131,7 @@ impl World {
             over: false,
             events: 0,
             topologies: Topologies::new(map.clone(), &voters),
+            meta: Meta::new(meta::seed(&map, nodes, &members.founders)),
             members,
             map,
             rng,
@@ -140,10 +143,10 @@ impl World {
             world.nodes.insert(id, Node::new(id, settings.clone(), rate, sync_us));
         }
         for founder in world.members.founders.clone() {
-            for shard in 0..shards {
-                world.begin_life(founder.0, ShardId(shard), 0);
+            for shard in world.groups() {
+                world.begin_life(founder.0, shard, 0);
                 let node = world.nodes.get_mut(&founder.0).expect("a node");
-                node.lives.insert(ShardId(shard), 0);
+                node.lives.insert(shard, 0);
             }
         }
         world.name_names();
@@ -194,6 +197,7 @@ impl World {
         self.begin_chaos();
         self.agenda.push(20 * SECOND_US, Event::Sample);
         self.agenda.push(SECOND_US, Event::Topologies);
+        self.agenda.push(SECOND_US, Event::Meta);
         if self.members.move_about {
             self.agenda.push(20 * SECOND_US, Event::Members);
         }
@@ -239,6 +243,7 @@ impl World {
             Event::Sample => self.sample(),
             Event::Topologies => self.exchange_topologies(),
             Event::Members => self.look_after_members(),
+            Event::Meta => self.ask_meta(),
             Event::Ending { stage } => self.ending_stage(stage),
         }
     }
@@ -272,6 +277,7 @@ impl World {
             | Event::Sample
             | Event::Topologies
             | Event::Members
+            | Event::Meta
             | Event::Ending { .. } => 0,
         };
         (until_us > self.now_us).then_some(until_us)

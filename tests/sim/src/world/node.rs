@@ -14,7 +14,7 @@ use super::state::node::Pending;
 use crate::checker::{Invariant, LateGrant, Sample, Violation};
 use crate::world::ask::request_of;
 use locks::Stamp;
-use routing::{NodeId, ShardId};
+use routing::{META, NodeId, ShardId};
 use service::{Admitted, Callers};
 use shard::{
     Answer as Read, Input, Outputs, Query, Replica, ReplicaConfig, Reply, Ticket, Watched,
@@ -60,7 +60,10 @@ impl World {
     /// Opens the replica of a shard that this node hosts. If it cannot be opened, the node stops.
     pub(crate) fn open_replica(&mut self, id: u64, shard: ShardId) {
         let now_us = self.now_us;
-        let preferred_leader = self.map.replicas(shard).expect("a shard").preferred_leader;
+        let preferred_leader = match self.map.replicas(shard) {
+            Some(placed) => placed.preferred_leader,
+            None => self.members.founders[0],
+        };
         let node = self.nodes.get_mut(&id).expect("a node");
         let recovered = match node.disk.recover(shard) {
             Ok(recovered) => recovered,
@@ -91,7 +94,12 @@ impl World {
                     .incarnations
                     .iter()
                     .map(|(other, incarnation)| incarnation_of(*other, *incarnation));
-                node.inbox.insert(shard, known.chain([Input::Watch { on: true }]).collect());
+                let watches = (shard != META).then_some(Input::Watch { on: true });
+                node.inbox.insert(shard, known.chain(watches).collect());
+                let replica = match shard {
+                    META => replica.with_seed(self.meta.seed.clone()),
+                    _ => replica,
+                };
                 node.replicas.insert(shard, replica);
             }
             Err(fatal) => {
@@ -121,6 +129,7 @@ impl World {
         node.step_due.clear();
         node.lateness.clear();
         self.topologies.forget(Place::Node(id));
+        self.meta.forget(id);
         let loss = node.disk.crash(&mut self.rng);
         self.watches.forget(id);
         match loss {
@@ -196,6 +205,9 @@ impl World {
                 if has_applied {
                     self.judge_quotas(id, shard);
                     self.judge_members(id, shard);
+                    if shard == META {
+                        self.judge_topology(id);
+                    }
                     self.probe(id, shard);
                 }
             }
@@ -215,6 +227,9 @@ impl World {
     pub(crate) fn dispatch(&mut self, id: u64, shard: ShardId, mut outputs: Outputs) {
         if let Some(watched) = outputs.watched.take() {
             self.take_watched(id, shard, watched);
+        }
+        if let Some(news) = outputs.topology.take() {
+            self.take_topology_news(id, news);
         }
         if let Some(leadership) = outputs.leadership {
             self.trace.mix(leadership.term << 8 | u64::from(leadership.is_me));
@@ -259,7 +274,7 @@ impl World {
     fn take_watched(&mut self, id: u64, shard: ShardId, watched: Watched) {
         let node = &self.nodes[&id];
         let Some(replica) = node.replicas.get(&shard) else { return };
-        let table = replica.table();
+        let Some(table) = replica.table() else { return };
         let at = Stamp { wall_ms: 0, shard_ms: table.shard_ms() };
         let of_shard = self.names.iter().filter(|name| name.shard == shard);
         let mut names: Vec<String> = of_shard.map(|name| name.name.clone()).collect();
@@ -270,6 +285,7 @@ impl World {
 
     pub(crate) fn answer(&mut self, id: u64, shard: ShardId, ticket: Ticket, reply: Reply) {
         if ticket >= OWN_TICKETS {
+            self.take_meta_answer(ticket, &reply);
             if let Reply::Read { answer: Read::Status(status), .. } = reply {
                 let (applied_index, state_hash) = (status.applied_index, status.state_hash);
                 self.trace.mix(state_hash);

@@ -72,7 +72,8 @@ impl World {
             return;
         }
         // A bug on purpose may make a snapshot that does not restore. Other checks find that.
-        let Ok(table) = LockTable::restore(&replica.table().snapshot()) else { return };
+        let Some(table) = replica.table() else { return };
+        let Ok(table) = LockTable::restore(&table.snapshot()) else { return };
         let names = self.names.iter().filter(|name| name.shard == shard);
         let names = names.map(|name| name.name.clone()).collect();
         let nth = (index / EVERY) as usize % principals.len();

@@ -50,7 +50,7 @@ impl World {
     pub(crate) fn may_lose(&self, id: u64) -> bool {
         self.chaos.losses_left > 0
             && self.nodes[&id].has_data()
-            && self.map.shards().all(|(shard, _)| {
+            && self.groups().into_iter().all(|shard| {
                 let Some(status) = self.leader_status(shard) else { return false };
                 let voters: Vec<&Member> =
                     status.members.iter().filter(|member| !member.learner).collect();

@@ -4,14 +4,16 @@
 
 use locks::{Caller, Command, Mode, Outcome, RequestId};
 use palisade_shard::*;
-use routing::{NodeId, ShardId};
+use routing::{ClusterConfig, META, NodeId, ShardId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::{Engine, MemoryEngine};
+use topology::{Proposal, Seed};
 
 pub const SHARD: ShardId = ShardId(0);
 
 pub struct Peer {
+    shard: ShardId,
     pub engine: Arc<MemoryEngine>,
     pub replica: Option<Replica>,
     pub inbox: Vec<Input>,
@@ -25,9 +27,14 @@ pub struct Peer {
     pub replies: Vec<(Ticket, Reply)>,
     /// What happened in its table, if it was told to say so.
     pub watched: Vec<Watched>,
+    /// What it told of the topology.
+    pub topology: Vec<TopologyNews>,
 }
 
 pub struct Cluster {
+    pub shard: ShardId,
+    /// Of the topology's shard, for replicas that start from now on.
+    pub seed: Option<Seed>,
     pub peers: BTreeMap<u64, Peer>,
     /// The group was bootstrapped on nodes 1 to this one.
     pub founders: u64,
@@ -58,7 +65,18 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn new(size: u64) -> Cluster {
+        Cluster::of(SHARD, None, size)
+    }
+
+    /// Of the topology's shard.
+    pub fn meta(size: u64) -> Cluster {
+        Cluster::of(META, Some(seed(size)), size)
+    }
+
+    pub fn of(shard: ShardId, seed: Option<Seed>, size: u64) -> Cluster {
         let mut cluster = Cluster {
+            shard,
+            seed,
             peers: BTreeMap::new(),
             founders: size,
             now_ms: 1_000,
@@ -77,7 +95,7 @@ impl Cluster {
             next_request: 1,
         };
         for id in 1..=size {
-            cluster.peers.insert(id, Peer::new(0));
+            cluster.peers.insert(id, Peer::new(shard, 0));
         }
         for id in 1..=size {
             cluster.start(id);
@@ -107,7 +125,7 @@ impl Cluster {
         let peer = self.peers.get_mut(&id).expect("a peer");
         peer.boots += 1;
         let config = ReplicaConfig {
-            shard: SHARD,
+            shard: self.shard,
             node: NodeId(id),
             incarnation: peer.incarnation,
             voters,
@@ -126,8 +144,11 @@ impl Cluster {
             },
             election_seed: self.election_seed,
         };
-        let recovered = peer.engine.recover(SHARD).expect("recovers");
-        let replica = Replica::open(config, recovered, now).expect("opens");
+        let recovered = peer.engine.recover(self.shard).expect("recovers");
+        let mut replica = Replica::open(config, recovered, now).expect("opens");
+        if let Some(seed) = &self.seed {
+            replica = replica.with_seed(seed.clone());
+        }
         peer.replica =
             Some(if self.host_builds { replica.with_host_built_snapshots() } else { replica });
         // As its host does from what it has recorded.
@@ -138,7 +159,7 @@ impl Cluster {
 
     /// An empty replica starts on a further node. It is no member of the group.
     pub fn add(&mut self, id: u64, birth: u32) {
-        self.peers.insert(id, Peer::new(birth));
+        self.peers.insert(id, Peer::new(self.shard, birth));
         self.start(id);
     }
 
@@ -174,6 +195,7 @@ impl Cluster {
         peer.unwritten.clear();
         peer.replies.clear();
         peer.watched.clear();
+        peer.topology.clear();
         peer.engine.crash();
     }
 
@@ -201,6 +223,7 @@ impl Cluster {
             peer.unwritten.extend(outputs.write);
             let wants_snapshot = outputs.wants_snapshot;
             peer.watched.extend(outputs.watched);
+            peer.topology.extend(outputs.topology);
             peer.replies.extend(outputs.replies);
             busy |= outputs.wake_at_ms.is_some_and(|at_ms| at_ms <= now.mono_ms);
             self.rows_read.push((*id, outputs.rows_read));
@@ -229,7 +252,8 @@ impl Cluster {
                 continue;
             }
             if let Some(snapshot) = &message.snapshot {
-                let loaded = load_snapshot(&message.bytes, &snapshot.data).expect("a snapshot");
+                let loaded =
+                    load_snapshot(self.shard, &message.bytes, &snapshot.data).expect("a snapshot");
                 self.peers
                     .get_mut(&from)
                     .expect("a peer")
@@ -378,6 +402,11 @@ impl Cluster {
         self.submit_bytes(id, bytes, None, u64::MAX)
     }
 
+    /// Likewise, for the topology.
+    pub fn submit_proposal(&mut self, id: u64, proposal: &Proposal) -> Ticket {
+        self.submit_bytes(id, proposal.encode(), None, u64::MAX)
+    }
+
     fn submit_bytes(
         &mut self,
         id: u64,
@@ -405,8 +434,11 @@ impl Cluster {
     }
 
     pub fn read(&mut self, id: u64, name: &str, linearizable: bool) -> Ticket {
+        self.ask(id, Query::check(name), linearizable)
+    }
+
+    pub fn ask(&mut self, id: u64, query: Query, linearizable: bool) -> Ticket {
         let ticket = self.ticket();
-        let query = Query::check(name);
         let peer = self.peers.get_mut(&id).expect("a peer");
         peer.inbox.push(Input::Read { ticket, query, linearizable });
         ticket
@@ -427,8 +459,9 @@ impl Cluster {
 }
 
 impl Peer {
-    fn new(incarnation: u32) -> Peer {
+    fn new(shard: ShardId, incarnation: u32) -> Peer {
         Peer {
+            shard,
             engine: Arc::new(MemoryEngine::new()),
             replica: None,
             inbox: Vec::new(),
@@ -438,12 +471,14 @@ impl Peer {
             incarnation,
             replies: Vec::new(),
             watched: Vec::new(),
+            topology: Vec::new(),
         }
     }
 
     /// As its host does, of what is on its disk.
     pub fn build_snapshot(&mut self) {
-        let built = build_snapshot(self.engine.table(SHARD).expect("can be read")).expect("sound");
+        let found = self.engine.table(self.shard).expect("can be read");
+        let built = build_snapshot(self.shard, found).expect("sound");
         self.inbox.push(Input::SnapshotBuilt(built));
     }
 }
@@ -456,6 +491,11 @@ pub fn whole(message: &PeerMessage) -> Vec<u8> {
         }
         None => message.bytes.clone(),
     }
+}
+
+/// The seed of a cluster with this many nodes.
+pub fn seed(nodes: u64) -> Seed {
+    Seed::of(&ClusterConfig::dev(2, nodes as u32, 7400).expect("a cluster"))
 }
 
 pub fn incarnation(node: u64, incarnation: u32) -> Input {

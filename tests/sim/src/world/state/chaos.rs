@@ -80,6 +80,9 @@ kinds! {
     OverQuota "acquire over a quota",
     Claimed "queued grant claimed",
     DiedInQueue "client dead before its turn",
+    TopologyChanged "topology changed",
+    TopologyRefused "change of the topology refused",
+    TopologyRead "topology read",
     WatchMoved "watch begun or moved",
     WatchResynced "watch begun anew, events lost",
 }

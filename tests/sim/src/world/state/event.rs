@@ -72,5 +72,6 @@ pub(crate) enum Event {
     Sample,
     Topologies,
     Members,
+    Meta,
     Ending { stage: u32 },
 }

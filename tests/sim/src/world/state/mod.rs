@@ -6,6 +6,7 @@ pub(crate) mod client;
 pub(crate) mod event;
 pub(crate) mod gateway;
 pub(crate) mod members;
+pub(crate) mod meta;
 pub(crate) mod node;
 
 use super::agenda::Agenda;
@@ -23,6 +24,7 @@ use event::Event;
 use gateway::Gateway;
 use locks::Mode;
 use members::Members;
+use meta::Meta;
 use node::Node;
 use routing::{ShardId, ShardMap};
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,6 +72,7 @@ pub(crate) struct World {
     pub map: ShardMap,
     pub topologies: Topologies,
     pub members: Members,
+    pub meta: Meta,
     pub nodes: BTreeMap<u64, Node>,
     pub gateways: BTreeMap<u32, Gateway>,
     pub clients: BTreeMap<u32, Client>,

@@ -72,6 +72,7 @@ fn the_document_has_every_field_of_the_answers() {
             role: "leader".into(),
             ..Default::default()
         }],
+        topology: vec![v1::ShardStatus::default()],
         ..Default::default()
     };
     let status = serde_json::to_value(answers::ClusterStatus::from(&status)).unwrap();
@@ -99,6 +100,7 @@ fn the_document_has_every_field_of_the_answers() {
         ("Replica", shard["replicas"][0].clone()),
         ("Member", shard["members"][0].clone()),
         ("Shard", shard.clone()),
+        ("TopologyGroup", status["topology"].clone()),
         ("ClusterStatus", status.clone()),
         ("Liveness", of(&answers::Liveness::new(None))),
         ("Readiness", of(&answers::Readiness::new(Vec::new()))),

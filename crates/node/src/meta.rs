@@ -1,0 +1,170 @@
+//! META on this node: the shard whose state machine is the topology of the cluster.
+//!
+//! Its founders are the members of shard 0 of the cluster file, so that two files of one cluster
+//! never found two METAs. It is no shard of the map: no operation of a client reaches it, it has no
+//! slot, and readiness does not ask for it, because locks are served without it.
+//!
+//! This module knows where META is, how it is created in a data directory, and what its replica here
+//! has told of the topology. Nothing acts on that yet.
+
+use routing::{META, NodeId, Replicas, ShardId, ShardMap};
+use shard::TopologyNews;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use storage::{Engine, ShardWrite, StorageError};
+use topology::Topology;
+
+/// The shard whose members found META.
+const FOUNDERS: ShardId = ShardId(0);
+/// Key of the record that META was created in this data directory.
+const CREATED: &[u8] = b"meta created";
+
+/// The replicas of a shard of the map, or of META.
+pub(crate) fn replicas(map: &ShardMap, shard: ShardId) -> Option<&Replicas> {
+    map.replicas(if shard == META { FOUNDERS } else { shard })
+}
+
+/// The shards that a node hosts, META last.
+pub(crate) fn hosted_by(map: &ShardMap, node: NodeId) -> Vec<ShardId> {
+    let of_locks = map.hosted_by(node);
+    let is_founder = replicas(map, META).is_some_and(|meta| meta.nodes.contains(&node));
+    of_locks.chain(is_founder.then_some(META)).collect()
+}
+
+/// Creates META in a data directory where it never was. Call it before the replica opens. Blocks on
+/// the disk.
+///
+/// A directory of an earlier build has no META, and must not be taken for one that lost it: the
+/// replica that was lost may have voted. So the directory keeps a record of the creation. It comes
+/// after META's first write, so that a directory with the record has data.
+///
+/// # Errors
+/// [`StorageError`], also if META was created here and its data is gone.
+pub(crate) fn create(engine: &dyn Engine) -> Result<(), StorageError> {
+    let is_there = engine.recover(META)?.hard_state.is_some();
+    match (engine.node_record(CREATED)?.is_some(), is_there) {
+        (true, true) => return Ok(()),
+        (true, false) => {
+            return Err(StorageError::Damaged(
+                "the group of the topology had a replica here, and its votes and its log are gone"
+                    .into(),
+            ));
+        }
+        (false, true) => {} // the process ended between the two writes below
+        (false, false) => {
+            tracing::info!("creates the group of the topology in this data directory");
+            let hard_state = Some(shard::first_hard_state());
+            engine.write(&[ShardWrite { shard: META, hard_state, ..ShardWrite::default() }])?;
+        }
+    }
+    engine.put_node_records(&[(CREATED.to_vec(), Vec::new())])
+}
+
+/// The topology as META's replica here has applied it.
+#[derive(Debug, Default)]
+pub(crate) struct AppliedTopology(Mutex<Arc<Topology>>);
+
+impl AppliedTopology {
+    /// Version 0, which is empty, if there is no replica here or nothing was founded yet.
+    pub(crate) fn now(&self) -> Arc<Topology> {
+        self.lock().clone()
+    }
+
+    /// Takes what the replica told, in the order in which it was told.
+    pub(crate) fn take(&self, news: TopologyNews) {
+        let mut now = self.lock();
+        match news {
+            TopologyNews::All(all) => *now = Arc::from(all),
+            TopologyNews::Deltas(deltas) => {
+                let topology = Arc::make_mut(&mut now);
+                for delta in deltas {
+                    topology.follow(&delta).expect("a replica tells each change in order");
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<Topology>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use routing::ClusterConfig;
+    use storage::{Identity, MemoryEngine};
+    use topology::{Command, Proposal, Seed, Version};
+
+    #[test]
+    fn meta_is_where_shard_0_is() {
+        let map = ClusterConfig::dev(4, 5, 20_000).unwrap().shard_map();
+        let founders = &map.replicas(ShardId(0)).unwrap().nodes;
+        for node in (1..=5).map(NodeId) {
+            let hosted = hosted_by(&map, node);
+            assert_eq!(hosted.contains(&META), founders.contains(&node), "node {node}");
+            assert_eq!(hosted.iter().filter(|shard| **shard != META).count(), {
+                map.hosted_by(node).count()
+            });
+        }
+        assert_eq!(&replicas(&map, META).unwrap().nodes, founders);
+        assert!(map.replicas(META).is_none());
+    }
+
+    /// A data directory of an earlier build is this one without META.
+    fn directory() -> MemoryEngine {
+        let engine = MemoryEngine::new();
+        engine.claim(&Identity { fingerprint: [7; 16], node: 1 }).unwrap();
+        engine
+    }
+
+    #[test]
+    fn meta_is_created_once() {
+        let engine = directory();
+        create(&engine).unwrap();
+        let voted = ShardWrite {
+            shard: META,
+            hard_state: Some(vec![8, 3]),
+            entries: vec![(1, vec![1])],
+            ..ShardWrite::default()
+        };
+        engine.write(&[voted]).unwrap();
+        let before = engine.recover(META).unwrap();
+        create(&engine).unwrap();
+        assert_eq!(engine.recover(META).unwrap(), before);
+    }
+
+    #[test]
+    fn a_creation_that_was_cut_short_goes_on() {
+        let engine = directory();
+        let first = Some(shard::first_hard_state());
+        let write = ShardWrite { shard: META, hard_state: first, ..ShardWrite::default() };
+        engine.write(&[write]).unwrap();
+        create(&engine).unwrap();
+        assert!(engine.node_record(CREATED).unwrap().is_some());
+    }
+
+    #[test]
+    fn meta_that_was_lost_is_not_created_anew() {
+        let engine = directory();
+        create(&engine).unwrap();
+        let reset = ShardWrite { shard: META, reset: true, ..ShardWrite::default() };
+        engine.write(&[reset]).unwrap();
+        let refused = create(&engine).unwrap_err().to_string();
+        assert!(refused.contains("re-seed this replica"), "{refused}");
+    }
+
+    #[test]
+    fn the_topology_follows_what_the_replica_tells() {
+        let mut topology = Topology::default();
+        let seed = Seed::of(&ClusterConfig::dev(1, 3, 20_000).unwrap());
+        let applied = AppliedTopology::default();
+        let founding = Proposal::new(7, Command::Bootstrap { seed });
+        let delta = topology.apply(&founding).unwrap().unwrap();
+        applied.take(TopologyNews::Deltas(vec![delta]));
+        assert_eq!(*applied.now(), topology);
+        let prefer = Command::Prefer { shard: META, node: NodeId(2) };
+        topology.apply(&Proposal::new(8, prefer)).unwrap().unwrap();
+        applied.take(TopologyNews::All(Box::new(topology.clone())));
+        assert_eq!((applied.now().version(), &*applied.now()), (Version(2), &topology));
+    }
+}

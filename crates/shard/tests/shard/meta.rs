@@ -1,0 +1,202 @@
+//! META: the shard of the topology. Its founding, its proposals, its reads, and what outlives
+//! crashes, snapshots and moves of leadership.
+
+use crate::cluster::*;
+use palisade_shard::*;
+use routing::{META, NodeId, ShardId};
+use topology::{Command, JobId, Proposal, Refusal, Topology, Version};
+
+/// A wall time, in seconds.
+const NOW_S: u64 = 1_700_000_100;
+
+fn propose(c: &mut Cluster, id: u64, command: Command) -> Reply {
+    let ticket = c.submit_proposal(id, &Proposal::new(NOW_S, command));
+    c.settle();
+    c.reply(id, ticket).expect("an answer")
+}
+
+fn prefer(shard: u32, node: u64) -> Command {
+    Command::Prefer { shard: ShardId(shard), node: NodeId(node) }
+}
+
+fn applied(version: u64) -> Reply {
+    Reply::Applied(Ok(Version(version)))
+}
+
+fn topology(c: &Cluster, id: u64) -> &Topology {
+    c.peers[&id].replica.as_ref().expect("runs").topology().expect("of META")
+}
+
+/// What the host of a replica knows, if it follows the news.
+fn told(c: &Cluster, id: u64) -> Topology {
+    let mut copy = Topology::default();
+    for news in &c.peers[&id].topology {
+        match news {
+            TopologyNews::Deltas(deltas) => {
+                deltas.iter().for_each(|delta| copy.follow(delta).expect("no change is missing"));
+            }
+            TopologyNews::All(all) => copy = (**all).clone(),
+        }
+    }
+    copy
+}
+
+#[test]
+fn its_first_leader_founds_the_cluster_and_no_later_one_does() {
+    let mut c = Cluster::meta(3);
+    let first = c.elect();
+    let founded = topology(&c, first).clone();
+    let found = |(id, shard): (&ShardId, &topology::Shard)| {
+        (*id, shard.founders.keys().copied().collect::<Vec<_>>())
+    };
+    let of_seed = seed(3).shards.into_iter();
+    let of_seed: Vec<_> =
+        of_seed.map(|(id, shard)| (id, shard.members.into_iter().collect::<Vec<_>>())).collect();
+    assert_eq!(founded.shards().iter().map(found).collect::<Vec<_>>(), of_seed);
+    assert_eq!(founded.cluster().id, seed(3).cluster_id);
+    for id in 1..=3 {
+        assert_eq!((topology(&c, id), &told(&c, id)), (&founded, &founded), "node {id}");
+        assert_eq!(c.status(id).topology_version, Some(Version(1)));
+    }
+    assert_eq!(c.hash(1), c.hash(2));
+
+    c.crash(first);
+    let next = c.elect();
+    let again = Command::Bootstrap { seed: seed(3) };
+    assert_eq!(propose(&mut c, next, again), Reply::Applied(Err(Refusal::AlreadyFounded)));
+    assert_eq!(topology(&c, next), &founded);
+}
+
+#[test]
+fn nothing_but_the_founding_is_taken_before_it() {
+    let mut c = Cluster::of(META, None, 3);
+    let leader = c.elect();
+    let last = c.status(leader).last_index;
+    let refused = Reply::Applied(Err(Refusal::NotFounded));
+    assert_eq!(propose(&mut c, leader, prefer(0, 2)), refused);
+    assert_eq!(c.status(leader).last_index, last, "it had no place in the log");
+    assert_eq!(topology(&c, leader), &Topology::default());
+}
+
+#[test]
+fn a_proposal_is_answered_with_the_version_after_it_or_a_refusal() {
+    let mut c = Cluster::meta(3);
+    let leader = c.elect();
+    assert_eq!(propose(&mut c, leader, prefer(0, 2)), applied(2));
+    assert_eq!(propose(&mut c, leader, prefer(0, 2)), applied(2), "it changes nothing");
+    let unknown = Reply::Applied(Err(Refusal::UnknownJob(JobId(9))));
+    assert_eq!(propose(&mut c, leader, Command::Cancel { job: JobId(9) }), unknown);
+    let follower = 1 + leader % 3;
+    assert!(matches!(propose(&mut c, follower, prefer(0, 1)), Reply::NotLeader { .. }));
+
+    // Many in one entry.
+    let commands = [prefer(0, 3), prefer(1, 9), prefer(1, 1), prefer(1, 3)];
+    let tickets = commands.map(|command| c.submit_proposal(leader, &Proposal::new(NOW_S, command)));
+    let entries = c.status(leader).entries_applied;
+    c.settle();
+    assert_eq!(c.status(leader).entries_applied, entries + 1);
+    let replies = tickets.map(|ticket| c.reply(leader, ticket).expect("an answer"));
+    let no_node = Reply::Applied(Err(Refusal::UnknownNode(NodeId(9))));
+    assert_eq!(replies, [applied(3), no_node, applied(4), applied(5)]);
+    c.run_ms(200);
+    for id in 1..=3 {
+        assert_eq!((topology(&c, id), &told(&c, id)), (topology(&c, leader), topology(&c, leader)));
+    }
+}
+
+#[test]
+fn a_read_gives_what_a_copy_lacks() {
+    let mut c = Cluster::meta(3);
+    let leader = c.elect();
+    propose(&mut c, leader, prefer(0, 2));
+    propose(&mut c, leader, prefer(0, 3));
+    let mut read = |known: u64| {
+        let follower = 1 + leader % 3;
+        let ticket = c.ask(follower, Query::Topology { known: Version(known) }, true);
+        c.settle();
+        match c.reply(follower, ticket) {
+            Some(Reply::Read { answer: Answer::Topology(news), .. }) => news,
+            other => panic!("no topology: {other:?}"),
+        }
+    };
+    let versions = |news: TopologyNews| match news {
+        TopologyNews::Deltas(deltas) => deltas.iter().map(|delta| delta.version.0).collect(),
+        TopologyNews::All(all) => vec![0, all.version().0],
+    };
+    assert_eq!(versions(read(0)), [1, 2, 3]);
+    assert_eq!(versions(read(1)), [2, 3]);
+    assert_eq!(versions(read(3)), [0; 0]);
+    assert_eq!(versions(read(7)), [0, 3], "of another cluster, or of one that was lost");
+}
+
+#[test]
+fn a_question_for_another_kind_of_shard_is_told_apart() {
+    for (mut c, query) in [
+        (Cluster::meta(3), Query::check("a")),
+        (Cluster::new(3), Query::Topology { known: Version(0) }),
+    ] {
+        let leader = c.elect();
+        let ticket = c.ask(leader, query, true);
+        c.settle();
+        let reply = c.reply(leader, ticket);
+        assert!(matches!(reply, Some(Reply::Read { answer: Answer::Unsuited, .. })), "{reply:?}");
+    }
+}
+
+#[test]
+fn what_was_acknowledged_outlives_a_crash_of_all() {
+    let mut c = Cluster::meta(3);
+    let leader = c.elect();
+    assert_eq!(propose(&mut c, leader, prefer(0, 2)), applied(2));
+    // A checkpoint, and an entry after it.
+    c.run_ms(11_000);
+    assert!(c.status(leader).checkpoint_index > 0);
+    assert_eq!(propose(&mut c, leader, prefer(0, 3)), applied(3));
+    let before = topology(&c, leader).clone();
+    for id in 1..=3 {
+        c.crash(id);
+        c.start(id);
+    }
+    let leader = c.elect();
+    for id in 1..=3 {
+        assert_eq!((topology(&c, id), &told(&c, id)), (&before, &before), "node {id}");
+    }
+    assert_eq!(propose(&mut c, leader, prefer(0, 1)), applied(4));
+}
+
+#[test]
+fn a_replica_that_lags_gets_a_snapshot() {
+    for host_builds in [false, true] {
+        let mut c = Cluster::meta(3);
+        c.host_builds = host_builds;
+        c.log_keep_bytes = 0;
+        for id in 1..=3 {
+            c.crash(id);
+            c.start(id);
+        }
+        let leader = c.elect();
+        let lagging = 1 + leader % 3;
+        c.crash(lagging);
+        for turn in 0..20 {
+            propose(&mut c, leader, prefer(0, 1 + turn % 3));
+        }
+        c.run_ms(11_000);
+        propose(&mut c, leader, prefer(1, 3));
+        c.start(lagging);
+        c.run_ms(1_000);
+        assert_eq!(c.status(lagging).snapshots_installed, 1);
+        let now = topology(&c, leader);
+        assert_eq!((topology(&c, lagging), &told(&c, lagging)), (now, now));
+        assert_eq!(c.hash(lagging), c.hash(leader));
+
+        // It has the snapshot on disk, and follows on from there.
+        c.crash(lagging);
+        c.start(lagging);
+        c.run_ms(200);
+        assert_eq!(topology(&c, lagging), topology(&c, leader));
+        let leader = c.elect();
+        propose(&mut c, leader, prefer(1, 1));
+        c.run_ms(200);
+        assert_eq!(topology(&c, lagging), topology(&c, leader));
+    }
+}
