@@ -166,6 +166,7 @@ impl Replica {
         (self.table, self.wanted) = (table, wanted);
         self.observation = Observation::new(self.table.shard_ms(), self.now);
         (self.applied_index, self.applied_term) = (meta.index, meta.term);
+        self.conf_index = meta.index;
         self.raw.mut_store().reset_to(snapshot);
         self.incarnations.learn_members(meta.get_conf_state());
         let records = records.into_iter().map(|change| (change.key, change.value));

@@ -91,6 +91,7 @@ impl Replica {
             table,
             now,
             applied_index: applied.index,
+            conf_index: applied.index,
             applied_term: applied.term,
             leader_state: None,
             leadership: Leadership::default(),
