@@ -17,6 +17,7 @@ mod ending;
 mod faults;
 mod gateway;
 mod identities;
+mod judging;
 mod members;
 mod network;
 mod node;
@@ -142,8 +143,6 @@ impl World {
         for founder in world.members.founders.clone() {
             for shard in 0..shards {
                 world.begin_life(founder.0, ShardId(shard), 0);
-                let node = world.nodes.get_mut(&founder.0).expect("a node");
-                node.lives.insert(ShardId(shard), 0);
             }
         }
         world.name_names();
@@ -308,8 +307,8 @@ impl World {
     fn deliver(&mut self, from: Place, to: Place, message: Message) {
         self.trace.mix(to.number());
         match (to, message) {
-            (Place::Node(node), Message::Raft { shard, bytes }) => {
-                self.hear_peer(node, shard, bytes)
+            (Place::Node(node), Message::Raft { shard, bytes, speaker }) => {
+                self.hear_peer(node, shard, bytes, &speaker)
             }
             (Place::Node(to), Message::Hello { node, incarnation }) => {
                 self.hear_hello(to, node, incarnation)
