@@ -6,6 +6,7 @@
 
 mod access;
 mod streams;
+mod topology;
 
 use crate::group::Group;
 use crate::sections::join;
@@ -73,6 +74,10 @@ pub fn generate(target: &str) -> BTreeMap<String, Vec<u8>> {
         ),
         "table_snapshot" => numbered(lives().iter().map(|life| life.table.snapshot())),
         "table_records" => numbered(lives().into_iter().map(|mut life| records(&mut life.table))),
+        "group_entry" => wishes(),
+        "proposal" => numbered(topology::proposals()),
+        "topology_state" => numbered(topology::states_and_deltas().0),
+        "topology_delta" => numbered(topology::states_and_deltas().1),
         "recovered" => recovered(),
         "stored_record" => stored_records(),
         "journal_record" => journal_records(),
@@ -273,6 +278,22 @@ fn peer_frames() -> BTreeMap<String, Vec<u8>> {
         }
     }
     frames
+}
+
+/// Wishes for few and for many members.
+fn wishes() -> BTreeMap<String, Vec<u8>> {
+    let wish = |(version, births): (u64, &[u32])| {
+        let members = (1..).map(NodeId).zip(births.iter().copied());
+        shard::Wanted::new(version, members).expect("a wish that can be").encode()
+    };
+    let of_one: &[u32] = &[0];
+    let all = [
+        (1, of_one),
+        (2, &[0, 0, 0]),
+        (300, &[7, 1_767_225_600, u32::MAX]),
+        (u64::MAX, &[0, 9, 0, 9, 0, 9, 0]),
+    ];
+    numbered(all.map(wish))
 }
 
 fn snapshot_chunks() -> BTreeMap<String, Vec<u8>> {

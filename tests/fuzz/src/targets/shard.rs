@@ -3,7 +3,7 @@
 use super::wire::decode;
 use crate::group::{Group, SITUATIONS, Told};
 use crate::sections::sections;
-use ::shard::{Fatal, Input, Now, Query, Replica};
+use ::shard::{Fatal, Input, Now, Query, Replica, Wanted};
 use ::storage::Recovered;
 use ::wire::internal::v1::install_snapshot_request::Part;
 use ::wire::internal::v1::{DeliverRequest, InstallSnapshotRequest};
@@ -50,6 +50,23 @@ pub(super) fn snapshot_chunk(bytes: &[u8]) -> bool {
     let loaded =
         [&header.raft, &message].map(|header| ::shard::load_snapshot(header, data).is_ok());
     assert_eq!(loaded[0], loaded[1], "the data within the header was looked at");
+    true
+}
+
+/// The first byte of the checksum of a wish, and the first byte that it covers.
+const CRC_AT: usize = 1;
+const BODY_AT: usize = 5;
+
+/// Decodes a wish for members, with a corrected checksum, so that the bytes behind it are read at
+/// all.
+pub(super) fn group_entry(bytes: &[u8]) -> bool {
+    let mut bytes = bytes.to_vec();
+    if bytes.len() >= BODY_AT {
+        let crc = crc32c::crc32c(&bytes[BODY_AT..]);
+        bytes[CRC_AT..BODY_AT].copy_from_slice(&crc.to_le_bytes());
+    }
+    let Ok(wanted) = Wanted::decode(&bytes) else { return false };
+    assert_eq!(wanted.encode(), bytes, "does not come back the same");
     true
 }
 
