@@ -52,6 +52,8 @@ pub enum Bug {
     LearnerPromotedEarly,
     LeaderRemovesItself,
     OldWishWins,
+    TwoChangesAtOnce,
+    LiveRemovedBeforeDead,
     // Planted in `watch`.
     WatchSkipsOnResume,
     // Planted in `service`.
@@ -111,6 +113,8 @@ impl Bug {
         Bug::LearnerPromotedEarly,
         Bug::LeaderRemovesItself,
         Bug::OldWishWins,
+        Bug::TwoChangesAtOnce,
+        Bug::LiveRemovedBeforeDead,
         Bug::WatchSkipsOnResume,
         Bug::UnknownToldAsNotDone,
         Bug::DoubtForgotten,

@@ -105,7 +105,8 @@ pub enum Input {
     },
     /// Try to become leader now.
     Campaign,
-    /// If leading, hand leadership to this replica. Nothing more is proposed, and the replica is
+    /// If leading, hand leadership to this replica. One that is no voter, is not caught up, or is not
+    /// wanted is not asked: see [`Status::successors`]. Nothing more is proposed, and the replica is
     /// asked to take over once nothing is in flight. So only waits are answered as
     /// [`Reply::Unknown`]: they keep their places, and may be granted by the next leader.
     Transfer {
@@ -134,7 +135,9 @@ pub enum Input {
     /// node's data directory if that is higher: members take a lower birth for a life that is lost.
     ///
     /// The host gives this to the leader until [`Status::wanted`] shows it, and again whenever
-    /// leadership moves before that. Without any wish, the members stay on the nodes of
+    /// leadership moves before that. A wish for one member must not name another life on the node of
+    /// the only voter, because a node has one replica at a time: such a wish is never fulfilled.
+    /// Without any wish, the members stay on the nodes of
     /// [`ReplicaConfig::voters`].
     Want(Wanted),
 }
@@ -401,13 +404,20 @@ pub struct Status {
     /// On a leader: the voters that have all of the log that was committed a tick or two ago,
     /// itself included. Otherwise empty.
     pub caught_up: Vec<NodeId>,
+    /// On a leader: the nodes that [`Input::Transfer`] may name now. Otherwise empty.
+    pub successors: Vec<NodeId>,
     /// The incarnation of this replica's data directory.
     pub incarnation: u32,
     /// The members of the group as this replica knows them, by node. A re-seeded replica is no
     /// member until the log says so.
     pub members: Vec<Member>,
+    /// An index of the log at which the group had these members: that of their last change, or a
+    /// later one if the replica was loaded since from a checkpoint or a snapshot. So of two replicas'
+    /// members, those with the higher index are not the older ones.
+    pub conf_index: u64,
     /// The members that the group shall have, as of the applied index. `None`: the log has no wish,
-    /// so they are the nodes of [`ReplicaConfig::voters`].
+    /// so they are the nodes of [`ReplicaConfig::voters`]. The version of the wish that the group has
+    /// taken is that of this one.
     pub wanted: Option<Wanted>,
     /// The version of the topology. `None` on a shard of locks.
     pub topology_version: Option<Version>,

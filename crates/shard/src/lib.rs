@@ -16,11 +16,13 @@
 //! | `parts/` | the state a replica is composed of, each kind with its rules |
 //! | `raft/` | the few things that raft-rs needs around it |
 //! | `snapshot.rs` | snapshots, built and loaded off the replica's thread |
+//! | `inspect.rs` | what entries and messages say of members, for judges of simulated runs |
 //!
 //! raft-rs lives only here: messages leave a replica as bytes. The crate knows nothing of threads,
 //! sockets, files or clocks. Time comes in as [`Now`].
 
 mod api;
+mod inspect;
 mod machine;
 mod parts;
 mod planted_bugs;
@@ -30,6 +32,7 @@ mod replica;
 mod snapshot;
 
 pub use api::*;
+pub use inspect::{GroupChange, GroupEntry, Speaker, group_entry, speaker};
 pub use machine::TopologyNews;
 pub use parts::group::{Wanted, WantedError};
 pub use put_back::{first_hard_state, in_a_new_term};

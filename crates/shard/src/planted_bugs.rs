@@ -6,6 +6,7 @@ use crate::parts::timers::Timers;
 use locks::{Command, Effects, Event, LeaseId, LockTable, Stamp};
 use planted::Bug;
 use raft::eraftpb::Message;
+use raft::{Raft, Storage};
 
 /// The incarnation of a node. With [`Bug::ReseededUnderOldName`] a re-seeded replica has its old
 /// id, and no replica hears that the node has forgotten everything.
@@ -30,6 +31,22 @@ pub(crate) fn may_remove(shipped: bool) -> bool {
 #[inline]
 pub(crate) fn steps_down(shipped: bool) -> bool {
     shipped && !planted::is(Bug::LeaderRemovesItself)
+}
+
+/// With [`Bug::TwoChangesAtOnce`] a leader forgets that a change of members is under way, and so
+/// does raft-rs.
+#[inline]
+pub(crate) fn forget_change_under_way(raft: &mut Raft<impl Storage>) {
+    if planted::is(Bug::TwoChangesAtOnce) {
+        raft.pending_conf_index = 0;
+    }
+}
+
+/// The place of a voter among those that are to go, by whether it was heard of. With
+/// [`Bug::LiveRemovedBeforeDead`] those that live go first.
+#[inline]
+pub(crate) fn goes_after(shipped: bool) -> bool {
+    shipped != planted::is(Bug::LiveRemovedBeforeDead)
 }
 
 /// Whether a wish for members is taken. With [`Bug::OldWishWins`] any is that differs.

@@ -58,7 +58,7 @@ impl Topology {
             Command::NodeIs { told } => self.node_is(told),
             Command::SetNodeState { node, state } => self.set_node_state(*node, *state),
             Command::Want { shard, members } => self.want(wall_s, *shard, members),
-            Command::Is { shard, members } => self.shard_is(wall_s, *shard, members),
+            Command::Is { shard, members } => self.shard_is(*shard, members),
             Command::Prefer { shard, node } => self.prefer(wall_s, *shard, *node),
             Command::Job { request, kind } => self.start_job(*request, kind),
             Command::JobProgress { job, progress, why, is_done } => {
@@ -98,6 +98,7 @@ impl Topology {
             levels: None,
             binary: String::new(),
             last_birth: Birth(0),
+            directory_since: Version(0),
         };
         let mut rows = vec![Row::Cluster { cluster }, Row::Slots { runs: seed.slots.clone() }];
         rows.extend(
@@ -151,8 +152,9 @@ impl Topology {
         Ok(rows)
     }
 
-    /// Changes the wanted members. A member that stays keeps its life, and a new one gets a birth
-    /// that its node never had. So a life that is wanted no more is never wanted again.
+    /// Changes the wanted members. A member that stays keeps its life, and so does one that comes back
+    /// before its life is out. Any other gets a birth that its node never had. So a life that is out
+    /// is never wanted again.
     fn want(
         &self,
         wall_s: u64,
@@ -168,17 +170,19 @@ impl Topology {
         shard.wanted = Wanted { version: self.version.next(), members: BTreeMap::new() };
         for member in members {
             let mut node = self.present_node(*member)?.clone();
-            let birth = match known.wanted.members.get(member) {
-                Some(birth) => *birth,
-                None if node.state != NodeState::Serving => {
-                    return Err(Refusal::NotServing(*member));
-                }
+            let is_wanted = known.wanted.members.contains_key(member);
+            if !is_wanted && node.state != NodeState::Serving {
+                return Err(Refusal::NotServing(*member));
+            }
+            let birth = match known.life_on(*member, &node) {
+                Some(birth) => birth,
                 None => {
                     let birth = node.give_birth(wall_s).ok_or(Refusal::NoBirths(*member))?;
                     rows.push(Row::Node { id: *member, node });
                     birth
                 }
             };
+            shard.leaving.remove(&Life { node: *member, birth });
             shard.wanted.members.insert(*member, birth);
         }
         if shard.wanted.members == known.wanted.members {

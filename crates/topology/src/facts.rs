@@ -20,7 +20,8 @@ impl Topology {
         let id = told.node;
         let Some(known) = self.nodes.get(&id) else {
             self.check_joiner(told)?;
-            return Ok(vec![Row::Node { id, node: of_told(told, NodeState::Serving, Birth(0))? }]);
+            let node = of_told(told, NodeState::Serving, Birth(0), Version(0))?;
+            return Ok(vec![Row::Node { id, node }]);
         };
         self.present_node(id)?;
         if told.start < known.start {
@@ -37,8 +38,9 @@ impl Topology {
         check_address(told)?;
         self.check_levels(told)?;
         let mut rows = Vec::new();
-        let mut node = of_told(told, known.state, known.last_birth)?;
+        let mut node = of_told(told, known.state, known.last_birth, known.directory_since)?;
         if told.start.incarnation > known.start.incarnation {
+            node.directory_since = self.version.next();
             for (id, shard) in &self.shards {
                 if let Some(shard) = self.reseeded(shard, told.node, told.start, &mut node)? {
                     rows.push(Row::Shard { id: *id, shard });
@@ -100,14 +102,12 @@ impl Topology {
     }
 
     /// Takes the members that a group's leader tells.
-    pub(crate) fn shard_is(
-        &self,
-        wall_s: u64,
-        id: ShardId,
-        is: &Members,
-    ) -> Result<Vec<Row>, Refusal> {
+    pub(crate) fn shard_is(&self, id: ShardId, is: &Members) -> Result<Vec<Row>, Refusal> {
         let known = self.known_shard(id)?;
-        if (is.conf_index, is.taken) <= (known.is.conf_index, known.is.taken) {
+        // A leader that was just elected may have a later configuration than another one told, and
+        // not yet applied the wish that the other one had.
+        let is_old = (is.conf_index, is.taken) <= (known.is.conf_index, known.is.taken);
+        if is_old || is.taken < known.is.taken {
             return Ok(Vec::new());
         }
         let no_group = |why| Err(Refusal::NoGroup { shard: id, why });
@@ -117,8 +117,8 @@ impl Topology {
         if !is.voters.is_disjoint(&is.learners) {
             return no_group("a learner has a vote");
         }
-        if is.taken > self.version || is.taken < known.is.taken {
-            return no_group("its wish is newer than the topology, or older than its last one");
+        if is.taken > self.version {
+            return no_group("its wish is newer than the topology");
         }
         let version = self.version.next();
         let mut nodes: BTreeMap<NodeId, Node> = BTreeMap::new();
@@ -129,17 +129,7 @@ impl Topology {
             node.last_birth = node.last_birth.max(life.birth);
             shard.adopt(life, version);
         }
-        // A wanted life that the group had and has no more is out. It comes back as another.
-        let is_lost = |life: &Life| known.is.has(life) && !is.has(life);
-        for life in known.wanted.lives().filter(is_lost) {
-            if !shard.wanted.has(&life) {
-                continue; // Its node was re-seeded, and the new life is wanted already.
-            }
-            let known = self.present_node(life.node)?;
-            let node = nodes.entry(life.node).or_insert_with(|| known.clone());
-            let reborn = node.give_birth(wall_s).ok_or(Refusal::NoBirths(life.node))?;
-            shard.replace(life, reborn, version);
-        }
+        // A wanted life that the group has no more left by an older wish. It is taken in again.
         shard.leaving.retain(|life, dropped| is.has(life) || is.taken < *dropped);
         shard.is = is.clone();
         let mut rows: Vec<Row> =
@@ -172,7 +162,12 @@ impl Shard {
     }
 }
 
-fn of_told(told: &NodeTold, state: NodeState, last_birth: Birth) -> Result<Node, Refusal> {
+fn of_told(
+    told: &NodeTold,
+    state: NodeState,
+    last_birth: Birth,
+    directory_since: Version,
+) -> Result<Node, Refusal> {
     let incarnation = birth_of(told.start).ok_or(Refusal::NoBirths(told.node))?;
     Ok(Node {
         address: told.address.clone(),
@@ -183,6 +178,7 @@ fn of_told(told: &NodeTold, state: NodeState, last_birth: Birth) -> Result<Node,
         levels: Some(told.levels),
         binary: told.binary.clone(),
         last_birth: last_birth.max(incarnation),
+        directory_since,
     })
 }
 

@@ -93,7 +93,7 @@ record!(Levels { min, max });
 record!(Topology { version, cluster, slots, nodes, shards, jobs });
 record!(Cluster { id, generation, level, settings, last_job });
 record!(Settings { repair_after_s, snapshot_bytes_per_s, paused });
-record!(Node { address, zone, state, start, store, levels, binary, last_birth });
+record!(Node { address, zone, state, start, store, levels, binary, last_birth, directory_since });
 record!(Shard { founders, wanted, is, leaving, preference });
 record!(Wanted { version, members });
 record!(Members { conf_index, taken, voters, learners });

@@ -147,6 +147,9 @@ pub struct Node {
     pub binary: String,
     /// The highest birth on this node.
     pub last_birth: Birth,
+    /// The version of the topology at which it told of its present data directory. A life that was
+    /// wanted last before that may have been on a lost one.
+    pub directory_since: Version,
 }
 
 impl Node {
@@ -193,7 +196,8 @@ impl Levels {
 ///
 /// - It wants at least one member, at most one on a node, and none on a removed node.
 /// - A life that it has is wanted, or is among `leaving`.
-/// - A wanted life is never among `leaving`.
+/// - A wanted life is never among `leaving`. A life that was in one of them and is in neither is out,
+///   and never comes back.
 /// - The preferred leader is a wanted member on a serving node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shard {
@@ -276,6 +280,24 @@ impl Shard {
     /// Whether the group may have a life on this node, now or later.
     pub fn concerns(&self, node: NodeId) -> bool {
         self.wanted.members.contains_key(&node) || self.leaving.keys().any(|life| life.node == node)
+    }
+
+    /// The life that a node has if it is wanted: the one that is wanted there already, or the newest
+    /// that may still be there. `None`: it needs a birth that the node never had.
+    ///
+    /// How it goes wrong if a node that is wanted again always gets another life: a group of one on
+    /// node 1 shall move to node 2, and back before it has begun. Its only member cannot make room
+    /// for another life on the same node, so the group never has the members that are wanted.
+    ///
+    /// A life is kept until it is out ([`is_out`](Self::is_out)), because until then no host has
+    /// destroyed it. Its votes are known, unless the node has lost its data directory since.
+    pub(crate) fn life_on(&self, id: NodeId, node: &Node) -> Option<Birth> {
+        if let Some(birth) = self.wanted.members.get(&id) {
+            return Some(*birth);
+        }
+        let leaving = self.leaving.iter().filter(|(life, _)| life.node == id);
+        let (newest, dropped) = leaving.max_by_key(|(life, _)| life.birth)?;
+        (*dropped > node.directory_since).then_some(newest.birth)
     }
 
     /// Whether a replica with this life is out for good, so that it may be destroyed.
@@ -471,7 +493,9 @@ impl Topology {
             self.check_shard(shard)?;
         }
         let incarnation = |node: &Node| node.start.incarnation <= u64::from(node.last_birth.0);
-        rule(self.nodes.values().all(incarnation), "no incarnation is past the last birth")
+        rule(self.nodes.values().all(incarnation), "no incarnation is past the last birth")?;
+        let is_past = |node: &Node| node.directory_since <= self.version;
+        rule(self.nodes.values().all(is_past), "no directory is of the future")
     }
 
     fn check_shard(&self, shard: &Shard) -> Result<(), &'static str> {

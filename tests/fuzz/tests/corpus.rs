@@ -82,6 +82,10 @@ thrown! {
     tenure
     table_snapshot
     table_records
+    group_entry
+    proposal
+    topology_state
+    topology_delta
     recovered
     stored_record
     journal_record

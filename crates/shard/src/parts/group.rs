@@ -104,7 +104,7 @@ impl Wanted {
     }
 
     /// The bytes of the entry, in the module's layout.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; COUNT_AT];
         bytes[0] = KIND;
         bytes[BODY_AT..COUNT_AT].copy_from_slice(&self.version.to_le_bytes());
@@ -121,7 +121,7 @@ impl Wanted {
     ///
     /// # Errors
     /// If any byte is wrong.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Wanted, WantedError> {
+    pub fn decode(bytes: &[u8]) -> Result<Wanted, WantedError> {
         match Wanted::decode_before(bytes)? {
             (Some(wanted), []) => Ok(wanted),
             (Some(_), _) => Err(WantedError("bytes after a wish")),
@@ -147,6 +147,9 @@ impl Wanted {
             return Err(WantedError("a wish whose checksum does not match"));
         }
         let ids = wish[IDS_AT..].as_chunks().0.iter().map(|id| u64::from_le_bytes(*id));
+        if !ids.clone().map(node_of).is_sorted() {
+            return Err(WantedError("a wish whose members do not rise"));
+        }
         let wanted = Wanted::new(version, ids.map(|id| (node_of(id), incarnation_of(id))))?;
         Ok((Some(wanted), rest))
     }
@@ -182,6 +185,17 @@ mod tests {
         assert!(Wanted::decode(&more).is_err());
         assert_eq!(Wanted::decode_before(&more), Ok((Some(wish), &[9][..])));
         assert_eq!(Wanted::decode_before(&[10, 9]), Ok((None, &[10, 9][..])), "no wish was ever");
+    }
+
+    /// Regression: such a wish was taken, and its bytes did not come back the same. A checkpoint of it
+    /// would have differed from the entry.
+    #[test]
+    fn a_wish_with_members_in_another_order_is_refused() {
+        let mut bytes = wanted(7, &[(1, 0), (2, 4)]).encode();
+        bytes[IDS_AT..].rotate_left(8);
+        let crc = crc32c::crc32c(&bytes[BODY_AT..]);
+        bytes[CRC_AT..BODY_AT].copy_from_slice(&crc.to_le_bytes());
+        assert!(Wanted::decode(&bytes).is_err());
     }
 
     #[test]

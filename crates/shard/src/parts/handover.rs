@@ -13,6 +13,10 @@
 //!
 //! This knows nothing of Raft and of the queue: the replica asks it for the next step.
 
+/// A replica that is to leave offers its leadership once in so many election timeouts. An offer that
+/// is not taken holds up proposals for two of them at most, so at least half of the time is left.
+const OFFER_TIMEOUTS: u64 = 4;
+
 /// Where a leadership is on its way to another replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
@@ -36,6 +40,9 @@ pub(crate) struct Handover {
     stage: Stage,
     /// Ticks in this stage.
     ticks: usize,
+    /// The member that was offered leadership last because this replica is to leave, and the tick.
+    /// It outlives a leadership: a successor may depose this leader, and then not be elected.
+    offered: Option<(u64, u64)>,
 }
 
 impl Handover {
@@ -47,6 +54,22 @@ impl Handover {
             Stage::Asked { to: former } if former != to => self.enter(Stage::Finishing { to }),
             _ => {}
         }
+    }
+
+    /// The member that was offered leadership last because this replica is to leave, or 0.
+    pub(crate) fn last_offered(&self) -> u64 {
+        self.offered.map_or(0, |(id, _)| id)
+    }
+
+    /// A leader that is to leave would offer leadership to this member at the tick `now`. Returns
+    /// whether it is time.
+    pub(crate) fn offers(&mut self, to: u64, now: u64, election_ticks: u64) -> bool {
+        let rests = self.offered.is_some_and(|(_, at)| now - at < OFFER_TIMEOUTS * election_ticks);
+        let is_due = !rests && !self.is_under_way();
+        if is_due {
+            self.offered = Some((to, now));
+        }
+        is_due
     }
 
     /// Whether the leader proposes nothing.
@@ -163,6 +186,19 @@ mod tests {
         assert_eq!(handover.asks(true), None, "it was asked");
         handover.begin(3);
         assert_eq!(handover.asks(true), Some(3));
+    }
+
+    #[test]
+    fn a_leader_that_is_to_leave_serves_for_a_while_between_its_offers() {
+        let mut handover = Handover::default();
+        assert_eq!(handover.last_offered(), 0);
+        assert!(handover.offers(2, 100, 8) && !handover.offers(3, 131, 8));
+        assert_eq!(handover.last_offered(), 2);
+        handover.begin(2);
+        assert!(!handover.offers(3, 132, 8), "another handover is under way");
+        handover.end();
+        assert!(handover.offers(3, 132, 8));
+        assert_eq!(handover.last_offered(), 3);
     }
 
     #[test]

@@ -37,7 +37,8 @@
 //!    than wanted. If an earlier life of it votes, which is lost then, that one goes first.
 //! 4. A voter that is not wanted goes, once there are more voters than wanted: first those that are
 //!    silent, and only if a quorum of the voters that are left was heard of.
-//! 5. A leader that is not wanted hands leadership to a wanted voter. That one removes it.
+//! 5. A leader that is not wanted offers leadership to the wanted voters that are caught up, one after
+//!    the other. The one that takes it removes the former leader.
 //!
 //! ```text
 //!              voters        learners     nodes 1, 2 and 4 are wanted
@@ -156,7 +157,7 @@ impl Targets {
         Targets(births)
     }
 
-    fn contains(&self, id: u64) -> bool {
+    pub(crate) fn contains(&self, id: u64) -> bool {
         self.0.get(&node_of(id)) == Some(&incarnation_of(id))
     }
 
@@ -181,6 +182,8 @@ pub(crate) struct Seen<C, H> {
     pub caught_up: C,
     /// Whether that member answered lately. `None`: this leadership is too young to tell.
     pub heard: H,
+    /// The voter that was offered leadership last, or 0. It has not taken it.
+    pub offered: u64,
 }
 
 /// The next step of the leader `leader`, by the rules of this module, if any is possible now.
@@ -252,11 +255,14 @@ where
     let going: Vec<u64> = conf.voters.iter().copied().filter(|id| may_go(*id)).collect();
     let mut by_silence = Vec::new();
     for &id in going.iter().filter(|id| planted_bugs::may_remove(**id != leader)) {
-        by_silence.push((heard(id)?, id));
+        by_silence.push((planted_bugs::goes_after(heard(id)?), id));
     }
     let Some((_, id)) = by_silence.into_iter().min() else {
-        let mut wanted = conf.voters.iter().copied().filter(|id| targets.contains(*id));
-        let successor = wanted.find(|id| *id != leader && (seen.caught_up)(*id));
+        let able = |id: &u64| *id != leader && targets.contains(*id) && (seen.caught_up)(*id);
+        let able = conf.voters.iter().copied().filter(able);
+        // A voter that cannot win an election, because others do not hear it, must not get every
+        // offer.
+        let successor = able.min_by_key(|id| (*id <= seen.offered, *id));
         return successor.filter(|_| going.contains(&leader)).map(Next::HandOver);
     };
     let left: Vec<u64> = conf.voters.iter().copied().filter(|voter| *voter != id).collect();

@@ -70,12 +70,9 @@ impl Replica {
         if self.disk.ticks() < patience * self.disk.offered().len() {
             return;
         }
-        let level = |id: u64| {
-            self.raw.raft.prs().get(id).is_some_and(|progress| self.is_caught_up(progress))
-        };
         let heard = |id: u64| self.raw.raft.prs().get(id).map(|p| (p.recent_active, p.matched));
         let untried = others.into_iter().filter(|id| !self.disk.offered().contains(id));
-        let next = untried.max_by_key(|id| (level(*id), heard(*id), Reverse(*id)));
+        let next = untried.max_by_key(|id| (self.is_caught_up(*id), heard(*id), Reverse(*id)));
         let given_up = self.disk.ticks() >= self.config.raft.election_ticks;
         match next.filter(|_| !given_up) {
             Some(to) => {

@@ -6,14 +6,13 @@ use raft::StateRole;
 use routing::NodeId;
 
 impl Replica {
-    /// Begins to hand leadership to the replica on this node, if this one leads.
+    /// Begins to hand leadership to the replica on this node, if this one leads and that one may.
     pub(super) fn hand_over(&mut self, to: NodeId) {
         // A disk that hangs has a way of its own, which waits for nothing (`disk.rs`).
         if self.leader_state.is_some()
             && self.raw.raft.state == StateRole::Leader
             && !self.disk.hangs()
-            && let Some(id) = self.voter_on(to)
-            && id != self.raw.raft.id
+            && let Some(id) = self.successor_on(to)
         {
             self.handover.begin(id);
             self.ask_successor();

@@ -7,9 +7,10 @@ use crate::parts::group::Wanted;
 use crate::parts::membership::{Next, Seen, Targets, next_change};
 use crate::planted_bugs;
 use crate::raft::conf_state::{check_conf, members};
+use crate::raft::log_store::LogStore;
 use crate::raft::peer_id::{incarnation_of, node_of};
-use raft::StateRole;
 use raft::eraftpb::{ConfChange, ConfChangeV2, Entry, EntryType};
+use raft::{Raft, StateRole};
 use raft_prost::Message as _;
 use routing::NodeId;
 
@@ -33,26 +34,15 @@ impl Replica {
         members(self.raw.store().conf_state()).filter(|id| node_of(*id) == node).collect()
     }
 
-    /// The member on this node that has a vote, by Raft's id.
-    pub(super) fn voter_on(&self, node: NodeId) -> Option<u64> {
-        self.raw.store().conf_state().voters.iter().copied().find(|id| node_of(*id) == node)
-    }
-
-    /// Whether a member is caught up: it answers, and has the log up to the commit index of a tick
-    /// or two ago, as far as a leader knows.
-    ///
-    /// The present commit index would be no measure. On a busy shard no follower has reached it
-    /// yet, and spare followers are behind on purpose (`parts/spares.rs`). Safety does not depend
-    /// on this: it only decides how long a group waits for the log of a new voter, or of its next
-    /// leader.
-    pub(super) fn is_caught_up(&self, progress: &raft::Progress) -> bool {
-        progress.recent_active
-            && progress.matched > 0
-            && progress.matched >= self.committed_at_ticks[0]
+    /// Whether another member is caught up: it answers, and has the log up to the commit index of a
+    /// tick or two ago, as far as a leader knows.
+    pub(super) fn is_caught_up(&self, id: u64) -> bool {
+        is_caught_up(&self.raw.raft, id, self.committed_at_ticks[0])
     }
 
     /// Proposes the next change of members, once per tick on a leader, if none is under way.
     pub(super) fn change_membership(&mut self) {
+        planted_bugs::forget_change_under_way(&mut self.raw.raft);
         let raft = &self.raw.raft;
         let Some(leader) = &self.leader_state else { return };
         // Entries of former leaders must be committed first, because a change could be among them.
@@ -63,23 +53,48 @@ impl Replica {
         {
             return;
         }
-        let (conf, own) = (self.raw.store().conf_state(), raft.id);
+        let (conf, own) = (raft.store().conf_state(), raft.id);
         let nodes = &self.config.voters;
         let targets = Targets::new(self.wanted.as_ref(), nodes, &self.incarnations, own);
         let (now, patience) = (self.stats.ticks, self.config.raft.election_ticks as u64);
         let seen = Seen {
-            caught_up: |id| raft.prs().get(id).is_some_and(|it| self.is_caught_up(it)),
+            caught_up: |id| is_caught_up(raft, id, self.committed_at_ticks[0]),
             heard: |id| leader.is_heard(id, now, patience),
+            offered: self.handover.last_offered(),
         };
         match next_change(conf, &targets, &self.incarnations, own, &seen) {
             Some(Next::Change(change)) => self.propose_change(change),
-            Some(Next::HandOver(to)) if !self.handover.is_under_way() => {
+            Some(Next::HandOver(to)) if self.handover.offers(to, now, patience) => {
                 let (shard, node, to) = (self.config.shard.0, self.config.node.0, node_of(to));
                 tracing::info!(shard, node, to = to.0, "hands over: its replica is to leave");
                 self.hand_over(to);
             }
             Some(Next::HandOver(_)) | None => {}
         }
+    }
+
+    /// The nodes that may lead in place of this one: those of other voters that are wanted and
+    /// caught up, as far as a leader knows. Another one might be removed next, or would have to be
+    /// sent the log first.
+    pub(super) fn successors(&self) -> Vec<NodeId> {
+        self.successor_ids().map(node_of).collect()
+    }
+
+    /// The replica on this node, by Raft's id, if it may lead in place of this one.
+    pub(super) fn successor_on(&self, node: NodeId) -> Option<u64> {
+        self.successor_ids().find(|id| node_of(*id) == node)
+    }
+
+    fn successor_ids(&self) -> impl Iterator<Item = u64> {
+        let (raft, incarnations) = (&self.raw.raft, &self.incarnations);
+        let targets =
+            Targets::new(self.wanted.as_ref(), &self.config.voters, incarnations, raft.id);
+        let voters = raft.store().conf_state().voters.iter().copied();
+        voters.filter(move |id| {
+            *id != raft.id
+                && targets.contains(*id)
+                && is_caught_up(raft, *id, self.committed_at_ticks[0])
+        })
     }
 
     fn propose_change(&mut self, change: ConfChange) {
@@ -184,8 +199,21 @@ impl Replica {
         conf.learners.sort_unstable();
         self.incarnations.learn_members(&conf);
         self.raw.mut_store().set_conf_state(conf);
+        self.conf_index = entry.index;
         Ok(())
     }
+}
+
+/// Whether a member is caught up: it answers, and has the log up to `committed`, the commit index of
+/// a tick or two ago, as far as a leader knows.
+///
+/// The present commit index would be no measure. On a busy shard no follower has reached it yet, and
+/// spare followers are behind on purpose (`parts/spares.rs`). Safety does not depend on this: it
+/// only decides how long a group waits for the log of a new voter, or of its next leader.
+fn is_caught_up(raft: &Raft<LogStore>, id: u64, committed: u64) -> bool {
+    raft.prs().get(id).is_some_and(|progress| {
+        progress.recent_active && progress.matched > 0 && progress.matched >= committed
+    })
 }
 
 /// Whether a group that has `known` takes a wish.

@@ -87,6 +87,9 @@ pub struct Replica {
     /// The commit index at the last two ticks, the older one first.
     committed_at_ticks: [u64; 2],
     incarnations: Incarnations,
+    /// The index of the last change of members, or of the checkpoint or snapshot that was loaded after
+    /// it.
+    conf_index: u64,
     /// The last wish of the log for members, as of the applied index.
     wanted: Option<Wanted>,
     disk: DiskHealth,
@@ -150,11 +153,12 @@ impl Replica {
     pub fn status(&self) -> Status {
         let (raft, table) = (&self.raw.raft, self.table());
         let is_leader = self.role() == Role::Leader;
-        let caught_up = |(id, progress): (&u64, &raft::Progress)| {
-            let close = *id == raft.id || self.is_caught_up(progress);
-            (is_leader && close && raft.prs().conf().voters().contains(*id)).then(|| node_of(*id))
+        let caught_up = |id: u64| {
+            let close = id == raft.id || self.is_caught_up(id);
+            (is_leader && close && raft.prs().conf().voters().contains(id)).then(|| node_of(id))
         };
-        let mut caught_up: Vec<NodeId> = raft.prs().iter().filter_map(caught_up).collect();
+        let mut caught_up: Vec<NodeId> =
+            raft.prs().iter().filter_map(|(id, _)| caught_up(*id)).collect();
         caught_up.sort_unstable();
         Status {
             shard: self.config.shard,
@@ -178,8 +182,10 @@ impl Replica {
             entries_applied: self.stats.entries_applied,
             commands_applied: self.stats.commands_applied,
             caught_up,
+            successors: if is_leader { self.successors() } else { Vec::new() },
             incarnation: incarnation_of(raft.id),
             members: self.members(),
+            conf_index: self.conf_index,
             wanted: self.wanted.clone(),
             topology_version: self.topology().map(Topology::version),
         }

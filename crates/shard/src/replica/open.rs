@@ -94,6 +94,7 @@ impl Replica {
             seed: None,
             now,
             applied_index: applied.index,
+            conf_index: applied.index,
             applied_term: applied.term,
             leader_state: None,
             leadership: Leadership::default(),

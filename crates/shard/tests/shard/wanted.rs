@@ -3,6 +3,8 @@
 
 use crate::cluster::*;
 use palisade_shard::*;
+use raft::eraftpb::{Message, MessageType};
+use raft_prost::Message as _;
 use routing::NodeId;
 
 fn wish(version: u64, members: &[(u64, u32)]) -> Wanted {
@@ -239,6 +241,79 @@ fn snapshots_that_the_host_builds_have_the_wish() {
     let five = wish(2, &[(1, 0), (2, 0), (3, 0), (4, 7), (5, 8)]);
     settle_on(&mut c, &five, "five");
     assert_eq!((c.status(4).snapshots_installed, c.status(5).snapshots_installed), (1, 1));
+}
+
+fn tell(c: &mut Cluster, id: u64, input: Input) {
+    c.peers.get_mut(&id).expect("a peer").inbox.push(input);
+}
+
+/// The members that were asked to take over, in order.
+fn asked_to_lead(c: &Cluster) -> Vec<u64> {
+    let sent = c.sent.iter().flatten().filter(|(_, message)| message.snapshot.is_none());
+    let decoded =
+        sent.map(|(_, message)| Message::decode(message.bytes.as_slice()).expect("a message"));
+    let asked = decoded.filter(|message| message.msg_type() == MessageType::MsgTimeoutNow);
+    asked.map(|message| message.to & u64::from(u32::MAX)).collect()
+}
+
+/// Regression: the host's preferred leader got leadership although the group was about to remove it,
+/// and handed it back. So did a voter that would have had to be sent the log first.
+#[test]
+fn leadership_goes_to_wanted_voters_that_are_caught_up_only() {
+    let (mut c, _) = three_and_two();
+    let wanted = wish(2, &[(1, 0), (2, 0), (4, 7)]);
+    want(&mut c, &wanted);
+    // Nothing reaches node 4, so node 3 stays a voter.
+    c.isolate(4);
+    c.run_ms(500);
+    assert_eq!(c.status(1).wanted.as_ref(), Some(&wanted));
+    assert_eq!(c.status(1).caught_up, [1, 2, 3].map(NodeId));
+    assert_eq!(c.status(1).successors, [NodeId(2)]);
+    c.sent = Some(Vec::new());
+    for to in [1, 3, 4, 5] {
+        tell(&mut c, 1, Input::Transfer { to: NodeId(to) });
+        c.run_ms(100);
+        assert_eq!(c.leader(), Some(1), "node {to} got it");
+        token(&c.acquire(1, &format!("after{to}"), 600_000));
+    }
+    c.isolate(2);
+    c.run_ms(1_000);
+    assert_eq!(c.status(1).successors, []);
+    tell(&mut c, 1, Input::Transfer { to: NodeId(2) });
+    c.run_ms(100);
+    assert_eq!(asked_to_lead(&c), []);
+    c.cut.clear();
+    c.run_ms(100);
+    assert_eq!(c.leader(), Some(1));
+    tell(&mut c, 1, Input::Transfer { to: NodeId(2) });
+    c.settle();
+    assert_eq!((c.leader(), c.status(1).successors), (Some(2), vec![]));
+    settle_on(&mut c, &wanted, "in the end");
+}
+
+/// Regression: the first of the wanted voters was asked for ever, although no other voter but the
+/// leader hears it, so that it was not elected.
+#[test]
+fn a_successor_that_is_not_elected_is_followed_by_another() {
+    let (mut c, held) = three_and_two();
+    settle_on(&mut c, &wish(2, &[(1, 0), (2, 0), (3, 0), (4, 7), (5, 8)]), "five");
+    assert_eq!(c.leader(), Some(1));
+    c.cut = vec![(2, 3), (2, 4), (2, 5)];
+    c.sent = Some(Vec::new());
+    let wanted = wish(3, &[(2, 0), (3, 0), (4, 7)]);
+    want(&mut c, &wanted);
+    for _ in 0..200 {
+        c.run_ms(50);
+        if c.leader().is_some_and(|id| id != 1) {
+            break;
+        }
+    }
+    c.cut.clear();
+    settle_on(&mut c, &wanted, "the leader left");
+    let asked = asked_to_lead(&c);
+    assert_eq!(asked.first(), Some(&2));
+    assert!(!asked[1..].contains(&2), "{asked:?}");
+    assert_eq!(held_token(&mut c, "n3"), Some(held[3]));
 }
 
 /// Two of three members are replaced, among them the leader, and it is interrupted after every

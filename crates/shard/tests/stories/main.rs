@@ -40,10 +40,7 @@ fn planted_bugs_change_the_stories() {
         Bug::RetriedUnderNewId,
         Bug::ValidityTooLong,
         Bug::OlderTopologyTaken,
-        // No story has a wish for members.
-        Bug::LearnerPromotedEarly,
-        Bug::LeaderRemovesItself,
-        Bug::OldWishWins,
+        // Hosts give births, and no story has one.
         Bug::BirthReused,
         // No story watches.
         Bug::WatchMissesNewTerm,
@@ -95,6 +92,10 @@ stories! {
     claimed_grant
     given_up
     identities
+    member_replaced
+    leader_not_wanted
+    older_wish
+    five_to_three
 }
 
 #[test]

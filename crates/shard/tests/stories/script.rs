@@ -15,6 +15,8 @@
 //! crash n1 | start n1                  power cut: all that was not synced is gone
 //! flush n1                             its checkpoints so far are on disk too: a crash may take the last of them back otherwise
 //! reseed n1                            it loses its disk, starts on an empty one, and everybody hears of that
+//! add n4#7                             an empty replica of birth 7 starts on a further node; it is no member
+//! want n1 n2 n4#7 version=2 [at=n1]    the host's wish for these members, told to the leader or to a node
 //! pause n1 | resume n1                 stopped like by SIGSTOP: what is sent to it waits, its clock runs on
 //! isolate n1 | cut n1 n2 | heal        nothing passes between them; heal mends all
 //! disk n2 hangs | disk n2 works        writes wait
@@ -34,7 +36,7 @@
 use crate::stage::Stage;
 use datadriven::TestCase;
 use locks::{Caller, Command, LeaseId, Mode, Quota, RequestId, Token};
-use palisade_shard::{Input, Query, Wait};
+use palisade_shard::{Input, Query, Wait, Wanted};
 use routing::NodeId;
 use std::collections::BTreeMap;
 
@@ -108,6 +110,22 @@ impl Script {
             }
             "tick" => self.stage()?.tick(),
             "compare" => self.stage()?.compare(),
+            "add" => {
+                let (id, birth) = member(words.next()?)?;
+                self.stage()?.add(id, birth);
+            }
+            "want" => {
+                let version = number(words.value("version").ok_or("say version=N")?)?;
+                let at = words.value("at").map(node).transpose()?;
+                let at = at.or(self.stage()?.cluster.leader()).ok_or("nobody leads: say at=n1")?;
+                let mut members = Vec::new();
+                while let Ok(word) = words.next() {
+                    let (id, birth) = member(word)?;
+                    members.push((NodeId(id), birth));
+                }
+                let wanted = Wanted::new(version, members).map_err(|error| error.to_string())?;
+                self.stage()?.put(at, Input::Want(wanted));
+            }
             "heal" => self.stage()?.cluster.cut.clear(),
             "step" | "crash" | "start" | "flush" | "reseed" | "pause" | "resume" | "isolate"
             | "campaign" | "transfer" | "disk" | "cut" => {
@@ -327,6 +345,13 @@ impl<'a> Words<'a> {
 
 fn node(word: &str) -> Result<u64> {
     number(word.strip_prefix('n').ok_or_else(|| format!("{word} is no node: write n1"))?)
+}
+
+/// A node and the birth of the replica there: `n4#7`, or `n4` for birth 0.
+fn member(word: &str) -> Result<(u64, u32)> {
+    let (id, birth) = word.split_once('#').unwrap_or((word, "0"));
+    let birth = birth.parse().map_err(|_| format!("{birth} is no birth"))?;
+    Ok((node(id)?, birth))
 }
 
 fn number(word: &str) -> Result<u64> {

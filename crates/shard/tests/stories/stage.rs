@@ -182,6 +182,12 @@ impl Stage {
         lost.into_iter().for_each(|ticket| self.lose(ticket));
     }
 
+    /// An empty replica on a further node.
+    pub fn add(&mut self, id: u64, birth: u32) {
+        self.twins.insert(id, Twin::default());
+        self.cluster.add(id, birth);
+    }
+
     /// The disk is lost, and a new one takes its place.
     pub fn reseed(&mut self, id: u64) {
         self.crash(id);
@@ -367,7 +373,7 @@ impl Stage {
         for (from, sent) in sent {
             let (to, is_snapshot, bytes) = (sent.to, sent.snapshot.is_some(), whole(&sent));
             let arrives = !self.cluster.cut.contains(&(from, to.0))
-                && self.cluster.peers[&to.0].replica.is_some();
+                && self.cluster.peers.get(&to.0).is_some_and(|peer| peer.replica.is_some());
             let message =
                 Message::decode(bytes.as_slice()).expect("a message of the replica's own");
             if let Some(said) = words::message(&message) {

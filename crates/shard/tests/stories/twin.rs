@@ -23,7 +23,7 @@ impl Twin {
     pub fn recovered(recovered: Recovered) -> Twin {
         Twin {
             log: recovered.entries.iter().map(|(index, bytes)| (*index, entry(bytes))).collect(),
-            applied_index: recovered.applied.as_deref().map_or(0, metadata_index),
+            applied_index: recovered.applied.as_deref().map_or(0, applied_index),
             table: LockTable::load(recovered.table).expect("a checkpoint of the replica's own"),
         }
     }
@@ -35,7 +35,7 @@ impl Twin {
             let records =
                 write.table.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
             self.table = LockTable::load(records).expect("a checkpoint of the replica's own");
-            self.applied_index = write.applied.as_deref().map_or(0, metadata_index);
+            self.applied_index = write.applied.as_deref().map_or(0, applied_index);
             self.log.clear();
         }
         let (first, _) = write.entries.first()?;
@@ -94,10 +94,14 @@ pub fn entry(bytes: &[u8]) -> Entry {
 }
 
 fn batch(entry: &Entry) -> Option<Batch<'_>> {
-    (entry.entry_type() == EntryType::EntryNormal && !entry.data.is_empty())
-        .then(|| Batch::decode(&entry.data).expect("a batch of the replica's own"))
+    let is_batch = entry.entry_type() == EntryType::EntryNormal
+        && !entry.data.is_empty()
+        && entry.data[0] != words::WISH;
+    is_batch.then(|| Batch::decode(&entry.data).expect("a batch of the replica's own"))
 }
 
-fn metadata_index(bytes: &[u8]) -> u64 {
-    SnapshotMetadata::decode(bytes).expect("an applied record of the replica's own").index
+/// The index in an applied record, which has the wish for members before it if there is one.
+fn applied_index(bytes: &[u8]) -> u64 {
+    let position = &bytes[words::wish_len(bytes)..];
+    SnapshotMetadata::decode(position).expect("an applied record of the replica's own").index
 }

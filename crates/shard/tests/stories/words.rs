@@ -280,8 +280,35 @@ pub fn hard_state(state: &HardState) -> String {
     format!("term {}{vote}, commit {}", state.term, state.commit)
 }
 
-/// A change of members, or the empty entry that a leader begins with.
+/// The first byte of a wish for members (`src/parts/group.rs`).
+pub const WISH: u8 = 2;
+const WISH_VERSION_AT: usize = 5;
+const WISH_IDS_AT: usize = 17;
+
+/// The length of the wish that these bytes begin with, or 0.
+pub fn wish_len(bytes: &[u8]) -> usize {
+    match bytes.first() {
+        Some(&WISH) => {
+            let count = bytes[WISH_IDS_AT - 4..WISH_IDS_AT].try_into().expect("4 bytes");
+            WISH_IDS_AT + 8 * u32::from_le_bytes(count) as usize
+        }
+        _ => 0,
+    }
+}
+
+fn wish(bytes: &[u8]) -> String {
+    let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("8 bytes"));
+    let version = number(&bytes[WISH_VERSION_AT..WISH_VERSION_AT + 8]);
+    let ids = bytes[WISH_IDS_AT..wish_len(bytes)].chunks_exact(8);
+    let members: Vec<String> = ids.map(|id| member(number(id))).collect();
+    format!("wish {version}: {} shall be members", members.join(" "))
+}
+
+/// A change of members, a wish for them, or the empty entry that a leader begins with.
 pub fn special_entry(entry: &Entry) -> String {
+    if entry.data.first() == Some(&WISH) && entry.entry_type() == EntryType::EntryNormal {
+        return wish(&entry.data);
+    }
     if entry.entry_type() == EntryType::EntryNormal {
         return "nothing, a new leader's first".to_owned();
     }

@@ -35,9 +35,11 @@ impl Round<'_> {
         {
             return Err(Why::Changing { shard: id, node });
         }
-        // Lives of nodes that come have births that are not given yet, above all others.
-        let birth = |node| shard.wanted.members.get(node).copied().unwrap_or(Birth(u32::MAX));
-        let lives = members.iter().map(|node| Life { node: *node, birth: birth(node) }).collect();
+        // A birth that is not given yet will be above all others.
+        let birth = |id: &NodeId| shard.life_on(*id, self.topology.node(*id)?);
+        let life =
+            |node: &NodeId| Life { node: *node, birth: birth(node).unwrap_or(Birth(u32::MAX)) };
+        let lives = members.iter().map(life).collect();
         steps(id, &shard.is, &lives, |node| self.is_heard(node))?;
         let Some((leader, _)) = self.reports.leader(id, self.now_ms) else {
             return Err(Why::NoLeader { shard: id });

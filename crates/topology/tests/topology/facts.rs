@@ -207,8 +207,54 @@ fn a_replica_of_a_reseeded_node_is_not_out_before_the_topology_hears_of_it() {
 }
 
 #[test]
-fn a_member_that_its_group_lost_comes_back_as_another() {
-    let mut topology = founded(3, 1, 3, 0);
-    apply(&mut topology, is(members(10, 1, [life(1, 0), life(2, 0)], []))).unwrap();
-    assert_eq!(wanted(&topology, 0)[2], life(3, NOW_S as u32));
+fn a_wanted_member_that_its_group_removed_by_an_older_wish_is_taken_in_again() {
+    let mut topology = founded(4, 1, 3, 0);
+    want(&mut topology, [1, 2, 4]); // version 2
+    want(&mut topology, [1, 2, 3]); // version 3
+    let without = members(12, 2, [life(1, 0), life(2, 0), wanted_before(4)], []);
+    apply(&mut topology, is(without)).unwrap();
+    assert_eq!(wanted(&topology, 0)[2], life(3, 0));
+    assert!(!shard(&topology).is_out(life(3, 0)));
+}
+
+/// The life that node 4 got as the first one of its own.
+fn wanted_before(node: u64) -> Life {
+    life(node, NOW_S as u32)
+}
+
+#[test]
+fn a_node_that_is_wanted_again_keeps_its_life_until_that_is_out() {
+    let mut topology = founded(4, 1, 3, 0);
+    want(&mut topology, [1, 2, 4]); // version 2
+    want(&mut topology, [1, 2, 3]); // version 3
+    assert_eq!(wanted(&topology, 0)[2], life(3, 0), "its group may not have heard of it");
+    assert!(!shard(&topology).leaving.contains_key(&life(3, 0)));
+    want(&mut topology, [1, 2, 4]); // version 4
+    assert_eq!(wanted(&topology, 0)[2], wanted_before(4));
+    let gone = members(12, 4, [life(1, 0), life(2, 0), wanted_before(4)], []);
+    apply(&mut topology, is(gone)).unwrap();
+    assert!(shard(&topology).is_out(life(3, 0)));
+    want(&mut topology, [1, 2, 3]); // version 6
+    assert_eq!(wanted(&topology, 0)[2], life(3, NOW_S as u32), "it may be destroyed by now");
+}
+
+/// The votes of the life were on the lost directory.
+#[test]
+fn a_life_that_a_lost_directory_had_is_not_wanted_again() {
+    let reseeded = |topology: &mut Topology| {
+        let start = AddressVersion { incarnation: 700, starts: 1 };
+        let told = NodeTold { start, store: StoreId([77; 16]), ..told(3, 1) };
+        assert_eq!(apply(topology, Command::NodeIs { told }), Ok(true));
+    };
+    let mut before = founded(4, 1, 3, 0);
+    want(&mut before, [1, 2, 4]);
+    reseeded(&mut before);
+    want(&mut before, [1, 2, 3]);
+    assert_eq!(wanted(&before, 0)[2], life(3, NOW_S as u32));
+    let mut after = founded(4, 1, 3, 0);
+    reseeded(&mut after);
+    assert_eq!(wanted(&after, 0)[2], life(3, 700));
+    want(&mut after, [1, 2, 4]);
+    want(&mut after, [1, 2, 3]);
+    assert_eq!(wanted(&after, 0)[2], life(3, 700), "it is on the new one");
 }

@@ -1,5 +1,6 @@
 //! Tests of the topology: each rule by itself, and random commands in a model world.
 
+mod again;
 mod apply;
 mod facts;
 mod leaders;

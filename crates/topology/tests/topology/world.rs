@@ -20,8 +20,10 @@ pub(crate) struct World {
     pub(crate) random: Lcg,
     /// Facts that may come again.
     told: Vec<Command>,
-    /// Lives that were wanted once and are not now.
-    dropped: BTreeSet<(ShardId, Life)>,
+    /// Lives that are out.
+    out: BTreeSet<(ShardId, Life)>,
+    /// Lives whose replica was destroyed.
+    destroyed: BTreeSet<(ShardId, Life)>,
 }
 
 pub(crate) struct Machine {
@@ -38,8 +40,6 @@ pub(crate) struct Group {
     pub(crate) leader: Option<Life>,
     term: u64,
     pub(crate) ops_per_s: u64,
-    /// Lives that were members and are not now.
-    gone: BTreeSet<Life>,
 }
 
 /// One change of a group's members.
@@ -62,7 +62,8 @@ impl World {
             now_s: NOW_S,
             random: Lcg(seed),
             told: Vec::new(),
-            dropped: BTreeSet::new(),
+            out: BTreeSet::new(),
+            destroyed: BTreeSet::new(),
         };
         let bootstrap = Command::Bootstrap { seed: Seed::of(&config) };
         let delta = world.topology.apply(&Proposal::new(NOW_S, bootstrap)).unwrap().unwrap();
@@ -87,7 +88,6 @@ impl World {
                     leader,
                     term: 1,
                     ops_per_s: 100,
-                    gone: BTreeSet::new(),
                 },
             );
         }
@@ -121,11 +121,13 @@ impl World {
             assert!(now.last_birth >= node.last_birth, "births fall on node {id}");
         }
         for (id, shard) in before.shards() {
-            let wanted = &self.topology.shard(*id).unwrap().wanted;
-            let dropped = shard.wanted.lives().filter(|life| !wanted.has(life));
-            self.dropped.extend(dropped.map(|life| (*id, life)));
-            for life in wanted.lives() {
-                assert!(!self.dropped.contains(&(*id, life)), "{life:?} is wanted again");
+            let now = self.topology.shard(*id).unwrap();
+            let accounted = shard.wanted.lives().chain(shard.leaving.keys().copied());
+            let out =
+                accounted.filter(|life| !now.wanted.has(life) && !now.leaving.contains_key(life));
+            self.out.extend(out.map(|life| (*id, life)));
+            for life in now.wanted.lives() {
+                assert!(!self.out.contains(&(*id, life)), "{life:?} is out, and wanted again");
             }
         }
         done.map(|delta| delta.is_some())
@@ -268,8 +270,11 @@ impl World {
                         let group = &self.groups[id].members;
                         assert!(!group.has(&life), "{life:?} of shard {id} is a member: {group:?}");
                         machine.replicas.remove(id);
+                        self.destroyed.insert((*id, life));
                     }
                 } else if let Some(birth) = shard.wanted.members.get(node) {
+                    let life = Life { node: *node, birth: *birth };
+                    assert!(!self.destroyed.contains(&(*id, life)), "{life:?} begins twice");
                     machine.replicas.insert(*id, (*birth, 20_000));
                 }
             }
@@ -353,7 +358,6 @@ impl World {
             Some(Box::new(move |group| {
                 group.members.voters.remove(&life);
                 group.members.learners.remove(&life);
-                group.gone.insert(life);
             }))
         };
         if let Some(life) = learners.iter().find(|life| !wanted.contains(life)) {
@@ -373,7 +377,7 @@ impl World {
         }
         let missing = wanted.iter().find(|life| !voters.contains(life) && !learners.contains(life));
         if let Some(life) = missing.filter(|_| learners.is_empty()).copied() {
-            assert!(!group.gone.contains(&life), "{life:?} of shard {id} comes back");
+            assert!(!self.destroyed.contains(&(id, life)), "{life:?} of shard {id} comes back");
             return Some(Box::new(move |group| {
                 group.members.learners.insert(life);
             }));

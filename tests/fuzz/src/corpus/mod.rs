@@ -6,10 +6,12 @@
 
 mod access;
 mod streams;
+mod topology;
 
 use crate::group::Group;
 use crate::sections::join;
 use crate::targets::CLAIMANT;
+use ::topology::{Proposal, Seed};
 use locks::{
     BatchBuilder, Caller, Command, Effects, Ended, LeaseId, LockTable, Mode, Quota, RequestId,
     Stamp, Token,
@@ -19,7 +21,6 @@ use routing::{AddressVersion, ClusterConfig, META, NodeId, Topology};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use storage::fuzzing;
-use topology::{Proposal, Seed};
 use wire::internal::v1 as internal;
 use wire::internal::v1::install_snapshot_request::Part;
 use wire::internal::v1::{
@@ -74,6 +75,10 @@ pub fn generate(target: &str) -> BTreeMap<String, Vec<u8>> {
         ),
         "table_snapshot" => numbered(lives().iter().map(|life| life.table.snapshot())),
         "table_records" => numbered(lives().into_iter().map(|mut life| records(&mut life.table))),
+        "group_entry" => wishes(),
+        "proposal" => numbered(topology::proposals()),
+        "topology_state" => numbered(topology::states_and_deltas().0),
+        "topology_delta" => numbered(topology::states_and_deltas().1),
         "recovered" => recovered(),
         "stored_record" => stored_records(),
         "journal_record" => journal_records(),
@@ -276,6 +281,22 @@ fn peer_frames() -> BTreeMap<String, Vec<u8>> {
     frames
 }
 
+/// Wishes for few and for many members.
+fn wishes() -> BTreeMap<String, Vec<u8>> {
+    let wish = |(version, births): (u64, &[u32])| {
+        let members = (1..).map(NodeId).zip(births.iter().copied());
+        shard::Wanted::new(version, members).expect("a wish that can be").encode()
+    };
+    let of_one: &[u32] = &[0];
+    let all = [
+        (1, of_one),
+        (2, &[0, 0, 0]),
+        (300, &[7, 1_767_225_600, u32::MAX]),
+        (u64::MAX, &[0, 9, 0, 9, 0, 9, 0]),
+    ];
+    numbered(all.map(wish))
+}
+
 fn snapshot_chunks() -> BTreeMap<String, Vec<u8>> {
     let mut group = Group::new();
     group.live();
@@ -309,8 +330,8 @@ fn snapshot_chunks() -> BTreeMap<String, Vec<u8>> {
 /// The topology of a small cluster.
 fn founded_topology() -> Vec<u8> {
     let seed = Seed::of(&ClusterConfig::dev(2, 3, 7_400).expect("a cluster"));
-    let mut topology = topology::Topology::default();
-    let founding = Proposal::new(1_700_000_000, topology::Command::Bootstrap { seed });
+    let mut topology = ::topology::Topology::default();
+    let founding = Proposal::new(1_700_000_000, ::topology::Command::Bootstrap { seed });
     topology.apply(&founding).expect("it is founded");
     topology.encode()
 }

@@ -6,6 +6,7 @@ mod locks;
 mod net;
 mod shard;
 mod storage;
+mod topology;
 mod wire;
 
 pub(crate) use self::storage::CLAIMANT;
@@ -88,6 +89,30 @@ pub const TARGETS: &[Target] = &[
         name: "table_records",
         run: locks::table_records,
         bytes_per_byte: 64,
+        bytes_at_least: 128 << 10,
+    },
+    Target {
+        name: "group_entry",
+        run: shard::group_entry,
+        bytes_per_byte: 64,
+        bytes_at_least: 4 << 10,
+    },
+    Target {
+        name: "proposal",
+        run: topology::proposal,
+        bytes_per_byte: 512,
+        bytes_at_least: 256 << 10,
+    },
+    Target {
+        name: "topology_state",
+        run: topology::topology_state,
+        bytes_per_byte: 512,
+        bytes_at_least: 64 << 10,
+    },
+    Target {
+        name: "topology_delta",
+        run: topology::topology_delta,
+        bytes_per_byte: 512,
         bytes_at_least: 128 << 10,
     },
     // The disk.

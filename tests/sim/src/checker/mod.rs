@@ -11,6 +11,7 @@ mod exclusion;
 mod fencing;
 mod fifo;
 mod given_up;
+pub(crate) mod groups;
 mod history;
 mod idempotency;
 mod identity;

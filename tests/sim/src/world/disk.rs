@@ -20,6 +20,8 @@ pub(crate) enum Then {
     Persisted {
         shard: ShardId,
         number: u64,
+        /// The birth of the replica, and the last index of its log with this write.
+        log: (u32, u64),
     },
     /// An event that happens at once.
     Event(Box<Event>),
@@ -75,6 +77,16 @@ impl Disk {
     /// Whether a bit of this disk is flipped, known or not.
     pub(crate) fn is_flipped(&self) -> bool {
         self.flipped.is_some()
+    }
+
+    /// Whether anything is queued or under way that concerns this shard.
+    pub(crate) fn writes_to(&self, shard: ShardId) -> bool {
+        let jobs = self.queue.iter().chain(self.writing.iter().flatten());
+        let is_of = |job: &Job| {
+            job.write.as_ref().is_some_and(|write| write.shard == shard)
+                || matches!(job.then, Then::Persisted { shard: of, .. } if of == shard)
+        };
+        jobs.into_iter().any(is_of)
     }
 
     /// Takes all queued jobs if the writer is idle. Returns the duration of the write if one

@@ -72,7 +72,8 @@ impl World {
         self.map.shards().map(|(shard, _)| (shard, term(shard))).collect()
     }
 
-    /// Each shard's leader hands over to another wanted node that is up.
+    /// Each shard's leader is to hand over to another node that is up. It does so only if that one
+    /// may lead.
     fn move_on(&mut self) {
         let shards: Vec<ShardId> = self.map.shards().map(|(shard, _)| shard).collect();
         for shard in shards {
@@ -81,9 +82,7 @@ impl World {
             let Some(leader) = up.iter().copied().find(|id| self.nodes[id].leads(shard)) else {
                 continue;
             };
-            let wanted = self.wanted_nodes(shard);
-            let others: Vec<u64> =
-                up.into_iter().filter(|id| *id != leader && wanted.contains(id)).collect();
+            let others: Vec<u64> = up.into_iter().filter(|id| *id != leader).collect();
             if !others.is_empty() {
                 let to = NodeId(*self.rng.pick(&others));
                 self.tell(leader, shard, Input::Transfer { to });
@@ -359,7 +358,11 @@ impl World {
         }
         let (mine, others) = outputs.replies.into_iter().partition(|(other, _)| *other == ticket);
         let mine: Vec<(u64, Reply)> = mine;
+        if let Some(write) = &outputs.write {
+            self.judge_of(shard).wrote(id, &write.write);
+        }
         self.dispatch(id, shard, shard::Outputs { replies: others, ..outputs });
+        self.judge_members(id, shard);
         mine.into_iter().find_map(|(_, reply)| match reply {
             Reply::Read { answer, .. } => Some(answer),
             _ => None,

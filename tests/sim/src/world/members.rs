@@ -4,21 +4,21 @@
 //! The world is what decides in a real cluster: it wants members for each shard, gives births, and
 //! tells the leaders, now and then by a host that knows an older wish only. It creates a replica
 //! once it is wanted, and destroys one once the group has made its newest wish its own and a
-//! configuration without that life. So a removed replica goes on for a while, and is often not told.
+//! configuration without that life (`judging.rs` judges both). So a removed replica goes on for a while, and is often not told.
 //!
 //! A run may lose what it can survive only. So the world changes no wish of a group that lacks two
 //! of its voters' disks, and no disk is lost while a group changes that lacks one already.
 
 use super::clock::SECOND_US;
-use super::disk::Then;
 use super::state::World;
 use super::state::chaos::FaultKind;
 use super::state::event::Event;
+use super::state::node::Life;
 use crate::checker::{Invariant, Violation};
 use planted::Bug;
 use routing::{NodeId, ShardId};
 use shard::{Input, Member, Reply, Status, Wanted};
-use storage::{Engine, ShardWrite};
+use storage::{Engine, StorageError};
 
 /// How often the world looks after the members.
 const EVERY_US: u64 = SECOND_US / 2;
@@ -57,7 +57,8 @@ impl World {
     /// Whether this member's life goes on, on a disk that has all its data.
     pub(crate) fn is_whole(&self, shard: ShardId, member: &Member) -> bool {
         let node = &self.nodes[&member.node.0];
-        node.has_data() && node.lives.get(&shard) == Some(&member.incarnation)
+        let life = node.lives.get(&shard).map(|life| life.birth);
+        node.has_data() && life == Some(member.incarnation)
     }
 
     /// Whether the loss of a further disk leaves this group able to finish a change of members.
@@ -85,6 +86,10 @@ impl World {
         self.rng.shuffle(&mut outside);
         if nodes.len() == 5 {
             self.rng.shuffle(&mut nodes);
+            // Those that are down go, most of the time, so that one goes together with a live one.
+            if self.rng.percent(70) {
+                nodes.sort_by_key(|id| !self.nodes[id].is_up());
+            }
             nodes.truncate(3);
             self.note(FaultKind::MembersShrunk, format!("shard {shard}: {nodes:?}"));
         } else if self.rng.percent(35) {
@@ -123,15 +128,17 @@ impl World {
     fn birth_on(&mut self, id: u64, shard: ShardId, members: &[Member]) -> u32 {
         let wished = self.wish(shard).and_then(|wish| wish.members().get(&NodeId(id)).copied());
         let node = self.nodes.get_mut(&id).expect("a node");
-        let life = node.lives.get(&shard).copied();
+        // A replica that is being destroyed is none that could stay.
+        let stays = !node.is_up() || node.replicas.contains_key(&shard);
+        let life = node.lives.get(&shard).map(|life| life.birth).filter(|_| stays);
         let is_member = |birth: u32| {
             members.iter().any(|member| member.node.0 == id && member.incarnation == birth)
         };
         if let Some(birth) = wished.or(life.filter(|birth| is_member(*birth))) {
             return birth.max(life.unwrap_or(0));
         }
-        let former = self.members.lives.iter().filter(|(of, on, _)| (*of, *on) == (shard, id));
-        let former: Option<u32> = former.map(|(_, _, birth)| *birth).max();
+        let lived = self.members.had_log.keys().filter(|(of, on, _)| (*of, *on) == (shard, id));
+        let former: Option<u32> = lived.map(|(_, _, birth)| *birth).max();
         node.last_birth = 1 + node.last_birth.max(node.incarnation);
         let Some(former) = former else { return node.last_birth };
         let birth = if planted::is(Bug::BirthReused) { former } else { node.last_birth };
@@ -162,7 +169,7 @@ impl World {
         if !node.is_up() || node.paused_until_us > self.now_us {
             return;
         }
-        match (wish.members().get(&NodeId(id)), node.lives.get(&shard).copied()) {
+        match (wish.members().get(&NodeId(id)), node.lives.get(&shard).map(|life| life.birth)) {
             (Some(&birth), None) => self.create_replica(id, shard, birth),
             (Some(birth), Some(life)) if life >= *birth => {}
             (_, Some(life)) => {
@@ -184,95 +191,62 @@ impl World {
     /// A node that was re-seeded since the wish was made has a higher incarnation than its birth.
     /// Its peers take lives before that for lost.
     fn create_replica(&mut self, id: u64, shard: ShardId, birth: u32) {
-        let birth = birth.max(self.nodes[&id].incarnation);
-        self.begin_life(id, shard, birth);
-        self.nodes.get_mut(&id).expect("a node").lives.insert(shard, birth);
-        self.open_replica(id, shard);
-    }
-
-    /// Judges invariant 18 for a replica that begins with nothing.
-    pub(crate) fn begin_life(&mut self, id: u64, shard: ShardId, birth: u32) {
-        if !self.members.lives.insert((shard, id, birth)) {
-            let what = format!("shard {shard}: node {id} has a second life of birth {birth}");
-            self.violated(Invariant::OneLife, what);
+        let node = &self.nodes[&id];
+        let birth = birth.max(node.incarnation);
+        if !node.disk.full && self.begin_life(id, shard, birth) {
+            self.open_replica(id, shard);
         }
     }
 
-    /// Destroys a replica with its data, once its last write is done.
+    /// A replica begins with nothing, once its birth is on disk. Returns whether storage allows it.
+    pub(crate) fn begin_life(&mut self, id: u64, shard: ShardId, birth: u32) -> bool {
+        let number = self.number();
+        let node = self.nodes.get_mut(&id).expect("a node");
+        match node.disk.engine.host_shard(shard, birth) {
+            Ok(()) => {
+                node.lives.insert(shard, Life { birth, number });
+                self.members.had_log.insert((shard, id, birth), 0);
+                self.judge_of(shard).opened(id, &[]);
+                true
+            }
+            Err(StorageError::Refused(refused)) => {
+                // It is tried again and again, and told once.
+                let what = format!("node {id}: {refused}");
+                if !self.violations.iter().any(|known| known.what == what) {
+                    self.violated(Invariant::OneLife, what);
+                }
+                false
+            }
+            Err(_) => false, // the next write fails as well, and the node stops
+        }
+    }
+
+    /// Destroys a replica with its data, as a node does: it is stopped, and once all its writes are
+    /// reported, its records go and its tombstone is put.
     fn destroy_replica(&mut self, id: u64, shard: ShardId) {
         let node = self.nodes.get_mut(&id).expect("a node");
-        let disk = &node.disk;
-        let jobs = disk.queue.iter().chain(disk.writing.iter().flatten());
-        let is_of = |then: &Then| matches!(then, Then::Persisted { shard: of, .. } if *of == shard);
-        if disk.full || disk.is_flipped() || jobs.into_iter().any(|job| is_of(&job.then)) {
+        if let Some(replica) = node.replicas.remove(&shard) {
+            node.inbox.remove(&shard);
+            node.step_due.remove(&shard);
+            self.trace.line(self.now_us, || format!("node {id}    shard {shard}: replica stops"));
+            self.watches.forget_shard(id, shard);
+            for (ticket, reply) in replica.retire() {
+                self.answer(id, shard, ticket, reply);
+            }
+            let of_shard = self.nodes[&id].pending.iter().filter(|(_, it)| it.shard == shard);
+            let left: Vec<u64> = of_shard.map(|(ticket, _)| *ticket).collect();
+            left.into_iter().for_each(|ticket| self.answer(id, shard, ticket, Reply::Unknown));
+        }
+        let node = self.nodes.get_mut(&id).expect("a node");
+        if node.disk.full || node.disk.writes_to(shard) {
             return;
         }
-        let reset = ShardWrite { shard, reset: true, ..ShardWrite::default() };
-        if disk.engine.write(&[reset]).is_err() {
-            return;
-        }
-        node.lives.remove(&shard);
-        node.inbox.remove(&shard);
-        node.step_due.remove(&shard);
-        let Some(replica) = node.replicas.remove(&shard) else { return };
-        self.trace.line(self.now_us, || format!("node {id}    shard {shard}: replica destroyed"));
-        self.watches.forget_shard(id, shard);
-        for (ticket, reply) in replica.retire() {
-            self.answer(id, shard, ticket, reply);
-        }
-        let of_shard = self.nodes[&id].pending.iter().filter(|(_, it)| it.shard == shard);
-        let left: Vec<u64> = of_shard.map(|(ticket, _)| *ticket).collect();
-        left.into_iter().for_each(|ticket| self.answer(id, shard, ticket, Reply::Unknown));
-    }
-
-    /// Judges what a replica has applied, if no replica of its group was further: invariant 19, and
-    /// that each change is one step and no older wish follows a later one.
-    pub(crate) fn judge_members(&mut self, id: u64, shard: ShardId) {
-        let Some(replica) = self.nodes[&id].replicas.get(&shard) else { return };
-        let status = replica.status();
-        let seen = self.members.seen.entry(shard).or_default();
-        if status.applied_index <= seen.index {
-            return;
-        }
-        let version = status.wanted.as_ref().map_or(0, Wanted::version);
-        let fell = (version < seen.version).then_some(seen.version);
-        let before = std::mem::replace(&mut seen.members, status.members.clone());
-        (seen.index, seen.version) = (status.applied_index, version);
-        for member in status.members.iter().filter(|member| member.learner) {
-            seen.learner_since.entry(*member).or_insert(status.applied_index);
-        }
-        let mut found = Vec::new();
-        if let Some(later) = fell {
-            found.push(format!("the wish of version {version} follows that of {later}"));
-        }
-        if before != status.members && !before.is_empty() {
-            let seen = &self.members.seen[&shard];
-            // A change is proposed once the one before is applied, and judged here by then.
-            let differ = |a: &[Member], b: &[Member]| a.iter().filter(|it| !b.contains(it)).count();
-            if differ(&before, &status.members).max(differ(&status.members, &before)) > 1 {
-                found.push(format!("two changes at once: {before:?} and {:?}", status.members));
-            }
-            let voters: Vec<&Member> = status.members.iter().filter(|it| !it.learner).collect();
-            let whole = voters.iter().filter(|member| self.is_whole(shard, member)).count();
-            if 2 * whole <= voters.len() {
-                found.push(format!("{whole} of the voters {voters:?} have their data"));
-            }
-            for member in voters.iter().filter(|member| !before.contains(member)) {
-                let learner = Member { learner: true, ..**member };
-                let replica = self.nodes[&member.node.0].replicas.get(&shard);
-                let is_this = |it: &Status| it.incarnation == member.incarnation;
-                let last = replica.map(|it| it.status()).filter(is_this).map(|it| it.last_index);
-                match seen.learner_since.get(&learner) {
-                    None => found.push(format!("{member:?} was never a learner")),
-                    Some(since) if last.is_some_and(|last| last < *since) => {
-                        found.push(format!("{member:?} votes without the log up to {since}"));
-                    }
-                    Some(_) => {}
-                }
-            }
-        }
-        for what in found {
-            self.violated(Invariant::Quorums, format!("shard {shard}, by node {id}: {what}"));
+        let birth = node.lives[&shard].birth;
+        if node.disk.engine.drop_shard(shard, birth).is_ok() {
+            node.lives.remove(&shard);
+            self.trace.line(self.now_us, || format!("node {id}    shard {shard}: destroyed"));
+            let found = self.judge_of(shard).destroyed((NodeId(id), birth));
+            found.into_iter().for_each(|what| self.violated(Invariant::Quorums, what));
         }
     }
 
@@ -285,10 +259,10 @@ impl World {
             let members =
                 self.leader_status(shard).map(|status| status.members).unwrap_or_default();
             for node in self.nodes.values() {
-                let life = node.lives.get(&shard);
+                let life = node.lives.get(&shard).map(|life| life.birth);
                 let is_wanted = wanted.contains(&node.id);
                 let voter = |member: &&Member| {
-                    member.node.0 == node.id && Some(&member.incarnation) == life && !member.learner
+                    member.node.0 == node.id && Some(member.incarnation) == life && !member.learner
                 };
                 let votes = members.iter().any(|member| voter(&member));
                 if is_wanted != votes || is_wanted != life.is_some() {
@@ -305,7 +279,7 @@ impl World {
         missing
     }
 
-    fn violated(&mut self, invariant: Invariant, what: String) {
+    pub(crate) fn violated(&mut self, invariant: Invariant, what: String) {
         self.violations.push(Violation { invariant, what, operations: Vec::new() });
     }
 }

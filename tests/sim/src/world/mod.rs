@@ -17,6 +17,7 @@ mod ending;
 mod faults;
 mod gateway;
 mod identities;
+mod judging;
 mod members;
 mod meta;
 mod network;
@@ -145,8 +146,6 @@ impl World {
         for founder in world.members.founders.clone() {
             for shard in world.groups() {
                 world.begin_life(founder.0, shard, 0);
-                let node = world.nodes.get_mut(&founder.0).expect("a node");
-                node.lives.insert(shard, 0);
             }
         }
         world.name_names();
@@ -314,8 +313,8 @@ impl World {
     fn deliver(&mut self, from: Place, to: Place, message: Message) {
         self.trace.mix(to.number());
         match (to, message) {
-            (Place::Node(node), Message::Raft { shard, bytes }) => {
-                self.hear_peer(node, shard, bytes)
+            (Place::Node(node), Message::Raft { shard, bytes, speaker }) => {
+                self.hear_peer(node, shard, bytes, &speaker)
             }
             (Place::Node(to), Message::Hello { node, incarnation }) => {
                 self.hear_hello(to, node, incarnation)

@@ -17,7 +17,7 @@ use locks::Stamp;
 use routing::{META, NodeId, ShardId};
 use service::{Admitted, Callers};
 use shard::{
-    Answer as Read, Input, Outputs, Query, Replica, ReplicaConfig, Reply, Ticket, Watched,
+    Answer as Read, Input, Outputs, Query, Replica, ReplicaConfig, Reply, Speaker, Ticket, Watched,
     join_snapshot,
 };
 use std::collections::BTreeMap;
@@ -65,6 +65,8 @@ impl World {
             None => self.members.founders[0],
         };
         let node = self.nodes.get_mut(&id).expect("a node");
+        let on_disk = node.disk.engine.lives().get(&shard).and_then(|lives| lives.hosted);
+        assert_eq!(on_disk, Some(node.lives[&shard].birth), "node {id} of shard {shard}");
         let recovered = match node.disk.recover(shard) {
             Ok(recovered) => recovered,
             Err(error) => {
@@ -81,15 +83,17 @@ impl World {
         let config = ReplicaConfig {
             shard,
             node: NodeId(id),
-            incarnation: node.lives[&shard],
+            incarnation: node.lives[&shard].birth,
             voters: self.members.founders.clone(),
             preferred_leader,
             boot: node.boot,
             raft: node.settings.raft,
             election_seed: Some(node.settings.election_seed),
         };
+        let (birth, entries) = (config.incarnation, recovered.entries.clone());
         match Replica::open(config, recovered, node.clock.read(now_us)) {
             Ok(replica) => {
+                let last = replica.status().last_index;
                 let known = node
                     .incarnations
                     .iter()
@@ -101,6 +105,8 @@ impl World {
                     _ => replica,
                 };
                 node.replicas.insert(shard, replica);
+                self.note_log(id, shard, (birth, last));
+                self.judge_of(shard).opened(id, &entries);
             }
             Err(fatal) => {
                 let what = format!("node {id} cannot start from what it wrote: {fatal}");
@@ -190,16 +196,20 @@ impl World {
         let now = node.clock.read(self.now_us);
         let inputs = node.inbox.get_mut(&shard).map(std::mem::take).unwrap_or_default();
         let Some(replica) = node.replicas.get_mut(&shard) else { return };
-        let applied = replica.status().applied_index;
+        let before = replica.status();
         match replica.step(now, inputs) {
             Ok(outputs) => {
-                let has_applied = replica.status().applied_index > applied;
+                let has_applied = replica.status().applied_index > before.applied_index;
                 if let Some(at_ms) = outputs.wake_at_ms {
                     // The extra microsecond keeps rounding from making the step early.
                     let at_us = self.now_us
                         + node.clock.true_us(at_ms.saturating_sub(now.mono_ms) * 1_000)
                         + 1;
                     self.agenda.push(at_us, Event::Step { node: id, boot: node.boot, shard });
+                }
+                if let Some(write) = &outputs.write {
+                    self.judge_write(id, shard, &before, &write.write);
+                    self.judge_members(id, shard);
                 }
                 self.dispatch(id, shard, outputs);
                 if has_applied {
@@ -241,11 +251,16 @@ impl World {
             });
         }
         if let Some(write) = outputs.write {
-            let then = Then::Persisted { shard, number: write.number };
+            let node = &self.nodes[&id];
+            let last = node.replicas.get(&shard).map_or(0, |it| it.status().last_index);
+            let birth = node.lives.get(&shard).map_or(0, |life| life.birth);
+            let then = Then::Persisted { shard, number: write.number, log: (birth, last) };
             self.queue_write(id, Job { write: Some(write.write), then });
         }
         for message in outputs.messages {
             let (to, is_snapshot) = (message.to.0, message.snapshot.is_some());
+            let speaker = shard::speaker(&message.bytes).expect("a message of its own");
+            self.judge_speaker(id, shard, &speaker);
             let bytes = match message.snapshot {
                 Some(snapshot) => {
                     join_snapshot(&message.bytes, &snapshot.data).expect("a snapshot message")
@@ -264,7 +279,8 @@ impl World {
             if !self.network.passes(Place::Node(id), Place::Node(to)) && self.rng.percent(10) {
                 self.tell(id, shard, Input::Unreachable { node: message.to });
             }
-            self.send(Place::Node(id), Place::Node(to), Message::Raft { shard, bytes });
+            let message = Message::Raft { shard, bytes, speaker };
+            self.send(Place::Node(id), Place::Node(to), message);
         }
         for (ticket, reply) in outputs.replies {
             self.answer(id, shard, ticket, reply);
@@ -350,7 +366,8 @@ impl World {
                 let mut persisted: BTreeMap<ShardId, u64> = BTreeMap::new();
                 for job in jobs {
                     match job.then {
-                        Then::Persisted { shard, number } => {
+                        Then::Persisted { shard, number, log } => {
+                            self.note_log(id, shard, log);
                             let highest = persisted.entry(shard).or_default();
                             *highest = number.max(*highest);
                         }
@@ -365,9 +382,16 @@ impl World {
         self.start_write(id);
     }
 
+    /// So much of the log of a replica, by its birth, is on disk.
+    fn note_log(&mut self, id: u64, shard: ShardId, (birth, last): (u32, u64)) {
+        let highest = self.members.had_log.entry((shard, id, birth)).or_default();
+        *highest = last.max(*highest);
+    }
+
     // ---- arrivals -------------------------------------------------------------------------------
 
-    pub(crate) fn hear_peer(&mut self, id: u64, shard: ShardId, bytes: Vec<u8>) {
+    pub(crate) fn hear_peer(&mut self, id: u64, shard: ShardId, bytes: Vec<u8>, from: &Speaker) {
+        self.note_heard(id, shard, from);
         self.tell(id, shard, Input::Peer(bytes));
     }
 

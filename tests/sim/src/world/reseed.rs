@@ -122,9 +122,10 @@ impl World {
         let later = u64::from(node.incarnation.max(node.last_birth)) + 1;
         let incarnation = (WALL_START_S + self.now_us / SECOND_US).max(later) as u32;
         (node.incarnation, node.last_birth) = (incarnation, incarnation);
-        node.lives.values_mut().for_each(|life| *life = incarnation);
         let shards: Vec<ShardId> = node.lives.keys().copied().collect();
-        shards.into_iter().for_each(|shard| self.begin_life(id, shard, incarnation));
+        for shard in shards {
+            assert!(self.begin_life(id, shard, incarnation), "an empty disk allows every birth");
+        }
         self.note(FaultKind::Reseeded, format!("node {id}"));
         self.start_node(id);
     }

@@ -23,7 +23,7 @@ fn heard(conf: &ConfState, told: &[(u64, u32)]) -> Incarnations {
 fn next(conf: &ConfState, told: &[(u64, u32)], caught_up: &[u64]) -> Option<(ConfChangeType, u64)> {
     let incarnations = heard(conf, told);
     let targets = Targets::new(None, &[1, 2, 3].map(NodeId), &incarnations, 1);
-    let seen = Seen { caught_up: |id| caught_up.contains(&id), heard: |_| None };
+    let seen = Seen { caught_up: |id| caught_up.contains(&id), heard: |_| None, offered: 0 };
     match next_change(conf, &targets, &incarnations, 1, &seen)? {
         Next::Change(change) => Some((change.change_type(), change.node_id)),
         Next::HandOver(to) => panic!("leadership goes to {to}"),
@@ -96,11 +96,22 @@ fn step(
     caught_up: &[u64],
     heard: impl Fn(u64) -> Option<bool>,
 ) -> Option<(Option<ConfChangeType>, u64)> {
+    step_after_offer(conf, wanted, caught_up, heard, 0)
+}
+
+/// The same, after leadership was offered to `offered`.
+fn step_after_offer(
+    conf: &ConfState,
+    wanted: &[(u64, u32)],
+    caught_up: &[u64],
+    heard: impl Fn(u64) -> Option<bool>,
+    offered: u64,
+) -> Option<(Option<ConfChangeType>, u64)> {
     let incarnations = Incarnations::new(OWN, conf);
     let members = wanted.iter().map(|(node, birth)| (NodeId(*node), *birth));
     let wanted = Wanted::new(1, members).expect("a wish that can be");
     let targets = Targets::new(Some(&wanted), &[1, 2, 3].map(NodeId), &incarnations, 1);
-    let seen = Seen { caught_up: |id| caught_up.contains(&id), heard };
+    let seen = Seen { caught_up: |id| caught_up.contains(&id), heard, offered };
     Some(match next_change(conf, &targets, &incarnations, 1, &seen)? {
         Next::Change(change) => (Some(change.change_type()), change.node_id),
         Next::HandOver(to) => (None, to),
@@ -158,6 +169,20 @@ fn a_leader_that_is_not_wanted_goes_last_and_not_by_its_own_hand() {
     assert_eq!(step(&[1, 2, 3, 4, 5], &[2]), Some((Some(RemoveNode), 5)));
     assert_eq!(step(&[1, 2, 3, 4], &[]), None, "no successor has caught up");
     assert_eq!(step(&[1, 2, 3, 4], &[3]), Some((None, 3)));
+}
+
+/// Regression: the first of the wanted voters got every offer, although it did not take it.
+#[test]
+fn leadership_is_offered_to_one_wanted_voter_after_the_other() {
+    let wanted = [(2, 0), (3, 0), (4, 0)];
+    let all_of = conf(&[1, 2, 3, 4], &[]);
+    let next = |caught_up: &[u64], offered: u64| {
+        step_after_offer(&all_of, &wanted, caught_up, all, offered).map(|(_, to)| to)
+    };
+    let all = [2, 3, 4];
+    assert_eq!([0, 2, 3, 4].map(|offered| next(&all, offered)), [2, 3, 4, 2].map(Some));
+    assert_eq!(next(&[2, 4], 2), Some(4), "node 3 lags");
+    assert_eq!(next(&[2], 2), Some(2), "there is no other");
 }
 
 /// The node has one replica of the shard at a time, so the later one cannot catch up before.
@@ -235,7 +260,7 @@ fn every_way_leads_to_all_newest_incarnations_by_legal_steps() {
                 told.iter().copied().filter(|_| all || below(2) == 0).collect();
             let incarnations = heard(&conf, &heard_of);
             let targets = Targets::new(None, &[1, 2, 3].map(NodeId), &incarnations, 1);
-            let seen = Seen { caught_up: |_| all || lucky, heard: |_| None };
+            let seen = Seen { caught_up: |_| all || lucky, heard: |_| None, offered: 0 };
             match next_change(&conf, &targets, &incarnations, 1, &seen) {
                 Some(Next::Change(change)) => apply(&mut conf, &change, seed),
                 Some(Next::HandOver(_)) => panic!("seed {seed}: a static group"),
@@ -264,6 +289,7 @@ fn every_way_leads_to_the_wanted_members_and_keeps_a_quorum() {
         let mut wanted: BTreeMap<NodeId, u32> = (1..=3).map(|id| (NodeId(id), 0)).collect();
         // The Raft ids that answer nobody, and the nodes that lost their data.
         let (mut dead, mut told): (Vec<u64>, Vec<(u64, u32)>) = (Vec::new(), Vec::new());
+        let mut offered = 0;
         for step in 0.. {
             assert!(step < 400, "seed {seed}: never done: {conf:?}, wanted {wanted:?}");
             let calm = step >= 40;
@@ -314,6 +340,7 @@ fn every_way_leads_to_the_wanted_members_and_keeps_a_quorum() {
             let seen = Seen {
                 caught_up: |id| lives(id) && (calm || lucky),
                 heard: |id| (calm || lucky).then_some(lives(id)),
+                offered,
             };
             match next_change(&conf, &targets, &incarnations, leader, &seen) {
                 Some(Next::Change(change)) => {
@@ -344,10 +371,13 @@ fn every_way_leads_to_the_wanted_members_and_keeps_a_quorum() {
                     );
                 }
                 // Leadership moves anyway.
-                Some(Next::HandOver(to)) => assert!(
-                    targets.contains(to) && !targets.contains(leader) && lives(to),
-                    "seed {seed}"
-                ),
+                Some(Next::HandOver(to)) => {
+                    assert!(
+                        targets.contains(to) && !targets.contains(leader) && lives(to),
+                        "seed {seed}"
+                    );
+                    offered = to;
+                }
                 None if calm && is_as_wanted(&conf, &targets) => break,
                 None => {}
             }

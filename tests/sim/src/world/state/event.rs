@@ -4,15 +4,17 @@ use super::client::Act;
 use super::gateway::Timer;
 use crate::world::network::Place;
 use routing::ShardId;
-use shard::Ticket;
+use shard::{Speaker, Ticket};
 use wire::{internal::v1 as internal, v1};
 
 /// A message between two places.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
+    /// The speaker is for the judges: it stands in the bytes, too.
     Raft {
         shard: ShardId,
         bytes: Vec<u8>,
+        speaker: Speaker,
     },
     /// The identity that a node states with each connection.
     Hello {

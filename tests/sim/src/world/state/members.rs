@@ -1,10 +1,11 @@
-//! The members of all groups as the world wants them, and what the judge of their changes remembers.
+//! The members of all groups as the world wants them, and what the judges of their changes remember.
 
+use crate::checker::groups::{GroupJudge, Speakers};
 use routing::{NodeId, ShardId};
-use shard::{Member, Wanted};
-use std::collections::{BTreeMap, BTreeSet};
+use shard::Wanted;
+use std::collections::BTreeMap;
 
-/// The members of all groups, as the world wants them, and what the judge remembers.
+/// The members of all groups, as the world wants them, and what the judges remember.
 #[derive(Default)]
 pub(crate) struct Members {
     /// Whether members move in this run.
@@ -13,20 +14,14 @@ pub(crate) struct Members {
     pub founders: Vec<NodeId>,
     /// All wishes so far, the newest last. None at first.
     pub wishes: BTreeMap<ShardId, Vec<Wanted>>,
-    /// Every life that a replica has begun.
-    pub lives: BTreeSet<(ShardId, u64, u32)>,
-    pub seen: BTreeMap<ShardId, Seen>,
-}
-
-/// The newest configuration and wish of a group that any replica has applied.
-#[derive(Default)]
-pub(crate) struct Seen {
-    pub index: u64,
-    pub members: Vec<Member>,
-    /// The version of the wish.
-    pub version: u64,
-    /// The index at which each learner was first seen.
-    pub learner_since: BTreeMap<Member, u64>,
+    /// Every life that a replica has begun, by node and birth, with the highest index of a log entry
+    /// that was ever on its disk.
+    pub had_log: BTreeMap<(ShardId, u64, u32), u64>,
+    /// The last message of each member that reached a node: the node's ticks then, and the term. By
+    /// shard, node, and the member's node and birth.
+    pub heard: BTreeMap<(ShardId, u64, (NodeId, u32)), (u64, u64)>,
+    pub speakers: Speakers,
+    pub judges: BTreeMap<ShardId, GroupJudge>,
 }
 
 impl Members {

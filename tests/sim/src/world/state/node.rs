@@ -47,7 +47,16 @@ pub(crate) struct Pending {
     pub taken_us: u64,
 }
 
-/// * `replicas` is empty while the node is down, and else has one for each of `lives`.
+/// One life of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Life {
+    pub birth: u32,
+    /// No other life in the run has this number. No replica knows it.
+    pub number: u64,
+}
+
+/// * `replicas` is empty while the node is down. Else it has one for each of `lives`, without those
+///   that are being destroyed.
 /// * `boot` rises with each start and each stop, so that events of a former run can be told apart.
 pub(crate) struct Node {
     pub id: u64,
@@ -56,8 +65,8 @@ pub(crate) struct Node {
     pub disk: Disk,
     pub up: bool,
     pub replicas: BTreeMap<ShardId, Replica>,
-    /// The birth of each replica that the node hosts. This is durable.
-    pub lives: BTreeMap<ShardId, u32>,
+    /// The life of each replica that the node hosts. Its birth is on the disk.
+    pub lives: BTreeMap<ShardId, Life>,
     /// The last birth that a replica on this node was given.
     pub last_birth: u32,
     pub inbox: BTreeMap<ShardId, Vec<Input>>,

@@ -1,0 +1,91 @@
+//! What the judges of lives and members are told: what replicas write, say, hear and apply.
+
+use super::state::World;
+use super::state::members::Members;
+use super::state::node::Node;
+use crate::checker::Invariant;
+use crate::checker::groups::{Facts, GroupJudge, Heard};
+use routing::{NodeId, ShardId};
+use shard::{GroupEntry, Role, Speaker, Status};
+use storage::ShardWrite;
+
+/// The ticks by which the world's look at a leader's messages may differ from its own.
+const EDGE_TICKS: u64 = 2;
+
+impl World {
+    pub(crate) fn judge_of(&mut self, shard: ShardId) -> &mut GroupJudge {
+        let Members { judges, founders, .. } = &mut self.members;
+        judges.entry(shard).or_insert_with(|| GroupJudge::new(founders))
+    }
+
+    /// Judges the writer of a message: invariant 18.
+    pub(crate) fn judge_speaker(&mut self, id: u64, shard: ShardId, speaker: &Speaker) {
+        // A question how far the log is committed has no term. raft-rs passes on those of others under
+        // their names.
+        if speaker.term == 0 {
+            return;
+        }
+        // A replica that was just stopped has no life left to speak of.
+        let Some(life) = self.nodes[&id].lives.get(&shard) else { return };
+        let found = self.members.speakers.says(shard, speaker, life.number);
+        found.into_iter().for_each(|what| self.violated(Invariant::OneLife, what));
+    }
+
+    /// A message has reached a node.
+    pub(crate) fn note_heard(&mut self, id: u64, shard: ShardId, speaker: &Speaker) {
+        let ticks = self.nodes[&id].ticks;
+        let key = (shard, id, (speaker.node, speaker.birth));
+        let (at, term) = self.members.heard.entry(key).or_default();
+        if speaker.term >= *term {
+            (*at, *term) = (ticks, speaker.term);
+        }
+    }
+
+    /// A replica writes, and it had this status before. Judges what it proposes: invariant 19.
+    pub(crate) fn judge_write(
+        &mut self,
+        id: u64,
+        shard: ShardId,
+        before: &Status,
+        write: &ShardWrite,
+    ) {
+        let new: Vec<(u64, GroupEntry)> = self.judge_of(shard).wrote(id, write);
+        if before.role != Role::Leader || new.is_empty() {
+            return;
+        }
+        let node = &self.nodes[&id];
+        let (ticks, patience) = (node.ticks, node.settings.raft.election_ticks as u64);
+        let heard = |of: (NodeId, u32)| match self.members.heard.get(&(shard, id, of)) {
+            Some((at, term)) if *term == before.term => match ticks - at {
+                ago if ago + EDGE_TICKS <= patience => Heard::Lately,
+                ago if ago > patience + EDGE_TICKS => Heard::NotForLong,
+                _ => Heard::Perhaps,
+            },
+            _ => Heard::NotForLong,
+        };
+        let is_whole = |(node, birth): (NodeId, u32)| is_whole(&self.nodes[&node.0], shard, birth);
+        let found = GroupJudge::proposed(before, &new, &heard, &is_whole);
+        found.into_iter().for_each(|what| self.found(id, shard, &what));
+    }
+
+    /// Judges what a replica has applied: invariant 19.
+    pub(crate) fn judge_members(&mut self, id: u64, shard: ShardId) {
+        let Some(replica) = self.nodes[&id].replicas.get(&shard) else { return };
+        let status = replica.status();
+        let (nodes, had) = (&self.nodes, &self.members.had_log);
+        let is_whole = |(node, birth): (NodeId, u32)| is_whole(&nodes[&node.0], shard, birth);
+        let had_log = |(node, birth): (NodeId, u32)| had.get(&(shard, node.0, birth)).copied();
+        let facts = Facts { is_whole: &is_whole, had_log: &had_log };
+        let judge = self.members.judges.get_mut(&shard).expect("it has written");
+        let found = judge.applied(id, &status, &facts);
+        found.into_iter().for_each(|what| self.found(id, shard, &what));
+    }
+
+    fn found(&mut self, id: u64, shard: ShardId, what: &str) {
+        self.violated(Invariant::Quorums, format!("shard {shard}, by node {id}: {what}"));
+    }
+}
+
+fn is_whole(node: &Node, shard: ShardId, birth: u32) -> bool {
+    node.has_data() && node.lives.get(&shard).is_some_and(|life| life.birth == birth)
+}
