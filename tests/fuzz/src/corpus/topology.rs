@@ -24,7 +24,7 @@ fn life(node: u64, birth: u32) -> Life {
 fn commands() -> Vec<Command> {
     let (shard, job) = (ShardId(0), JobId(1));
     let seed = Seed::of(&ClusterConfig::dev(4, 5, 20_000).expect("valid"));
-    let request = |id| RequestId(id << 64 | id);
+    let request = |id: u128| RequestId(id << 64 | id);
     let new_job = |id, kind| Command::Job { request: request(id), kind };
     let is = |conf_index, voters: &[Life], learners: &[Life]| Command::Is {
         shard,
