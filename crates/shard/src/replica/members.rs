@@ -10,7 +10,7 @@ use crate::raft::conf_state::{check_conf, members};
 use crate::raft::log_store::LogStore;
 use crate::raft::peer_id::{incarnation_of, node_of};
 use raft::eraftpb::{ConfChange, ConfChangeV2, Entry, EntryType};
-use raft::{Raft, StateRole};
+use raft::{Progress, Raft, StateRole};
 use raft_prost::Message as _;
 use routing::NodeId;
 
@@ -37,7 +37,13 @@ impl Replica {
     /// Whether another member is caught up: it answers, and has the log up to the commit index of a
     /// tick or two ago, as far as a leader knows.
     pub(super) fn is_caught_up(&self, id: u64) -> bool {
-        is_caught_up(&self.raw.raft, id, self.committed_at_ticks[0])
+        is_caught_up(&self.raw.raft, id, self.committed_at_ticks[0], self.is_heard(id))
+    }
+
+    /// Whether another member was heard of within an election timeout, on a leader that knows.
+    fn is_heard(&self, id: u64) -> Option<bool> {
+        let patience = self.config.raft.election_ticks as u64;
+        self.leader_state.as_ref()?.is_heard(id, self.stats.ticks, patience)
     }
 
     /// Proposes the next change of members, once per tick on a leader, if none is under way.
@@ -58,8 +64,8 @@ impl Replica {
         let targets = Targets::new(self.wanted.as_ref(), nodes, &self.incarnations, own);
         let (now, patience) = (self.stats.ticks, self.config.raft.election_ticks as u64);
         let seen = Seen {
-            caught_up: |id| is_caught_up(raft, id, self.committed_at_ticks[0]),
-            heard: |id| leader.is_heard(id, now, patience),
+            caught_up: |id| self.is_caught_up(id),
+            heard: |id| self.is_heard(id),
             offered: self.handover.last_offered(),
         };
         match next_change(conf, &targets, &self.incarnations, own, &seen) {
@@ -90,11 +96,7 @@ impl Replica {
         let targets =
             Targets::new(self.wanted.as_ref(), &self.config.voters, incarnations, raft.id);
         let voters = raft.store().conf_state().voters.iter().copied();
-        voters.filter(move |id| {
-            *id != raft.id
-                && targets.contains(*id)
-                && is_caught_up(raft, *id, self.committed_at_ticks[0])
-        })
+        voters.filter(move |id| *id != raft.id && targets.contains(*id) && self.is_caught_up(*id))
     }
 
     fn propose_change(&mut self, change: ConfChange) {
@@ -204,16 +206,17 @@ impl Replica {
     }
 }
 
-/// Whether a member is caught up: it answers, and has the log up to `committed`, the commit index of
-/// a tick or two ago, as far as a leader knows.
+/// Whether a member is caught up: it was heard of, and has the log up to `committed`, the commit
+/// index of a tick or two ago, as far as a leader knows.
+///
+/// raft-rs's `recent_active` would not do: it begins anew with each election timeout.
 ///
 /// The present commit index would be no measure. On a busy shard no follower has reached it yet, and
 /// spare followers are behind on purpose (`parts/spares.rs`). Safety does not depend on this: it
 /// only decides how long a group waits for the log of a new voter, or of its next leader.
-fn is_caught_up(raft: &Raft<LogStore>, id: u64, committed: u64) -> bool {
-    raft.prs().get(id).is_some_and(|progress| {
-        progress.recent_active && progress.matched > 0 && progress.matched >= committed
-    })
+fn is_caught_up(raft: &Raft<LogStore>, id: u64, committed: u64, heard: Option<bool>) -> bool {
+    let has_log = |progress: &Progress| progress.matched > 0 && progress.matched >= committed;
+    heard == Some(true) && raft.prs().get(id).is_some_and(has_log)
 }
 
 /// Whether a group that has `known` takes a wish.

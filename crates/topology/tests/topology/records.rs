@@ -107,6 +107,16 @@ fn a_length_that_is_a_lie_costs_no_memory() {
 }
 
 #[test]
+fn a_topology_that_was_not_founded_is_empty() {
+    let empty = Topology::default();
+    assert_eq!(Topology::decode(&empty.encode()), Ok(empty));
+    let mut bad = founded(3, 1, 3, 0).encode();
+    assert_eq!(bad[6], 1, "the version");
+    bad[6] = 0;
+    assert_eq!(Topology::decode(&checked(bad)), Err(DecodeError("version 0 is empty")));
+}
+
+#[test]
 fn a_state_that_breaks_a_rule_is_an_error() {
     let mut seed = Seed::of(&cluster(3, 1, 3, 0));
     let good = founded(3, 1, 3, 0).encode();

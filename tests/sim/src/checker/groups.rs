@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use storage::ShardWrite;
 
 /// A replica's node, and its birth there.
-type Id = (NodeId, u32);
+pub(crate) type Id = (NodeId, u32);
 
 /// The life that speaks under each peer id.
 #[derive(Default)]

@@ -1,11 +1,11 @@
 //! What the judges of lives and members are told: what replicas write, say, hear and apply.
 
 use super::state::World;
-use super::state::members::Members;
+use super::state::members::{LastHeard, Members};
 use super::state::node::Node;
 use crate::checker::Invariant;
-use crate::checker::groups::{Facts, GroupJudge, Heard};
-use routing::{NodeId, ShardId};
+use crate::checker::groups::{Facts, GroupJudge, Heard, Id};
+use routing::ShardId;
 use shard::{GroupEntry, Role, Speaker, Status};
 use storage::ShardWrite;
 
@@ -35,9 +35,9 @@ impl World {
     pub(crate) fn note_heard(&mut self, id: u64, shard: ShardId, speaker: &Speaker) {
         let ticks = self.nodes[&id].ticks;
         let key = (shard, id, (speaker.node, speaker.birth));
-        let (at, term) = self.members.heard.entry(key).or_default();
-        if speaker.term >= *term {
-            (*at, *term) = (ticks, speaker.term);
+        let last = self.members.heard.entry(key).or_default();
+        if speaker.term >= last.term {
+            *last = LastHeard { ticks, term: speaker.term };
         }
     }
 
@@ -55,15 +55,15 @@ impl World {
         }
         let node = &self.nodes[&id];
         let (ticks, patience) = (node.ticks, node.settings.raft.election_ticks as u64);
-        let heard = |of: (NodeId, u32)| match self.members.heard.get(&(shard, id, of)) {
-            Some((at, term)) if *term == before.term => match ticks - at {
+        let heard = |of: Id| match self.members.heard.get(&(shard, id, of)) {
+            Some(last) if last.term == before.term => match ticks - last.ticks {
                 ago if ago + EDGE_TICKS <= patience => Heard::Lately,
                 ago if ago > patience + EDGE_TICKS => Heard::NotForLong,
                 _ => Heard::Perhaps,
             },
             _ => Heard::NotForLong,
         };
-        let is_whole = |(node, birth): (NodeId, u32)| is_whole(&self.nodes[&node.0], shard, birth);
+        let is_whole = |(node, birth): Id| is_whole(&self.nodes[&node.0], shard, birth);
         let found = GroupJudge::proposed(before, &new, &heard, &is_whole);
         found.into_iter().for_each(|what| self.found(id, shard, &what));
     }
@@ -73,8 +73,8 @@ impl World {
         let Some(replica) = self.nodes[&id].replicas.get(&shard) else { return };
         let status = replica.status();
         let (nodes, had) = (&self.nodes, &self.members.had_log);
-        let is_whole = |(node, birth): (NodeId, u32)| is_whole(&nodes[&node.0], shard, birth);
-        let had_log = |(node, birth): (NodeId, u32)| had.get(&(shard, node.0, birth)).copied();
+        let is_whole = |(node, birth): Id| is_whole(&nodes[&node.0], shard, birth);
+        let had_log = |(node, birth): Id| had.get(&(shard, node.0, birth)).copied();
         let facts = Facts { is_whole: &is_whole, had_log: &had_log };
         let judge = self.members.judges.get_mut(&shard).expect("it has written");
         let found = judge.applied(id, &status, &facts);

@@ -1,6 +1,6 @@
 //! The members of all groups as the world wants them, and what the judges of their changes remember.
 
-use crate::checker::groups::{GroupJudge, Speakers};
+use crate::checker::groups::{GroupJudge, Id, Speakers};
 use routing::{NodeId, ShardId};
 use shard::Wanted;
 use std::collections::BTreeMap;
@@ -17,11 +17,19 @@ pub(crate) struct Members {
     /// Every life that a replica has begun, by node and birth, with the highest index of a log entry
     /// that was ever on its disk.
     pub had_log: BTreeMap<(ShardId, u64, u32), u64>,
-    /// The last message of each member that reached a node: the node's ticks then, and the term. By
-    /// shard, node, and the member's node and birth.
-    pub heard: BTreeMap<(ShardId, u64, (NodeId, u32)), (u64, u64)>,
+    /// The last message of each member that reached a node, by shard, node, and member.
+    pub heard: BTreeMap<(ShardId, u64, Id), LastHeard>,
     pub speakers: Speakers,
     pub judges: BTreeMap<ShardId, GroupJudge>,
+}
+
+/// When a node last got a message of a member.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct LastHeard {
+    /// The node's ticks then.
+    pub ticks: u64,
+    /// The term of the message.
+    pub term: u64,
 }
 
 impl Members {
