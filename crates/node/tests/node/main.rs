@@ -2,6 +2,7 @@
 
 mod cluster;
 mod edges;
+mod hosting;
 mod nodes;
 mod probes;
 mod regressions;
