@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender};
 use routing::NodeId;
 use shard::{Fatal, Now, Outputs, Query, Status, Watched};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use storage::{Engine, MemoryEngine, ShardWrite};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -340,8 +341,11 @@ fn a_retired_replica_is_destroyed_after_its_last_write() {
     let f = Fixture::new(10);
     f.engine.host_shard(ShardId(0), 7).unwrap();
     f.host.submit(0, vec![submission(1, 0)]).unwrap();
-    f.steps.recv().unwrap();
+    f.steps.recv().unwrap(); // the thread is held up, so the next round takes what follows
+    f.host.submit(0, vec![submission(1, 1)]).unwrap();
     let destroyed = f.host.retire(ShardId(0), 7).unwrap();
+    f.outcomes.send(Ok(Outputs::default())).unwrap();
+    f.steps.recv().unwrap();
     let write = ShardWrite { hard_state: Some(vec![1]), ..ShardWrite::default() };
     let write = Some(shard::Write { number: 1, write });
     f.outcomes.send(Ok(Outputs { write, ..Outputs::default() })).unwrap();
@@ -362,7 +366,7 @@ fn a_replica_that_comes_while_its_node_leaves_stands_aside() {
     f.outcomes.send(Ok(Outputs::default())).unwrap();
     let (seventh, steps, outcomes) = newcomer(ShardId(7));
     f.host.admit(seventh);
-    let told = steps.recv().unwrap();
+    let told = steps.recv_timeout(Duration::from_secs(60)).expect("it is not told");
     assert!(matches!(told[..], [Input::StandAside]), "{told:?}");
     outcomes.send(Ok(Outputs::default())).unwrap();
     f.end();

@@ -12,7 +12,7 @@ use crate::view::{Later, View};
 use routing::{AddressVersion, Member, NodeId, ShardId};
 use shard::Input;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -47,10 +47,12 @@ impl Linked {
         wanted: impl Fn(HostMessage) -> Option<T> + Send + 'static,
     ) -> T {
         let inbox = self.inbox.take().unwrap();
+        let (mut messages, until) = (Vec::new(), Instant::now() + HANGS);
         let heard = tokio::task::spawn_blocking(move || {
-            let mut messages = Vec::new();
             loop {
-                assert_eq!(inbox.receiver.take_all(&mut messages, Some(HANGS)), Received::Some);
+                let left = until.saturating_duration_since(Instant::now());
+                let got = inbox.receiver.take_all(&mut messages, Some(left));
+                assert_eq!(got, Received::Some, "it does not hear this");
                 if let Some(found) = messages.drain(..).find_map(&wanted) {
                     return (found, inbox);
                 }
