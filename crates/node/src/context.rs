@@ -9,12 +9,12 @@ use crate::metrics::Metrics;
 use crate::moves::Moves;
 use crate::peer_identities::PeerIdentities;
 use crate::topology::KnownTopology;
+use crate::view::KnownView;
 use crate::writer::LogWriter;
 use audit::Audit;
 use net::accept::Accepted;
 use net::tls::Inside;
 use routing::{Fingerprint, NodeId};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::Engine;
 use tokio::sync::Semaphore;
@@ -28,9 +28,8 @@ pub(crate) struct Context {
     pub(crate) identity: ClusterIdentity,
     /// The shard map and the present addresses of all nodes.
     pub(crate) topology: KnownTopology,
-    /// The addresses of the other nodes that share a shard with this one, by the cluster file, as
-    /// `host:port`.
-    pub(crate) peers: BTreeMap<NodeId, String>,
+    /// The nodes of the cluster and the groups of its shards. Each other node is a peer.
+    pub(crate) view: KnownView,
     pub(crate) host: Arc<Host>,
     /// When the shard threads moved on, for probes.
     pub(crate) moves: Moves,
@@ -55,4 +54,12 @@ pub(crate) struct Context {
     pub(crate) accepted: Arc<Accepted>,
     /// Permits for history reads on the disk.
     pub(crate) history_reads: Semaphore,
+}
+
+impl Context {
+    /// The addresses at which a node may be found, the likeliest first: the one that it announced,
+    /// then those of the topology and of the cluster file.
+    pub(crate) fn addresses(&self, node: NodeId) -> Vec<String> {
+        self.topology.addresses(node, self.view.addresses(node))
+    }
 }

@@ -72,9 +72,9 @@ impl Asked {
 }
 
 /// The shards that this node leads and another replica could lead.
-fn led(context: &Context, map: &ShardMap) -> Vec<Status> {
+fn led(context: &Context) -> Vec<Status> {
     let mut led = context.board.led();
-    led.retain(|status| meta::replicas(map, status.shard).is_some_and(|of| of.nodes.len() > 1));
+    led.retain(|status| status.members.iter().filter(|member| !member.learner).count() > 1);
     led
 }
 
@@ -83,12 +83,12 @@ fn led(context: &Context, map: &ShardMap) -> Vec<Status> {
 pub(crate) async fn hand_over(context: &Context) {
     let (began, me) = (Instant::now(), context.id);
     let map = context.topology.now().map().clone();
-    let count = led(context, &map).len();
+    let count = led(context).len();
     tracing::info!(node = %me, shards = count, "handing leaderships over");
     context.host.stand_aside();
     let (mut asked, mut leads_nothing_since) = (Asked::default(), None);
     loop {
-        let (now, led) = (Instant::now(), led(context, &map));
+        let (now, led) = (Instant::now(), led(context));
         let leaderless = context.board.shards_where(|status| status.leader.is_none());
         if led.is_empty() && !asked.awaits_successor(now, &leaderless) {
             let since = *leads_nothing_since.get_or_insert(now);

@@ -14,11 +14,12 @@ const _: () = {
 /// The version of the protocol between nodes. A peer of another version is refused. Version 1 did
 /// not name the peer's data directory, version 2 not how far the directory was, version 3 spoke in
 /// another package, version 4 did not tell the topology, version 5 cannot read entries that name a
-/// caller by its number, and version 6 cannot read the wish for members in entries and snapshots.
+/// caller by its number, version 6 cannot read the wish for members in entries and snapshots, and
+/// version 7 did not tell which version of the topology it knows.
 ///
 /// It rises as well if two builds would apply an entry differently, because nodes of one number may
 /// run different builds during an upgrade.
-pub(crate) const PROTOCOL: u32 = 7;
+pub(crate) const PROTOCOL: u32 = 8;
 
 /// A frame of results is closed once it holds this much.
 pub(crate) const RESULT_FRAME_BYTES: usize = 1 << 20;

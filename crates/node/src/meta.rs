@@ -7,7 +7,7 @@
 //! This module knows where META is, how it is created in a data directory, and what its replica here
 //! has told of the topology. Nothing acts on that yet.
 
-use routing::{META, NodeId, Replicas, ShardId, ShardMap};
+use routing::{META, Replicas, ShardId, ShardMap};
 use shard::TopologyNews;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use storage::{Engine, ShardWrite, StorageError};
@@ -23,15 +23,8 @@ pub(crate) fn replicas(map: &ShardMap, shard: ShardId) -> Option<&Replicas> {
     map.replicas(if shard == META { FOUNDERS } else { shard })
 }
 
-/// The shards that a node hosts, META last.
-pub(crate) fn hosted_by(map: &ShardMap, node: NodeId) -> Vec<ShardId> {
-    let of_locks = map.hosted_by(node);
-    let is_founder = replicas(map, META).is_some_and(|meta| meta.nodes.contains(&node));
-    of_locks.chain(is_founder.then_some(META)).collect()
-}
-
-/// Creates META in a data directory where it never was. Call it before the replica opens. Blocks on
-/// the disk.
+/// Creates META in a data directory where it never was, as far as the births of replicas there tell.
+/// Call it before the replica opens. Blocks on the disk.
 ///
 /// A directory of an earlier build has no META, and must not be taken for one that lost it: the
 /// replica that was lost may have voted. So the directory keeps a record of the creation. It comes
@@ -91,20 +84,22 @@ impl AppliedTopology {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::view::View;
     use routing::ClusterConfig;
+    use routing::NodeId;
     use storage::{Identity, MemoryEngine};
     use topology::{Command, Proposal, Seed, Version};
 
     #[test]
     fn meta_is_where_shard_0_is() {
-        let map = ClusterConfig::dev(4, 5, 20_000).unwrap().shard_map();
+        let cluster = ClusterConfig::dev(4, 7, 20_000).unwrap();
+        let (map, view) = (cluster.shard_map(), View::of(&cluster));
         let founders = &map.replicas(ShardId(0)).unwrap().nodes;
-        for node in (1..=5).map(NodeId) {
-            let hosted = hosted_by(&map, node);
-            assert_eq!(hosted.contains(&META), founders.contains(&node), "node {node}");
-            assert_eq!(hosted.iter().filter(|shard| **shard != META).count(), {
-                map.hosted_by(node).count()
-            });
+        for node in (1..=7).map(NodeId) {
+            let is_founder = founders.contains(&node);
+            let hosted: Vec<ShardId> = view.shards_of(node).collect();
+            let of_locks = map.hosted_by(node);
+            assert_eq!(hosted, of_locks.chain(is_founder.then_some(META)).collect::<Vec<_>>());
         }
         assert_eq!(&replicas(&map, META).unwrap().nodes, founders);
         assert!(map.replicas(META).is_none());

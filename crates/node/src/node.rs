@@ -15,19 +15,21 @@ use crate::error::NodeError;
 use crate::guard::Guard;
 use crate::handover::hand_over;
 use crate::host::{Host, InboxEnd, Newcomer, Stepper, Worker, WorkerParts};
+use crate::hosting::{Hosting, HostingError};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::limits::{CLOSE_MAX, HISTORY_READS_MAX, LINGER, THREADS_END_MAX};
 use crate::meta;
 use crate::metrics::Metrics;
 use crate::peer_identities::{self, FirstStart, PeerIdentities};
-use crate::recovery::{begin_new_terms, open_replicas};
+use crate::recovery::{Opening, begin_new_terms, hosted_shards};
 use crate::refusals::say_refusals;
 use crate::service::Shards;
 use crate::taking_part::{keep_identities, take_part};
 use crate::topology::KnownTopology;
 use crate::transport::{
-    Greeter, Outboxes, Outgoing, Peers, SnapshotQueue, choose_incarnation, send_snapshots,
+    Greeter, Outboxes, Peers, SnapshotQueue, choose_incarnation, keep_links, send_snapshots,
 };
+use crate::view::{KnownView, View};
 use crate::writer::{LogWriter, Report};
 use crate::{placement, retention, server};
 use audit::{Audit, Event, Kind};
@@ -35,7 +37,7 @@ use net::accept::{Accepted, source_of};
 use net::reload::Outcome;
 use net::tls::{Inside, TlsError};
 use routing::{ClusterConfig, META, NodeId, Settings, ShardId, Topology};
-use shard::{Input, Replica};
+use shard::{Input, Replica, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -108,9 +110,10 @@ impl Node {
             return Err(NodeError::NoTls);
         }
         let (my_address, my_metrics) = (me.address.clone(), me.metrics.clone());
-        let map = cluster.shard_map();
-        let of_locks: Vec<ShardId> = map.hosted_by(id).collect();
-        let hosted = meta::hosted_by(&map, id);
+        let view = View::of(&cluster);
+        let hosted = hosted_shards(view.shards_of(id), &engine.lives(), &view);
+        let of_locks: Vec<ShardId> =
+            hosted.iter().copied().filter(|shard| *shard != META).collect();
         let fingerprint = cluster.fingerprint();
         let settings = &cluster.settings;
         let clock = Clock::start();
@@ -124,26 +127,22 @@ impl Node {
             }
         };
 
-        let shares = |node: NodeId| map.hosted_by(node).any(|shard| hosted.contains(&shard));
-        let others = cluster.nodes.iter().filter(|node| node.id != id && shares(node.id));
-        let peers: BTreeMap<NodeId, String> =
-            others.map(|node| (node.id, node.address.clone())).collect();
-        let group = |shard: &ShardId| {
-            let nodes = map.replicas(*shard).map_or(&[][..], |replicas| &replicas.nodes);
-            nodes.iter().copied().filter(|node| *node != id).collect::<BTreeSet<NodeId>>()
-        };
-        let groups: Vec<BTreeSet<NodeId>> = of_locks.iter().map(group).collect();
+        let peers: BTreeSet<NodeId> = view.peers(id).collect();
+        let groups: Vec<BTreeSet<NodeId>> =
+            of_locks.iter().map(|shard| view.others_of(*shard, id)).collect();
         let incarnation = match first_start {
             FirstStart::Reseed { force } => {
                 let engine = engine.clone();
                 let checked =
                     tokio::task::spawn_blocking(move || peer_identities::check_empty(&*engine));
                 checked.await.map_err(|error| NodeError::Failed(error.to_string()))??;
+                let address = |peer: &NodeId| (*peer, view.nodes[peer].address.clone());
+                let peers = peers.iter().map(address).collect();
                 choose_incarnation((id, fingerprint), tls.as_ref(), &peers, &groups, force).await?
             }
             _ => 0,
         };
-        let metrics = Metrics::new(hosted.iter().copied(), peers.keys().copied())
+        let metrics = Metrics::new(hosted.iter().copied(), peers.iter().copied())
             .map_err(|error| NodeError::Config(format!("metrics cannot be set up: {error}")))?;
         let lifecycle = Arc::new(Lifecycle::new());
         // An early return ends the thread that watches the disk.
@@ -163,24 +162,26 @@ impl Node {
         }
         .start()
         .map_err(|error| NodeError::Thread(error.to_string()))?;
-        let (identities, replicas) = {
+        let (identities, opening, replicas) = {
             let identity = Identity { fingerprint: fingerprint.0, node: id.0 };
             let (engine, settings, disk) = (engine.clone(), settings.clone(), disk.clone());
-            let (map, hosted, seed) = (map.clone(), hosted.clone(), Seed::of(&cluster));
+            let (view, hosted) = (view.clone(), hosted.clone());
+            let seed = Seed::of(&cluster);
             let guard = guard_file.map(|path| Guard::new(path, &identity));
             let opened = tokio::task::spawn_blocking(move || {
                 engine.measure_syncs(&|| ())?.into_iter().for_each(|took| disk.synced(took));
-                let (identities, boot) = PeerIdentities::open(
+                let (mut identities, boot) = PeerIdentities::open(
                     engine.clone(),
                     &identity,
+                    &peers,
                     groups,
                     first_start,
                     incarnation,
                     guard,
                 )?;
                 let incarnation = identities.own().incarnation;
-                tracing::info!(node = %id, boot, incarnation, shards = of_locks.len(), "recovering");
-                if hosted.contains(&META) {
+                tracing::info!(node = %id, boot, incarnation, shards = hosted.len(), "recovering");
+                if hosted.contains(&META) && !engine.lives().contains_key(&META) {
                     meta::create(&*engine)?;
                 }
                 if first_start.puts_back() {
@@ -189,16 +190,11 @@ impl Node {
                     begin_new_terms(&*engine, &hosted)?;
                     identities.keep()?;
                 }
-                let replicas = open_replicas(
-                    &*engine,
-                    (&map, &seed),
-                    &hosted,
-                    (id, incarnation),
-                    boot,
-                    &settings,
-                    clock,
-                )?;
-                Ok::<_, NodeError>((Arc::new(identities), replicas))
+                let opening = Opening { node: id, boot, settings, clock, seed };
+                let replicas = opening.open_all(&*engine, &hosted, &view, incarnation)?;
+                // Their own logs know the members better than the cluster file does.
+                identities.set_groups(&peers, groups_of(&replicas, id));
+                Ok::<_, NodeError>((Arc::new(identities), opening, replicas))
             });
             tokio::select! {
                 opened = opened => opened.map_err(|error| NodeError::of_task("the recovery of the replicas", &error))??,
@@ -236,7 +232,7 @@ impl Node {
             audit,
             insecure,
             needs_principal: cluster.access.is_some(),
-            peers,
+            view: KnownView::new(view),
             host,
             writer,
             disk,
@@ -250,9 +246,10 @@ impl Node {
             history_reads: Semaphore::new(HISTORY_READS_MAX),
         });
 
-        let outboxes = Arc::new(Outboxes::new(context.peers.keys().copied()));
+        let outboxes = Arc::new(Outboxes::new(context.view.now().peers(id)));
         let (snapshots, snapshot_jobs) = SnapshotQueue::new();
         let mut handle = NodeHandle {
+            hosting: Arc::new(Hosting::new(context.clone(), opening)),
             context: context.clone(),
             address,
             shard_threads: Vec::new(),
@@ -264,20 +261,10 @@ impl Node {
         handle.start_shard_threads(inboxes, replicas, settings.tick_ms, &outboxes, &snapshots)?;
         for (peer, store) in context.identities.known() {
             let incarnation = store.incarnation;
-            context.host.input_shared(peer, &Input::Incarnation { node: peer, incarnation });
+            context.host.input_all(&Input::Incarnation { node: peer, incarnation });
         }
         let greeter = Arc::new(Greeter::new(context.clone()));
-        for (peer, address) in &context.peers {
-            let outgoing = Outgoing {
-                context: context.clone(),
-                greeter: greeter.clone(),
-                peer: *peer,
-                address: address.clone(),
-                outbox: outboxes.of(*peer).expect("there is one for each peer"),
-                metrics: context.metrics.peer(*peer),
-            };
-            handle.tasks.spawn(outgoing.run());
-        }
+        handle.tasks.spawn(keep_links(context.clone(), greeter.clone(), outboxes.clone()));
         handle.tasks.spawn(send_snapshots(context.clone(), greeter.clone(), snapshot_jobs));
         handle.spawn_until_leaving(take_part(context.clone()));
         handle.tasks.spawn(keep_identities(context.clone()));
@@ -335,6 +322,7 @@ fn record_certificates(audit: &Audit, outcome: &Outcome<TlsError>) {
 /// kinder.
 pub struct NodeHandle {
     context: Arc<Context>,
+    hosting: Arc<Hosting>,
     address: SocketAddr,
     shard_threads: Vec<JoinHandle<()>>,
     writer_thread: Option<JoinHandle<()>>,
@@ -396,11 +384,36 @@ impl NodeHandle {
         self.context.host.input(shard, Input::Transfer { to });
     }
 
+    /// If this node leads `shard`, gives the group the members that it shall have. Without effect on
+    /// a follower, so look at [`Self::statuses`] and try again where the leader is.
+    pub fn want(&self, shard: ShardId, wanted: Wanted) {
+        self.context.host.input(shard, Input::Want(wanted));
+    }
+
+    /// Hosts a replica of `shard`, and returns its birth once it runs: `birth`, or the incarnation of
+    /// this node's data directory if that is higher. The replica starts empty, and takes part once
+    /// its group has taken it in ([`Self::want`]). Nothing changes if it is here already.
+    ///
+    /// # Errors
+    /// [`HostingError`], if the life may not begin here now.
+    pub async fn host(&self, shard: ShardId, birth: u32) -> Result<u32, HostingError> {
+        self.hosting.host(shard, birth).await
+    }
+
+    /// Destroys the replica of `shard` with this birth, and returns once its tombstone is on disk.
+    /// Its group must have removed it for good. Nothing changes if it was destroyed before.
+    ///
+    /// # Errors
+    /// [`HostingError`], if an earlier life is here, or the node stops meanwhile.
+    pub async fn unhost(&self, shard: ShardId, birth: u32) -> Result<(), HostingError> {
+        self.hosting.unhost(shard, birth).await
+    }
+
     /// Gives the node a topology, as if a peer had told it. The node takes the newer parts, answers
     /// older routes as stale, and tells its peers. Only tests do this so far, because no map is
     /// made while a cluster runs.
     pub fn take_topology(&self, topology: &Topology) {
-        self.context.topology.take(topology);
+        self.context.topology.take(topology, &self.context.view.now());
     }
 
     /// The topology as this node knows it now.
@@ -486,15 +499,11 @@ impl NodeHandle {
         snapshots: &SnapshotQueue,
     ) -> Result<(), NodeError> {
         let context = &self.context;
-        let topology = context.topology.now();
         for (thread, inbox) in inboxes.into_iter().enumerate() {
             let take = |shard: ShardId| {
                 let replica: Box<dyn Stepper> =
                     Box::new(replicas.remove(&shard).expect("opened above"));
-                let nodes = meta::replicas(topology.map(), shard)
-                    .map_or(&[][..], |replicas| &replicas.nodes);
-                let peers = nodes.iter().copied().filter(|node| *node != context.id).collect();
-                Newcomer { shard, replica, peers }
+                Newcomer { shard, replica }
             };
             let worker = Worker::new(WorkerParts {
                 thread,
@@ -558,12 +567,26 @@ async fn failure(lifecycle: &Lifecycle) -> NodeError {
     lifecycle.failure().unwrap_or_else(|| NodeError::Failed("the node failed".into()))
 }
 
+/// For each replica, the other nodes that are members of its group or shall be.
+fn groups_of(replicas: &BTreeMap<ShardId, Replica>, own: NodeId) -> Vec<BTreeSet<NodeId>> {
+    let group = |replica: &Replica| {
+        let status = replica.status();
+        let wanted = status.wanted.iter().flat_map(|wanted| wanted.members().keys().copied());
+        let nodes = status.members.iter().map(|member| member.node).chain(wanted);
+        nodes.filter(|node| *node != own).collect()
+    };
+    // Locks are served without META, so nothing waits for its members.
+    let of_locks = replicas.iter().filter(|(shard, _)| **shard != META);
+    of_locks.map(|(_, replica)| group(replica)).collect()
+}
+
+/// The number of shard threads. A node without replicas may get any number of them.
 fn shard_threads(settings: &Settings, shards: usize) -> usize {
     let wanted = match settings.shard_threads {
         0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
         threads => threads,
     };
-    wanted.clamp(1, shards.max(1))
+    wanted.clamp(1, if shards == 0 { wanted.max(1) } else { shards })
 }
 
 /// Ends the shard threads first, so that the writer still writes the last jobs that they queue.

@@ -44,8 +44,11 @@ pub(crate) struct PeerIdentities {
     engine: Arc<dyn Engine>,
     own: Own,
     guard: Option<Guard>,
-    /// For each shard on this node, the other nodes that have a replica of it.
+    /// For each shard on this node, the other nodes that have a replica of it. Of a node without
+    /// replicas, all its peers.
     groups: Vec<BTreeSet<NodeId>>,
+    /// The directories of peers may be older ones on purpose.
+    puts_back: bool,
     /// Never held during a wait for the disk, because the tasks of all streams lock it.
     peers: Mutex<BTreeMap<NodeId, Peer>>,
     /// Held while peers are written to disk, so that only one write runs at a time.
@@ -80,8 +83,9 @@ pub(crate) enum NotAccepted {
 
 impl PeerIdentities {
     /// Claims `engine` for this node and settles which store it is. Returns the boot count too.
-    /// `incarnation` is the incarnation of a re-seed. The result is on disk, and in the guard file,
-    /// when this returns.
+    /// `incarnation` is the incarnation of a re-seed. `groups` has the other nodes of each shard on
+    /// this node, and `peers` all other nodes. The result is on disk, and in the guard file, when
+    /// this returns.
     ///
     /// # Errors
     /// [`NodeError`] if the store is damaged or belongs to another node, is not empty but to be
@@ -89,14 +93,15 @@ impl PeerIdentities {
     pub(crate) fn open(
         engine: Arc<dyn Engine>,
         identity: &Identity,
+        peers: &BTreeSet<NodeId>,
         groups: Vec<BTreeSet<NodeId>>,
         first_start: FirstStart,
         incarnation: u32,
         guard: Option<Guard>,
     ) -> Result<(PeerIdentities, u64), NodeError> {
         let boot = engine.claim(identity)?;
-        let peers: BTreeSet<NodeId> = groups.iter().flatten().copied().collect();
-        let own = Own::open(&*engine, boot, first_start, incarnation, peers.is_empty())?;
+        let is_alone = groups.iter().all(BTreeSet::is_empty);
+        let own = Own::open(&*engine, boot, first_start, incarnation, is_alone)?;
         if let Some(guard) = &guard {
             match guard.check(&own.claim(&*engine)) {
                 Err(refused) if matches!(first_start, FirstStart::AcceptCopy { .. }) => {
@@ -109,25 +114,54 @@ impl PeerIdentities {
         if let Some(guard) = &guard {
             guard.write(&own.claim(&*engine).known())?;
         }
-        let mut known = BTreeMap::new();
-        for peer in &peers {
-            if let Some(bytes) = engine.node_record(&peers::record_name(*peer))? {
-                let found = peers::decode(&bytes)?;
-                let peer_of = if first_start.puts_back() { Peer::put_back } else { Peer::found };
-                known.insert(*peer, peer_of(found));
-            }
-        }
-        let identities = PeerIdentities {
+        let mut identities = PeerIdentities {
             engine,
             own,
             guard,
-            groups,
-            peers: Mutex::new(known),
+            groups: Vec::new(),
+            puts_back: first_start.puts_back(),
+            peers: Mutex::default(),
             writes: Mutex::new(()),
             greeted: watch::Sender::default(),
             takes_part: AtomicBool::new(false),
         };
+        identities.set_groups(peers, groups);
+        identities.admit(peers.iter().copied())?;
         Ok((identities, boot))
+    }
+
+    /// Sets the other nodes of each shard on this node. A node without replicas has nothing to
+    /// forget yet. But one that has lost its directory must hear so from any peer, before it is
+    /// given a replica that it had already.
+    pub(crate) fn set_groups(&mut self, peers: &BTreeSet<NodeId>, groups: Vec<BTreeSet<NodeId>>) {
+        self.groups = match groups.is_empty() && !peers.is_empty() {
+            true => vec![peers.clone()],
+            false => groups,
+        };
+    }
+
+    /// Reads what is on disk of the directories of these nodes, before they become peers. Nothing is
+    /// read of a node that was a peer before in this run. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StorageError`]: the node must stop.
+    pub(crate) fn admit(
+        &self,
+        nodes: impl IntoIterator<Item = NodeId>,
+    ) -> Result<(), StorageError> {
+        // No peer is accepted meanwhile, so nothing that is read is older than what is known.
+        let _one_at_a_time = self.writes();
+        for node in nodes {
+            if self.lock().contains_key(&node) {
+                continue;
+            }
+            if let Some(bytes) = self.engine.node_record(&peers::record_name(node))? {
+                let found = peers::decode(&bytes)?;
+                let peer_of = if self.puts_back { Peer::put_back } else { Peer::found };
+                self.lock().insert(node, peer_of(found));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn own(&self) -> StoreId {

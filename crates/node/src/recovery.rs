@@ -1,13 +1,44 @@
 //! Opening the replicas of a node from its store. Everything here blocks on the disk.
+//!
+//! Which replicas there are, and with which births, the store itself tells. The cluster file
+//! describes the beginning: a replica that it names has no birth on disk at its first start, and
+//! gets the incarnation of the data directory as one.
 
 use crate::clock::Clock;
 use crate::error::NodeError;
-use crate::meta;
-use routing::{META, NodeId, Settings, ShardId, ShardMap};
+use crate::view::{Group, View};
+use routing::{META, NodeId, Settings, ShardId};
 use shard::{Replica, ReplicaConfig};
 use std::collections::BTreeMap;
-use storage::Engine;
+use storage::{Engine, Lives};
 use topology::Seed;
+
+/// The shards with a replica on a node at its start. `listed` are those of the cluster file, and
+/// `lives` what the store knows.
+///
+/// A replica of a shard that `view` does not know is left alone: a program of a later version may
+/// have put it there.
+pub(crate) fn hosted_shards(
+    listed: impl IntoIterator<Item = ShardId>,
+    lives: &BTreeMap<ShardId, Lives>,
+    view: &View,
+) -> Vec<ShardId> {
+    let is_untold = |shard: &ShardId| lives.get(shard).is_none_or(|it| *it == Lives::default());
+    let mut hosted: Vec<ShardId> = listed.into_iter().filter(is_untold).collect();
+    for (shard, lives) in lives {
+        match (lives.hosted, view.groups.contains_key(shard)) {
+            (Some(_), true) => hosted.push(*shard),
+            (Some(birth), false) => tracing::warn!(
+                %shard,
+                birth,
+                "the data directory has a replica of a shard that the cluster file does not name; it is left alone"
+            ),
+            (None, _) => {} // destroyed
+        }
+    }
+    hosted.sort_unstable();
+    hosted
+}
 
 /// Moves each replica to a new term, because the copies may be of different moments. Blocks on the
 /// disk.
@@ -24,34 +55,85 @@ pub(crate) fn begin_new_terms(engine: &dyn Engine, hosted: &[ShardId]) -> Result
     Ok(())
 }
 
-/// Opens the replica of each hosted shard, as its last run left it. META has `seed` if it was never
-/// founded.
-pub(crate) fn open_replicas(
-    engine: &dyn Engine,
-    (map, seed): (&ShardMap, &Seed),
-    hosted: &[ShardId],
-    (node, incarnation): (NodeId, u32),
-    boot: u64,
-    settings: &Settings,
-    clock: Clock,
-) -> Result<BTreeMap<ShardId, Replica>, NodeError> {
-    let mut replicas = BTreeMap::new();
-    for shard in hosted {
-        let placed = meta::replicas(map, *shard).expect("a hosted shard is in the map");
+/// What all replicas of a run of a node are opened with.
+#[derive(Clone, Debug)]
+pub(crate) struct Opening {
+    pub(crate) node: NodeId,
+    pub(crate) boot: u64,
+    pub(crate) settings: Settings,
+    pub(crate) clock: Clock,
+    /// The first topology. The leader of META proposes it, if META was never founded.
+    pub(crate) seed: Seed,
+}
+
+impl Opening {
+    /// Opens the replica of a shard with this birth, as its last run left it, or empty. The birth is
+    /// on disk before the replica can say anything.
+    ///
+    /// # Errors
+    /// [`NodeError::Storage`] with a refusal if another life of the shard is here, or this one was
+    /// destroyed. Other errors are of damaged bytes or a failed disk, and the node must stop.
+    pub(crate) fn open(
+        &self,
+        engine: &dyn Engine,
+        (shard, birth): (ShardId, u32),
+        group: &Group,
+    ) -> Result<Replica, NodeError> {
+        engine.host_shard(shard, birth)?;
         let config = ReplicaConfig {
-            shard: *shard,
-            node,
-            incarnation,
-            voters: placed.nodes.clone(),
-            preferred_leader: placed.preferred_leader,
-            boot,
-            raft: settings.into(),
+            shard,
+            node: self.node,
+            incarnation: birth,
+            voters: group.founders.clone(),
+            preferred_leader: group.preferred_leader,
+            boot: self.boot,
+            raft: (&self.settings).into(),
             election_seed: None,
         };
-        let replica = Replica::open(config, engine.recover(*shard)?, clock.now())?;
+        let replica = Replica::open(config, engine.recover(shard)?, self.clock.now())?;
         let replica = replica.with_host_built_snapshots();
-        let replica = if *shard == META { replica.with_seed(seed.clone()) } else { replica };
-        replicas.insert(*shard, replica);
+        Ok(if shard == META { replica.with_seed(self.seed.clone()) } else { replica })
     }
-    Ok(replicas)
+
+    /// Opens the replica of each hosted shard. One without a birth on disk gets `incarnation`.
+    pub(crate) fn open_all(
+        &self,
+        engine: &dyn Engine,
+        hosted: &[ShardId],
+        view: &View,
+        incarnation: u32,
+    ) -> Result<BTreeMap<ShardId, Replica>, NodeError> {
+        let lives = engine.lives();
+        let birth = |shard: &ShardId| lives.get(shard).and_then(|lives| lives.hosted);
+        let mut replicas = BTreeMap::new();
+        for shard in hosted {
+            let life = (*shard, birth(shard).unwrap_or(incarnation));
+            let group = view.groups.get(shard).expect("a hosted shard is in the view");
+            replicas.insert(*shard, self.open(engine, life, group)?);
+        }
+        Ok(replicas)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use routing::ClusterConfig;
+
+    #[test]
+    fn the_store_tells_which_replicas_there_are_and_the_file_which_there_were_at_first() {
+        let view = View::of(&ClusterConfig::dev(4, 5, 20_000).unwrap());
+        let listed = [0, 1, 2].map(ShardId);
+        let lives = |lives: &[(u32, Option<u32>, Option<u32>)]| {
+            let of = |(shard, hosted, destroyed): &(u32, Option<u32>, Option<u32>)| {
+                (ShardId(*shard), Lives { hosted: *hosted, destroyed: *destroyed })
+            };
+            hosted_shards(listed, &lives.iter().map(of).collect(), &view)
+        };
+        assert_eq!(lives(&[]), listed, "the first start");
+        assert_eq!(lives(&[(0, Some(0), None), (1, Some(0), None)]), listed);
+        let moved = [(0, None, Some(0)), (1, Some(9), Some(0)), (3, Some(9), None)];
+        assert_eq!(lives(&moved), [1, 2, 3].map(ShardId));
+        assert_eq!(lives(&[(77, Some(9), None)]), listed, "of a later version");
+    }
 }

@@ -10,11 +10,11 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::peer_identities::{FirstStart, PeerIdentities};
 use crate::topology::KnownTopology;
+use crate::view::{KnownView, View};
 use crate::writer::LogWriter;
 use routing::{
     ClusterConfig, Fingerprint, MapVersion, NodeId, Replicas, ShardId, ShardMap, Topology,
 };
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::{Engine, Identity, MemoryEngine};
 use tokio::sync::Semaphore;
@@ -37,7 +37,7 @@ pub(crate) fn metrics() -> Arc<Metrics> {
     Arc::new(Metrics::new([ShardId(0), ShardId(1)], [NodeId(1), NodeId(2)]).unwrap())
 }
 
-/// Node `id` of the map above, with `operations_max` per shard. The inbox of its one shard thread
+/// Node `id` of the map above, or one that its file does not name, with `operations_max` per shard. The inbox of its one shard thread
 /// is returned.
 pub(crate) fn context(id: NodeId, operations_max: usize) -> (Arc<Context>, InboxEnd) {
     context_of(FINGERPRINT, id, operations_max)
@@ -62,19 +62,20 @@ pub(crate) fn context_of(
         disk(),
     )
     .unwrap();
-    let peer = NodeId(3 - id.0);
+    let peer = NodeId(if id.0 == 1 { 2 } else { 1 });
     let identity = Identity { fingerprint: fingerprint.0, node: id.0 };
     let (identities, _) = PeerIdentities::open(
         engine.clone(),
         &identity,
+        &[peer].into(),
         vec![[peer].into()],
         FirstStart::AskPeers,
         0,
         None,
     )
     .unwrap();
-    let file = Topology::of(&ClusterConfig::dev(2, 2, 20_000).unwrap());
-    let topology = file.with_map(map()).unwrap();
+    let cluster = ClusterConfig::dev(2, 2, 20_000).unwrap();
+    let topology = Topology::of(&cluster).with_map(map()).unwrap();
     let context = Context {
         id,
         fingerprint,
@@ -88,7 +89,7 @@ pub(crate) fn context_of(
         insecure: false,
         needs_principal: false,
         accepted: Arc::default(),
-        peers: BTreeMap::from([(peer, "127.0.0.1:1".to_owned())]),
+        view: KnownView::new(View::of(&cluster)),
         host,
         writer,
         disk: disk(),

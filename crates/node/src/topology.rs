@@ -7,6 +7,7 @@
 //! * The value changes only to newer knowledge: see [`Topology::merged`].
 //! * Knowledge is forgotten with the process, because each node announces itself at each start.
 
+use crate::view::View;
 use routing::{AddressVersion, NodeId, Topology};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -48,9 +49,24 @@ impl KnownTopology {
         &self.own_address
     }
 
-    /// Takes the newer parts of another node's topology, and tells whether there were any.
-    pub(crate) fn take(&self, news: &Topology) -> bool {
-        self.update(|known| known.merged(news))
+    /// Takes the newer parts of another node's topology, and tells whether there were any. The
+    /// nodes of the view stay members, and what they announced stays known.
+    pub(crate) fn take(&self, news: &Topology, view: &View) -> bool {
+        self.update(|known| {
+            let next = with_nodes_of(known.merged(news)?, view);
+            Some(next.merged(known).unwrap_or(next))
+        })
+    }
+
+    /// Takes the nodes of a view as members, and the addresses that are newer.
+    pub(crate) fn follow(&self, view: &View) {
+        self.update(|known| {
+            let next = with_nodes_of(known.clone(), view);
+            (next != *known).then_some(next)
+        });
+        for (node, member) in &view.nodes {
+            self.announced(*node, &member.address, member.address_version);
+        }
     }
 
     /// Takes the addresses that are newer.
@@ -67,18 +83,14 @@ impl KnownTopology {
     }
 
     /// The addresses at which a node may be found, the likeliest first: the announced one, then the
-    /// one of the cluster file.
-    pub(crate) fn addresses(&self, node: NodeId, configured: &str) -> Vec<String> {
-        let mut addresses = Vec::new();
+    /// `configured` ones.
+    pub(crate) fn addresses(&self, node: NodeId, configured: Vec<String>) -> Vec<String> {
         let now = self.now();
-        if let Some((_, member)) = now.members().find(|(member, _)| *member == node)
-            && member.address_version > AddressVersion::default()
-            && member.address != configured
-        {
-            addresses.push(member.address.clone());
-        }
-        addresses.push(configured.to_owned());
-        addresses
+        let announced = now.members().find(|(member, _)| *member == node).map(|(_, member)| member);
+        let announced = announced.filter(|it| it.address_version > AddressVersion::default());
+        let announced = announced.map(|member| member.address.clone());
+        let others = configured.into_iter().filter(|address| Some(address) != announced.as_ref());
+        announced.iter().cloned().chain(others).collect()
     }
 
     /// Returns once a node has another address than this one.
@@ -95,6 +107,10 @@ impl KnownTopology {
             true
         })
     }
+}
+
+fn with_nodes_of(topology: Topology, view: &View) -> Topology {
+    topology.with_nodes(view.nodes.iter().map(|(node, member)| (*node, member.clone())))
 }
 
 fn log_changes(before: &Topology, after: &Topology) {
@@ -129,17 +145,22 @@ mod tests {
         Topology::of(&ClusterConfig::dev(1, 3, 20_000).unwrap())
     }
 
+    fn view() -> View {
+        View::of(&ClusterConfig::dev(1, 3, 20_000).unwrap())
+    }
+
     #[test]
     fn what_a_peer_says_of_itself_counts_before_the_file() {
         let known = KnownTopology::new(file(), NodeId(1), FIRST);
         let configured = file().address(NodeId(2)).unwrap().to_owned();
-        assert_eq!(known.addresses(NodeId(2), &configured), std::slice::from_ref(&configured));
+        let addresses = || known.addresses(NodeId(2), vec![configured.clone()]);
+        assert_eq!(addresses(), std::slice::from_ref(&configured));
         known.announced(NodeId(2), "no address", FIRST);
         known.announced(NodeId(9), "stranger:1", FIRST);
-        assert_eq!(known.addresses(NodeId(2), &configured), std::slice::from_ref(&configured));
+        assert_eq!(addresses(), std::slice::from_ref(&configured));
         known.announced(NodeId(2), "moved:1", AddressVersion { starts: 2, ..FIRST });
         known.announced(NodeId(2), "before:1", FIRST);
-        assert_eq!(known.addresses(NodeId(2), &configured), ["moved:1", configured.as_str()]);
+        assert_eq!(addresses(), ["moved:1", configured.as_str()]);
         let told = announced(&known.now());
         let told: Vec<_> = told.iter().map(|member| (member.node, &*member.address)).collect();
         assert_eq!(told, [(1, known.own_address()), (2, "moved:1")]);
@@ -160,12 +181,37 @@ mod tests {
         let known = KnownTopology::new(file(), NodeId(1), FIRST);
         let mut watcher = known.watch();
         watcher.changed().await.unwrap();
-        assert!(!known.take(&file()), "a file is not newer");
+        assert!(!known.take(&file(), &view()), "a file is not newer");
         assert!(!watcher.has_changed().unwrap());
         let configured = file().address(NodeId(2)).map(ToOwned::to_owned);
         let moved = known.moved(NodeId(2), configured.as_deref());
-        assert!(known.take(&file().with_address(NodeId(2), "moved:1", FIRST).unwrap()));
+        let news = file().with_address(NodeId(2), "moved:1", FIRST).unwrap();
+        assert!(known.take(&news, &view()));
         moved.await;
         assert!(watcher.has_changed().unwrap());
+    }
+
+    /// A node that only the view names announces its address like any other, and a newer map of a
+    /// node that has not heard of it takes nothing away.
+    #[test]
+    fn a_node_of_the_view_is_a_member_whatever_map_comes() {
+        let known = KnownTopology::new(file(), NodeId(1), FIRST);
+        let mut view = view();
+        let fourth = routing::Member {
+            address: "four:1".into(),
+            address_version: FIRST,
+            zone: Some("z".into()),
+        };
+        view.nodes.insert(NodeId(4), fourth);
+        known.announced(NodeId(4), "stranger:1", FIRST);
+        known.follow(&view);
+        assert_eq!(known.now().address(NodeId(4)), Some("four:1"));
+        known.announced(NodeId(4), "moved:1", AddressVersion { starts: 2, ..FIRST });
+        let map = file().map().clone();
+        let shards = map.shards().map(|(shard, replicas)| (shard, replicas.clone()));
+        let next = routing::ShardMap::of_runs(routing::MapVersion(9), map.runs(), shards).unwrap();
+        assert!(known.take(&file().with_map(next).unwrap(), &view));
+        assert_eq!(known.now().map().version(), routing::MapVersion(9));
+        assert_eq!(known.addresses(NodeId(4), vec!["four:1".into()]), ["moved:1", "four:1"]);
     }
 }

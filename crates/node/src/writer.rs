@@ -1,5 +1,6 @@
 //! The log writer: the only thread that writes to the node's disk while it runs. Exceptions are
-//! retention and the records of known peers, which concern no replica.
+//! retention and the records of known peers, which concern no replica, and the birth of a replica,
+//! which comes before all its writes.
 //!
 //! The writer merges the queued jobs of all shards into one [`Engine::write`], so that one sync
 //! serves them all. Meanwhile the next batch fills. Snapshots that replace a shard are written
@@ -7,7 +8,8 @@
 //!
 //! The writer promises that the jobs of each thread are written in the order in which it queued
 //! them. It reports no job before the write that holds it has returned. A failed write ends the
-//! node, and is never tried again.
+//! node, and is never tried again. A replica's data are destroyed after all its writes, and nothing
+//! is added to them after that.
 //!
 //! The senders bound the queue: a replica stops at its entries in flight, and a snapshot's task has
 //! one job at a time.
@@ -15,7 +17,7 @@
 mod job;
 mod resets;
 
-pub(crate) use job::{Done, WriteJob};
+pub(crate) use job::{Done, Work, WriteJob};
 
 use crate::disk::DiskWatch;
 use crate::lifecycle::{Lifecycle, PanicGuard};
@@ -24,6 +26,7 @@ use crate::mailbox::{Received, Receiver, Sender, mailbox};
 use crate::metrics::Metrics;
 use job::Message;
 use resets::Resets;
+use routing::ShardId;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -57,7 +60,18 @@ impl LogWriter {
     ) -> std::io::Result<(LogWriter, JoinHandle<()>)> {
         let (sender, receiver) = mailbox();
         let resets = Resets::default();
-        let thread = Thread { receiver, engine, threads, report, lifecycle, metrics, disk, resets };
+        let destroyed = BTreeMap::new();
+        let thread = Thread {
+            receiver,
+            engine,
+            threads,
+            report,
+            lifecycle,
+            metrics,
+            disk,
+            resets,
+            destroyed,
+        };
         let handle =
             std::thread::Builder::new().name("log-writer".into()).spawn(move || thread.run())?;
         Ok((LogWriter { sender }, handle))
@@ -70,14 +84,21 @@ impl LogWriter {
         self.sender.send(Message::Job(job));
     }
 
-    /// Writes data that follows no log. It returns when a reader of the engine sees the data.
-    pub(crate) async fn write(&self, write: ShardWrite) -> Result<(), WriterEnded> {
-        self.ask(Some(write)).await
+    /// Writes data that follow no log, for the replica with this birth: see [`Work::Add`]. It
+    /// returns when a reader of the engine sees the data.
+    pub(crate) async fn add(&self, birth: u32, write: ShardWrite) -> Result<(), WriterEnded> {
+        self.ask(Work::Add { birth, write }).await
+    }
+
+    /// Destroys the data of a replica that takes no steps any more, after all its writes. It returns
+    /// when the tombstone is on disk.
+    pub(crate) async fn destroy(&self, shard: ShardId, birth: u32) -> Result<(), WriterEnded> {
+        self.ask(Work::Destroy { shard, birth }).await
     }
 
     /// Returns once all earlier jobs were written.
     pub(crate) async fn barrier(&self) -> Result<(), WriterEnded> {
-        self.ask(None).await
+        self.ask(Work::Barrier).await
     }
 
     /// Ends the thread once it has written the queued jobs. Snapshots that wait for other snapshots
@@ -86,9 +107,9 @@ impl LogWriter {
         self.sender.send(Message::Stop);
     }
 
-    async fn ask(&self, write: Option<ShardWrite>) -> Result<(), WriterEnded> {
+    async fn ask(&self, work: Work) -> Result<(), WriterEnded> {
         let (done, written) = oneshot::channel();
-        self.queue(WriteJob { write, done: Done::Caller(done) });
+        self.queue(WriteJob { work, done: Done::Caller(done) });
         written.await.map_err(|_| WriterEnded)
     }
 }
@@ -102,6 +123,16 @@ struct Thread {
     metrics: Arc<Metrics>,
     disk: Arc<DiskWatch>,
     resets: Resets,
+    /// The birth of the last replica of each shard that was destroyed in this run.
+    destroyed: BTreeMap<ShardId, u32>,
+}
+
+/// The jobs of one write, and the replica to destroy after it.
+#[derive(Default)]
+struct Batch {
+    writes: Vec<ShardWrite>,
+    done: Vec<Done>,
+    destroys: Option<(ShardId, u32, Done)>,
 }
 
 impl Thread {
@@ -110,8 +141,7 @@ impl Thread {
         let _guard = PanicGuard { lifecycle: &lifecycle, thread: "log-writer" };
         let mut arrived = Vec::new();
         let mut queue = VecDeque::new();
-        let mut writes = Vec::new();
-        let mut done = Vec::new();
+        let mut batch = Batch::default();
         let mut go_on = true;
         loop {
             // The rest of a full batch goes first. The jobs that arrived meanwhile join it.
@@ -124,7 +154,7 @@ impl Thread {
             for message in arrived.drain(..) {
                 match message {
                     Message::ResetDone(shard, written) => {
-                        done.push(written);
+                        batch.done.push(written);
                         let next = self.resets.is_done(shard);
                         next.into_iter().rev().for_each(|job| queue.push_front(Message::Job(job)));
                     }
@@ -137,12 +167,13 @@ impl Thread {
                 return;
             }
             // Reports at once, because the jobs that a snapshot held back may take a while.
-            self.tell(&mut done);
-            go_on &= gather(&mut queue, &mut self.resets, &mut writes, &mut done);
+            self.tell(&mut batch.done);
+            go_on &= self.gather(&mut queue, &mut batch);
+            let writes = &mut batch.writes;
             if !writes.is_empty() {
                 let began = Instant::now();
                 self.disk.log_write_begins();
-                let written = self.engine.write(&writes);
+                let written = self.engine.write(writes);
                 let took = began.elapsed();
                 let synced = writes.iter().any(ShardWrite::has_log);
                 self.disk.log_write_ended(synced, took);
@@ -154,7 +185,15 @@ impl Thread {
                 self.metrics.wrote(synced, took, entries, writes.len());
                 writes.clear();
             }
-            self.tell(&mut done);
+            self.tell(&mut batch.done);
+            if let Some((shard, birth, done)) = batch.destroys.take() {
+                if let Err(error) = self.engine.drop_shard(shard, birth) {
+                    self.lifecycle.fail(error.to_string());
+                    return;
+                }
+                self.destroyed.insert(shard, birth);
+                self.tell(&mut vec![done]);
+            }
             self.resets.go_on(&self.engine, &self.lifecycle, || self.receiver.sender());
             if !go_on && queue.is_empty() && self.resets.is_idle() {
                 return;
@@ -181,34 +220,45 @@ impl Thread {
             }
         }
     }
-}
 
-/// Takes the queued jobs, within bounds. Returns whether more may follow.
-fn gather(
-    queue: &mut VecDeque<Message>,
-    resets: &mut Resets,
-    writes: &mut Vec<ShardWrite>,
-    done: &mut Vec<Done>,
-) -> bool {
-    let mut bytes = 0;
-    while done.len() < WRITE_JOBS_MAX && bytes < WRITE_BYTES_MAX {
-        match queue.pop_front() {
-            Some(Message::Job(job)) => {
-                let Some(job) = resets.divert(job) else { continue };
-                bytes += job.write.as_ref().map_or(0, size_bytes);
-                writes.extend(job.write);
-                done.push(job.done);
+    /// Takes the queued jobs, within bounds. Returns whether more may follow.
+    fn gather(&mut self, queue: &mut VecDeque<Message>, batch: &mut Batch) -> bool {
+        let mut bytes = 0;
+        while batch.done.len() < WRITE_JOBS_MAX && bytes < WRITE_BYTES_MAX {
+            match queue.pop_front() {
+                Some(Message::Job(job)) => {
+                    let Some(WriteJob { work, done }) = self.resets.divert(job) else { continue };
+                    match work {
+                        Work::Write(write) => {
+                            bytes += size_bytes(&write);
+                            batch.writes.push(write);
+                        }
+                        Work::Add { birth, write } => {
+                            if self.destroyed.get(&write.shard).is_none_or(|last| *last < birth) {
+                                bytes += size_bytes(&write);
+                                batch.writes.push(write);
+                            }
+                        }
+                        // The writes that were queued before it go first.
+                        Work::Destroy { shard, birth } => {
+                            batch.destroys = Some((shard, birth, done));
+                            return true;
+                        }
+                        Work::Barrier => {}
+                    }
+                    batch.done.push(done);
+                }
+                Some(Message::Stop) => {
+                    queue.clear();
+                    self.resets.stop();
+                    return false;
+                }
+                Some(Message::ResetDone(..)) => unreachable!("taken when it arrived"),
+                None => break,
             }
-            Some(Message::Stop) => {
-                queue.clear();
-                resets.stop();
-                return false;
-            }
-            Some(Message::ResetDone(..)) => unreachable!("taken when it arrived"),
-            None => break,
         }
+        true
     }
-    true
 }
 
 /// The rough size of a write.

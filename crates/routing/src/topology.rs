@@ -189,6 +189,15 @@ impl Topology {
         Some(with)
     }
 
+    /// This topology with these nodes as well. A node that is a member already stays as it is.
+    #[must_use]
+    pub fn with_nodes(mut self, nodes: impl IntoIterator<Item = (NodeId, Member)>) -> Topology {
+        for (node, member) in nodes {
+            self.members.entry(node).or_insert(member);
+        }
+        self
+    }
+
     /// This topology with another map, for the same nodes.
     ///
     /// # Errors

@@ -22,13 +22,14 @@ pub(crate) use worker::{Stepper, Worker, WorkerParts};
 
 use crate::limits::INBOX_PEER_BYTES_MAX;
 use crate::mailbox::{Receiver, Sender, mailbox};
-use routing::{META, NodeId, ShardId};
+use routing::{META, ShardId};
 use service::Request;
 use shard::{Input, Reply, Ticket};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 
 /// The seat of a shard: its thread, and its place in the thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,16 +83,20 @@ pub(crate) struct Answer {
 pub(crate) struct Newcomer {
     pub(crate) shard: ShardId,
     pub(crate) replica: Box<dyn Stepper>,
-    /// The other nodes that have a replica of the shard.
-    pub(crate) peers: Vec<NodeId>,
+}
+
+/// A replica that ends.
+#[derive(Debug)]
+pub(crate) struct Leaver {
+    index: usize,
+    birth: u32,
+    /// Told when its data are destroyed.
+    done: oneshot::Sender<()>,
 }
 
 impl std::fmt::Debug for Newcomer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Newcomer")
-            .field("shard", &self.shard)
-            .field("peers", &self.peers)
-            .finish_non_exhaustive()
+        f.debug_struct("Newcomer").field("shard", &self.shard).finish_non_exhaustive()
     }
 }
 
@@ -112,16 +117,14 @@ pub(crate) enum HostMessage {
     /// By place: all writes up to this number are on disk.
     Persisted(Vec<(usize, u64)>),
     Input(usize, Input),
-    /// An input to all shards shared with this peer.
-    Shared(NodeId, Input),
     /// An input to all shards.
     All(Input),
     /// From here on replicas tick, and hear their peers.
     TakePart,
     /// A replica for the next place.
     Admit(Newcomer),
-    /// The replica at this place ends.
-    Retire(usize),
+    /// A replica ends. Its data are destroyed after its last write.
+    Retire(Leaver),
     /// The table of the replica at this place is watched from now on, or no more.
     Watch(usize, Option<NewsPort>),
     /// Finish the messages queued before this one, and end.
@@ -161,11 +164,14 @@ pub(crate) struct Host {
 
 #[derive(Debug)]
 struct Seats {
-    by_shard: BTreeMap<ShardId, Seat>,
+    /// Replaced when it changes, so that a reader keeps what it has read.
+    by_shard: Arc<BTreeMap<ShardId, Seat>>,
     /// By thread.
     threads: Vec<Places>,
     /// The state of the disk as last told, for replicas that come later.
     disk: Option<Input>,
+    /// The replicas ask for no votes any more.
+    stands_aside: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -184,7 +190,7 @@ impl Seats {
         let places = &mut self.threads[thread];
         let seat = Seat { thread, index: places.given };
         (places.taken, places.given) = (places.taken + 1, places.given + 1);
-        let former = self.by_shard.insert(shard, seat);
+        let former = Arc::make_mut(&mut self.by_shard).insert(shard, seat);
         assert!(former.is_none(), "shard {shard} is hosted here already");
         seat
     }
@@ -200,7 +206,8 @@ impl Host {
     ) -> (Host, Vec<InboxEnd>) {
         assert!(threads > 0, "a node needs a shard thread");
         let threads_of = vec![Places::default(); threads];
-        let mut seats = Seats { by_shard: BTreeMap::new(), threads: threads_of, disk: None };
+        let by_shard = Arc::default();
+        let mut seats = Seats { by_shard, threads: threads_of, disk: None, stands_aside: false };
         for shard in shards {
             seats.give(*shard);
         }
@@ -215,12 +222,11 @@ impl Host {
         (Host { inboxes, operations_max, seats: RwLock::new(seats) }, ends)
     }
 
-    /// Adds a replica to a running shard thread. Its peers must be peers of this node, and their
-    /// incarnations are to be told to it with [`Input::Incarnation`].
+    /// Adds a replica to a running shard thread. The incarnations of the peers are to be told to it
+    /// after that, with [`Input::Incarnation`].
     ///
     /// # Panics
     /// If the shard is hosted here already.
-    #[cfg_attr(not(test), allow(dead_code, reason = "no shard moves between nodes yet"))]
     pub(crate) fn admit(&self, newcomer: Newcomer) -> Seat {
         // The lock is held until the message is sent. So no message can reach the seat before it.
         let mut seats = self.seats.write().unwrap_or_else(PoisonError::into_inner);
@@ -229,19 +235,26 @@ impl Host {
         if let Some(disk) = &seats.disk {
             self.say(seat.thread, HostMessage::Input(seat.index, disk.clone()));
         }
+        if seats.stands_aside {
+            self.say(seat.thread, HostMessage::Input(seat.index, Input::StandAside));
+        }
         seat
     }
 
-    /// Takes a replica from its shard thread, and tells whether there was one. Operations under way
-    /// are answered as far as their outcome is known. Later ones, and messages of peers, do not
-    /// reach the replica.
-    #[cfg_attr(not(test), allow(dead_code, reason = "no shard moves between nodes yet"))]
-    pub(crate) fn retire(&self, shard: ShardId) -> bool {
+    /// Takes a replica from its shard thread, and has its data destroyed after its last write.
+    /// Operations under way are answered as far as their outcome is known. Later ones, and messages
+    /// of peers, do not reach the replica.
+    ///
+    /// The result is told when the tombstone is on disk, and is dropped if the node ends before. It
+    /// is `None` if the shard is not hosted here.
+    pub(crate) fn retire(&self, shard: ShardId, birth: u32) -> Option<oneshot::Receiver<()>> {
         let mut seats = self.seats.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(seat) = seats.by_shard.remove(&shard) else { return false };
+        let seat = Arc::make_mut(&mut seats.by_shard).remove(&shard)?;
         seats.threads[seat.thread].taken -= 1;
-        self.say(seat.thread, HostMessage::Retire(seat.index));
-        true
+        let (done, destroyed) = oneshot::channel();
+        let leaver = Leaver { index: seat.index, birth, done };
+        self.say(seat.thread, HostMessage::Retire(leaver));
+        Some(destroyed)
     }
 
     pub(crate) fn threads(&self) -> usize {
@@ -251,6 +264,11 @@ impl Host {
     /// The seat of a shard; `None` if the shard is not hosted here.
     pub(crate) fn seat(&self, shard: ShardId) -> Option<Seat> {
         self.seats().by_shard.get(&shard).copied()
+    }
+
+    /// The seats of all shards now. A frame of operations looks them up once.
+    pub(crate) fn seating(&self) -> Arc<BTreeMap<ShardId, Seat>> {
+        self.seats().by_shard.clone()
     }
 
     /// The number of shards of locks that are hosted here.
@@ -354,8 +372,13 @@ impl Host {
     /// Hands an input to a shard; the call does nothing if the shard is not hosted here.
     pub(crate) fn input(&self, shard: ShardId, input: Input) {
         if let Some(seat) = self.seat(shard) {
-            self.say(seat.thread, HostMessage::Input(seat.index, input));
+            self.input_at(seat, input);
         }
+    }
+
+    /// Hands an input to the replica on this seat; the call does nothing if it has ended.
+    pub(crate) fn input_at(&self, seat: Seat, input: Input) {
+        self.say(seat.thread, HostMessage::Input(seat.index, input));
     }
 
     /// Lets a shard tell the news of its table from now on, or no more. Returns whether the shard
@@ -368,10 +391,10 @@ impl Host {
         seat.is_some()
     }
 
-    /// Tells all shards that are shared with this peer.
-    pub(crate) fn input_shared(&self, peer: NodeId, input: &Input) {
+    /// Tells all replicas.
+    pub(crate) fn input_all(&self, input: &Input) {
         for thread in 0..self.inboxes.len() {
-            self.say(thread, HostMessage::Shared(peer, input.clone()));
+            self.say(thread, HostMessage::All(input.clone()));
         }
     }
 
@@ -380,16 +403,14 @@ impl Host {
         let disk = Input::Disk { hangs, stretch };
         let mut seats = self.seats.write().unwrap_or_else(PoisonError::into_inner);
         seats.disk = Some(disk.clone());
-        for thread in 0..self.inboxes.len() {
-            self.say(thread, HostMessage::All(disk.clone()));
-        }
+        self.input_all(&disk);
     }
 
     /// Lets no replica ask for votes any more: see [`Input::StandAside`].
     pub(crate) fn stand_aside(&self) {
-        for thread in 0..self.inboxes.len() {
-            self.say(thread, HostMessage::All(Input::StandAside));
-        }
+        let mut seats = self.seats.write().unwrap_or_else(PoisonError::into_inner);
+        seats.stands_aside = true;
+        self.input_all(&Input::StandAside);
     }
 
     /// Lets the replicas take part. Before this call no replica here ticks or hears a peer.

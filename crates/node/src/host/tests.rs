@@ -8,9 +8,11 @@ use crate::lifecycle::Lifecycle;
 use crate::transport::{Outboxes, SnapshotQueue};
 use crate::writer::LogWriter;
 use crossbeam_channel::{Receiver, Sender};
+use routing::NodeId;
 use shard::{Fatal, Now, Outputs, Query, Status, Watched};
 use std::thread::JoinHandle;
-use storage::MemoryEngine;
+use std::time::Duration;
+use storage::{Engine, MemoryEngine, ShardWrite};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// Announces each step that has other inputs than ticks. It returns from the step only when told
@@ -46,7 +48,7 @@ fn newcomer(shard: ShardId) -> (Newcomer, Receiver<Vec<Input>>, Sender<Result<Ou
     let (step, steps) = crossbeam_channel::unbounded();
     let (outcomes, outcome) = crossbeam_channel::unbounded();
     let replica: Box<dyn Stepper> = Box::new(Scripted { steps: step, outcomes: outcome });
-    (Newcomer { shard, replica, peers: vec![NodeId(2)] }, steps, outcomes)
+    (Newcomer { shard, replica }, steps, outcomes)
 }
 
 struct Fixture {
@@ -55,6 +57,7 @@ struct Fixture {
     steps: Receiver<Vec<Input>>,
     outcomes: Sender<Result<Outputs, String>>,
     lifecycle: Arc<Lifecycle>,
+    engine: Arc<MemoryEngine>,
 }
 
 impl Fixture {
@@ -72,7 +75,7 @@ impl Fixture {
         let (lifecycle, metrics) = (Arc::new(Lifecycle::new()), crate::testing::metrics());
         let engine = Arc::new(MemoryEngine::new());
         let (writer, _) = LogWriter::start(
-            engine,
+            engine.clone(),
             1,
             Box::new(|_, _| {}),
             lifecycle.clone(),
@@ -94,7 +97,7 @@ impl Fixture {
             board: Arc::new(Board::new([ShardId(0)])),
         });
         let thread = std::thread::spawn(move || worker.run("shards-0"));
-        Fixture { host, thread, steps, outcomes, lifecycle }
+        Fixture { host, thread, steps, outcomes, lifecycle, engine }
     }
 
     fn open(&self, key: u32) -> UnboundedReceiver<Vec<Answer>> {
@@ -307,14 +310,14 @@ fn a_retired_replica_hears_nothing_more_and_its_neighbour_everything() {
     let first = f.host.seat(ShardId(0)).unwrap();
     f.host.submit(0, vec![submission(1, 0)]).unwrap();
     f.steps.recv().unwrap(); // in flight, and the thread held up
-    assert!(f.host.retire(ShardId(0)));
-    assert!(!f.host.retire(ShardId(0)), "only once");
+    assert!(f.host.retire(ShardId(0), 1).is_some());
+    assert!(f.host.retire(ShardId(0), 1).is_none(), "only once");
     assert_eq!(f.host.seat(ShardId(0)), None);
     assert_eq!(f.host.deliver([(ShardId(0), vec![1])]), 1);
     // These were on their way when the replica ended: their senders had looked up its seat.
     f.host.submit(first.thread, vec![submission(1, 1)]).unwrap();
     f.host.persisted(first.thread, vec![(first.index, 1)]);
-    f.host.input_shared(NodeId(2), &Input::Unreachable { node: NodeId(2) });
+    f.host.input_all(&Input::Unreachable { node: NodeId(2) });
     f.outcomes.send(Ok(Outputs::default())).unwrap();
 
     let told = steps.recv().unwrap();
@@ -331,15 +334,55 @@ fn a_retired_replica_hears_nothing_more_and_its_neighbour_everything() {
     f.end();
 }
 
+/// The order to destroy the data of a replica comes after its last write, which is on its way when
+/// the replica is told to leave.
+#[test]
+fn a_retired_replica_is_destroyed_after_its_last_write() {
+    let f = Fixture::new(10);
+    f.engine.host_shard(ShardId(0), 7).unwrap();
+    f.host.submit(0, vec![submission(1, 0)]).unwrap();
+    f.steps.recv().unwrap(); // the thread is held up, so the next round takes what follows
+    f.host.submit(0, vec![submission(1, 1)]).unwrap();
+    let destroyed = f.host.retire(ShardId(0), 7).unwrap();
+    f.outcomes.send(Ok(Outputs::default())).unwrap();
+    f.steps.recv().unwrap();
+    let write = ShardWrite { hard_state: Some(vec![1]), ..ShardWrite::default() };
+    let write = Some(shard::Write { number: 1, write });
+    f.outcomes.send(Ok(Outputs { write, ..Outputs::default() })).unwrap();
+    destroyed.blocking_recv().expect("the writer has done it");
+    let lives = f.engine.lives()[&ShardId(0)];
+    assert_eq!((lives.hosted, lives.destroyed), (None, Some(7)));
+    assert_eq!(f.engine.recover(ShardId(0)).unwrap(), Default::default());
+    assert!(!f.lifecycle.failed());
+    f.end();
+}
+
+/// A node that is told to stop lets no replica ask for votes, not even one that comes then.
+#[test]
+fn a_replica_that_comes_while_its_node_leaves_stands_aside() {
+    let f = Fixture::new(10);
+    f.host.stand_aside();
+    f.steps.recv().unwrap();
+    f.outcomes.send(Ok(Outputs::default())).unwrap();
+    let (seventh, steps, outcomes) = newcomer(ShardId(7));
+    f.host.admit(seventh);
+    let told = steps.recv_timeout(Duration::from_secs(60)).expect("it is not told");
+    assert!(matches!(told[..], [Input::StandAside]), "{told:?}");
+    outcomes.send(Ok(Outputs::default())).unwrap();
+    f.end();
+}
+
 #[test]
 fn a_shard_that_comes_back_has_a_seat_of_its_own() {
     let f = Fixture::new(10);
     let former = f.host.seat(ShardId(0)).unwrap();
-    assert!(f.host.retire(ShardId(0)));
+    assert!(f.host.retire(ShardId(0), 1).is_some());
     let (again, steps, outcomes) = newcomer(ShardId(0));
     let seat = f.host.admit(again);
     assert_ne!(seat, former, "a late message would reach another replica");
     f.host.submit(former.thread, vec![submission_to(former.index, 1, 0)]).unwrap();
+    // It was built of the former replica's data.
+    f.host.input_at(former, Input::SnapshotBuilt(None));
     f.host.submit(seat.thread, vec![submission_to(seat.index, 1, 1)]).unwrap();
     assert_eq!(tickets(&steps.recv().unwrap()), [ticket(StreamKey(1), 1)]);
     outcomes.send(Ok(Outputs::default())).unwrap();
@@ -396,7 +439,7 @@ async fn news_go_to_the_reader_of_the_shard_until_the_replica_ends() {
     let (port, mut other) = news(1 << 20);
     assert!(!f.host.watch(ShardId(9), Some(port)), "it is not hosted here");
     assert!(other.next().await.is_none());
-    assert!(f.host.retire(ShardId(0)));
+    assert!(f.host.retire(ShardId(0), 1).is_some());
     assert!(reader.next().await.is_none());
     f.end();
 }

@@ -8,8 +8,8 @@ use super::news::{News, NewsPort};
 use super::stages::{EntryTimes, Stages};
 use super::ticker::Ticker;
 use super::{
-    Answer, AnswerPort, HostMessage, InboxEnd, Newcomer, StreamKey, Submission, WATCH_STREAM,
-    untangle,
+    Answer, AnswerPort, HostMessage, InboxEnd, Leaver, Newcomer, Seat, StreamKey, Submission,
+    WATCH_STREAM, untangle,
 };
 use crate::board::Board;
 use crate::clock::Clock;
@@ -18,7 +18,7 @@ use crate::limits::{SLOW_STEP, STATUS_EVERY_MS};
 use crate::mailbox::Received;
 use crate::metrics::{EndedHolds, Metrics};
 use crate::transport::{Lanes, Outboxes, SnapshotJob, SnapshotQueue};
-use crate::writer::{Done, LogWriter, WriteJob};
+use crate::writer::{Done, LogWriter, Work, WriteJob};
 use routing::{NodeId, ShardId};
 use service::Request;
 use shard::{Fatal, Input, Now, Outputs, PeerMessage, Replica, Reply, Status, Ticket};
@@ -53,8 +53,6 @@ impl Stepper for Replica {
 struct Place {
     shard: ShardId,
     replica: Box<dyn Stepper>,
-    /// The other nodes that have a replica.
-    peers: Vec<NodeId>,
     inputs: Vec<Input>,
     /// The replica ends after this round, and hears nothing more.
     retires: bool,
@@ -65,11 +63,10 @@ struct Place {
 
 impl Place {
     fn new(newcomer: Newcomer) -> Place {
-        let Newcomer { shard, replica, peers } = newcomer;
+        let Newcomer { shard, replica } = newcomer;
         Place {
             shard,
             replica,
-            peers,
             inputs: Vec::new(),
             retires: false,
             port: None,
@@ -108,8 +105,8 @@ pub(crate) struct Worker {
     places: Vec<Option<Place>>,
     /// Places with inputs, each once.
     touched: Vec<usize>,
-    /// Places of replicas that end after this round.
-    retiring: Vec<usize>,
+    /// The replicas that end after this round.
+    retiring: Vec<Leaver>,
     streams: HashMap<StreamKey, StreamPort>,
     /// Streams with answers of this round.
     answered: Vec<StreamKey>,
@@ -135,6 +132,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(parts: WorkerParts) -> Self {
+        parts.replicas.iter().for_each(|one| parts.board.publish(one.replica.status()));
         Worker {
             thread: parts.thread,
             inbox: parts.inbox,
@@ -264,14 +262,6 @@ impl Worker {
                 }
             }
             HostMessage::Input(index, input) => self.tell(index, input),
-            HostMessage::Shared(node, input) => {
-                for index in 0..self.places.len() {
-                    let place = self.places[index].as_ref();
-                    if place.is_some_and(|place| place.peers.contains(&node)) {
-                        self.tell(index, input.clone());
-                    }
-                }
-            }
             HostMessage::All(input) => {
                 for index in 0..self.places.len() {
                     self.tell(index, input.clone());
@@ -281,12 +271,13 @@ impl Worker {
             HostMessage::Watch(index, port) => self.watch(index, port),
             HostMessage::Admit(newcomer) => {
                 self.board.admit(newcomer.shard);
+                self.board.publish(newcomer.replica.status());
                 self.places.push(Some(Place::new(newcomer)));
             }
-            HostMessage::Retire(index) => {
-                if let Some(place) = &mut self.places[index] {
+            HostMessage::Retire(leaver) => {
+                if let Some(place) = &mut self.places[leaver.index] {
                     place.retires = true;
-                    self.retiring.push(index);
+                    self.retiring.push(leaver);
                 }
             }
             HostMessage::Stop => {}
@@ -339,6 +330,10 @@ impl Worker {
         self.tell(index, Input::Watch { on });
     }
 
+    fn seat(&self, index: usize) -> Seat {
+        Seat { thread: self.thread, index }
+    }
+
     /// The place of a replica that has not been retired.
     fn place(&self, index: usize) -> Option<&Place> {
         self.places[index].as_ref().filter(|place| !place.retires)
@@ -370,15 +365,19 @@ impl Worker {
         Ok(())
     }
 
-    /// Ends the replicas that retire, after the step with their last inputs.
+    /// Ends the replicas that retire, after the step with their last inputs. Their last writes are
+    /// queued by then, so the order to destroy their data comes after them.
     fn retire(&mut self) {
-        for index in std::mem::take(&mut self.retiring) {
+        for Leaver { index, birth, done } in std::mem::take(&mut self.retiring) {
             let Some(place) = self.places[index].take() else { continue };
-            self.board.retire(place.shard);
+            let shard = place.shard;
+            self.board.retire(shard);
             for (ticket, reply) in place.replica.retire() {
                 self.answer(ticket, Some(reply));
             }
-            tracing::info!(shard = %place.shard, "a replica was retired");
+            let work = Work::Destroy { shard, birth };
+            self.writer.queue(WriteJob { work, done: Done::Caller(done) });
+            tracing::info!(%shard, birth, "a replica was retired");
         }
     }
 
@@ -394,9 +393,11 @@ impl Worker {
         // queued before it.
         if let Some(write) = outputs.write {
             let done = Done::Replica { thread: self.thread, index, number: write.number };
-            self.writer.queue(WriteJob { write: Some(write.write), done });
+            self.writer.queue(WriteJob { work: Work::Write(write.write), done });
         }
-        if outputs.wants_snapshot && !self.snapshots.push(SnapshotJob::Build { shard }) {
+        if outputs.wants_snapshot
+            && !self.snapshots.push(SnapshotJob::Build { shard, seat: self.seat(index) })
+        {
             self.tell(index, Input::SnapshotBuilt(None));
         }
         for message in outputs.messages {
@@ -446,7 +447,9 @@ impl Worker {
     fn send(&mut self, index: usize, shard: ShardId, message: PeerMessage) {
         let PeerMessage { to, bytes, snapshot, is_urgent } = message;
         if let Some(snapshot) = snapshot {
-            if !self.snapshots.push(SnapshotJob::Send { shard, to, header: bytes, snapshot }) {
+            let seat = self.seat(index);
+            if !self.snapshots.push(SnapshotJob::Send { shard, seat, to, header: bytes, snapshot })
+            {
                 self.tell(index, Input::SnapshotSent { node: to, ok: false });
             }
             return;

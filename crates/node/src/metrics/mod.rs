@@ -1,10 +1,11 @@
 //! The metrics of a node: one registry per node, names `palisade_*`.
 //!
-//! Every labelled child is made at the start, so that no operation looks one up by label. Labels
-//! are ids and kinds; a resource's name is never one. Gauges of replicas are filled in from the
+//! Every labelled child is made before it counts, with the replica or peer that it belongs to, so
+//! that no operation looks one up by label. Labels are ids and kinds; a resource's name is never one. Gauges of replicas are filled in from the
 //! board when the metrics are asked for.
 
 mod acquires;
+mod per_peer;
 mod per_shard;
 mod registrar;
 mod store;
@@ -13,11 +14,14 @@ use crate::board::Board;
 pub(crate) use acquires::{AcquireMetrics, AcquireTimes, EndedHolds};
 use net::accept::Accepted;
 use net::tls::Inside;
-use per_shard::ShardMetrics;
+use per_peer::ByPeer;
+pub(crate) use per_peer::PeerMetrics;
+use per_shard::{ByShard, ShardMetrics};
 use prometheus::{Encoder, Gauge, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 use registrar::Registrar;
 use routing::{NodeId, ShardId};
 use std::collections::BTreeMap;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 use storage::Sizes;
 use store::StoreMetrics;
@@ -37,26 +41,15 @@ fn kind_labels() -> impl Iterator<Item = &'static str> {
     OperationKind::ALL.into_iter().map(OperationKind::as_str).chain(["unknown"])
 }
 
-/// Counts of the traffic with one peer.
-#[derive(Clone, Debug)]
-pub(crate) struct PeerMetrics {
-    pub(crate) connected: IntGauge,
-    pub(crate) frames_sent: IntCounter,
-    pub(crate) messages_sent: IntCounter,
-    pub(crate) bytes_sent: IntCounter,
-    pub(crate) frames_received: IntCounter,
-    pub(crate) messages_received: IntCounter,
-    pub(crate) messages_dropped: IntCounter,
-}
-
 /// All metrics of one node.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
     operations: Vec<[IntCounter; Outcome::ALL.len()]>,
     latency: Vec<Histogram>,
-    shards: BTreeMap<ShardId, ShardMetrics>,
-    peers: BTreeMap<NodeId, PeerMetrics>,
+    by_shard: ByShard,
+    shards: RwLock<BTreeMap<ShardId, ShardMetrics>>,
+    by_peer: ByPeer,
     pub(crate) streams: IntGauge,
     pub(crate) watches: IntGauge,
     pub(crate) watch_rings: IntGauge,
@@ -86,7 +79,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// The metrics of a node that hosts `shards` and talks to `peers`.
+    /// The metrics of a node that hosts `shards` and talks to `peers` at first.
     pub(crate) fn new(
         shards: impl IntoIterator<Item = ShardId>,
         peers: impl IntoIterator<Item = NodeId>,
@@ -107,6 +100,8 @@ impl Metrics {
             &["kind"],
             latency_buckets,
         )?;
+        let (by_shard, by_peer) = (ByShard::new(&r)?, ByPeer::new(&r)?);
+        peers.into_iter().for_each(|peer| drop(by_peer.of(peer)));
         let sent =
             r.counters("palisade_snapshots_sent_total", "Snapshots sent to peers.", &["result"])?;
         Ok(Metrics {
@@ -114,8 +109,9 @@ impl Metrics {
                 .map(|kind| Outcome::ALL.map(|outcome| operations.with_label_values(&[kind, outcome.as_str()])))
                 .collect(),
             latency: kind_labels().map(|kind| latency.with_label_values(&[kind])).collect(),
-            shards: per_shard::children(&r, shards)?,
-            peers: peer_children(&r, peers)?,
+            shards: RwLock::new(shards.into_iter().map(|shard| (shard, by_shard.of(shard))).collect()),
+            by_shard,
+            by_peer,
             streams: r.gauge("palisade_operation_streams", "Open streams of operations.")?,
             watches: r.gauge("palisade_watches", "Watches of gateways on shards of this node.")?,
             watch_rings: r.gauge("palisade_watch_rings", "Shards whose recent events are kept for watches.")?,
@@ -203,7 +199,9 @@ impl Metrics {
     ) {
         self.operations[index(kind)][outcome as usize].inc();
         self.latency[index(kind)].observe(took.as_secs_f64());
-        if let Some(metrics) = shard.and_then(|shard| self.shards.get(&shard)) {
+        if let Some(shard) = shard
+            && let Some(metrics) = self.shards().get(&shard)
+        {
             metrics.answered(kind, outcome);
         }
     }
@@ -215,7 +213,7 @@ impl Metrics {
 
     /// Counts an acquire that could not be granted at once, however it ended.
     pub(crate) fn contended(&self, shard: ShardId) {
-        if let Some(metrics) = self.shards.get(&shard) {
+        if let Some(metrics) = self.shards().get(&shard) {
             metrics.contended.inc();
         }
     }
@@ -235,9 +233,30 @@ impl Metrics {
         self.snapshots_sent[usize::from(!ok)].inc();
     }
 
-    /// The counts of a peer that was given to [`Metrics::new`].
+    /// The counts of a peer.
     pub(crate) fn peer(&self, peer: NodeId) -> PeerMetrics {
-        self.peers[&peer].clone()
+        self.by_peer.of(peer)
+    }
+
+    /// Shows nothing more of a node that is no peer any more.
+    pub(crate) fn forget_peer(&self, peer: NodeId) {
+        self.by_peer.forget(peer);
+    }
+
+    /// Shows a replica from now on.
+    pub(crate) fn admit(&self, shard: ShardId) {
+        let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
+        shards.insert(shard, self.by_shard.of(shard));
+    }
+
+    /// Shows nothing more of a replica that has left this node.
+    pub(crate) fn forget(&self, shard: ShardId) {
+        self.shards.write().unwrap_or_else(PoisonError::into_inner).remove(&shard);
+        self.by_shard.forget(shard);
+    }
+
+    fn shards(&self) -> RwLockReadGuard<'_, BTreeMap<ShardId, ShardMetrics>> {
+        self.shards.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All metrics, in Prometheus' text format. `present` reads what is not counted here.
@@ -257,7 +276,7 @@ impl Metrics {
             self.store.show(sizes);
         }
         for status in present.board.all() {
-            if let Some(metrics) = self.shards.get(&status.shard) {
+            if let Some(metrics) = self.shards().get(&status.shard) {
                 metrics.show(&status, present.node, present.now_ms);
             }
         }
@@ -286,41 +305,6 @@ pub(crate) struct Present<'a> {
 /// Raises a counter to a count that is kept elsewhere.
 fn catch_up(counter: &IntCounter, count: u64) {
     counter.inc_by(count.saturating_sub(counter.get()));
-}
-
-fn peer_children(
-    r: &Registrar,
-    peers: impl IntoIterator<Item = NodeId>,
-) -> Result<BTreeMap<NodeId, PeerMetrics>, prometheus::Error> {
-    let connected =
-        r.gauges("palisade_peer_connected", "1: the stream to this peer is up.", &["peer"])?;
-    let frames = r.counters(
-        "palisade_peer_frames_total",
-        "Frames of Raft messages.",
-        &["peer", "direction"],
-    )?;
-    let messages =
-        r.counters("palisade_peer_messages_total", "Raft messages.", &["peer", "direction"])?;
-    let bytes = r.counters("palisade_peer_sent_bytes_total", "Bytes of frames sent.", &["peer"])?;
-    let dropped = r.counters(
-        "palisade_peer_messages_dropped_total",
-        "Received, and no room or replica here.",
-        &["peer"],
-    )?;
-    let children = |peer: NodeId| {
-        let label = peer.to_string();
-        let metrics = PeerMetrics {
-            connected: connected.with_label_values(&[&label]),
-            frames_sent: frames.with_label_values(&[label.as_str(), "sent"]),
-            messages_sent: messages.with_label_values(&[label.as_str(), "sent"]),
-            bytes_sent: bytes.with_label_values(&[&label]),
-            frames_received: frames.with_label_values(&[label.as_str(), "received"]),
-            messages_received: messages.with_label_values(&[label.as_str(), "received"]),
-            messages_dropped: dropped.with_label_values(&[&label]),
-        };
-        (peer, metrics)
-    };
-    Ok(peers.into_iter().map(children).collect())
 }
 
 #[cfg(test)]
@@ -373,5 +357,29 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn what_has_left_is_not_shown_and_what_comes_back_counts_from_0() {
+        let metrics = Metrics::new([ShardId(3), ShardId(4)], [NodeId(2), NodeId(5)]).unwrap();
+        let text = || {
+            let mut text = Vec::new();
+            TextEncoder::new().encode(&metrics.registry.gather(), &mut text).unwrap();
+            String::from_utf8(text).unwrap()
+        };
+        let lines = |label: &str| text().lines().filter(|line| line.contains(label)).count();
+        metrics.contended(ShardId(3));
+        metrics.peer(NodeId(2)).frames_sent.inc();
+        let (of_shard, of_peer) = (lines(r#"shard="3""#), lines(r#"peer="2""#));
+        assert!(of_shard > 10 && of_peer > 5, "{of_shard} {of_peer}");
+        metrics.forget(ShardId(3));
+        metrics.forget_peer(NodeId(2));
+        metrics.contended(ShardId(3));
+        assert_eq!((lines(r#"shard="3""#), lines(r#"peer="2""#)), (0, 0));
+        assert_eq!((lines(r#"shard="4""#), lines(r#"peer="5""#)), (of_shard, of_peer));
+        metrics.admit(ShardId(3));
+        metrics.peer(NodeId(2));
+        assert_eq!((lines(r#"shard="3""#), lines(r#"peer="2""#)), (of_shard, of_peer));
+        assert!(text().contains(r#"palisade_acquire_contended_total{shard="3"} 0"#));
     }
 }

@@ -2,10 +2,9 @@
 
 use super::registrar::Registrar;
 use crate::board::{behind_entries, is_reseeding};
-use prometheus::{Error, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Error, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use routing::{META, NodeId, ShardId};
 use shard::{Role, Status};
-use std::collections::BTreeMap;
 use wire::{OperationKind, Outcome};
 
 /// One replica's children of the metrics by shard.
@@ -33,90 +32,144 @@ pub(super) struct ShardMetrics {
     oldest_hold: Gauge,
 }
 
-pub(super) fn children(
-    r: &Registrar,
-    shards: impl IntoIterator<Item = ShardId>,
-) -> Result<BTreeMap<ShardId, ShardMetrics>, Error> {
-    let counters = |name: &str, help: &str| r.counters(name, help, &["shard"]);
-    let gauges = |name: &str, help: &str| r.gauges(name, help, &["shard"]);
-    let operations = counters("palisade_shard_operations_total", "Operations answered.")?;
-    let attempts = counters(
-        "palisade_acquire_attempts_total",
-        "Acquires decided: granted, refused or timed out.",
-    )?;
-    let contended = counters(
-        "palisade_acquire_contended_total",
-        "Acquires that found the lock held by another.",
-    )?;
-    let is_leader = gauges("palisade_raft_is_leader", "1: this replica leads.")?;
-    let term = gauges("palisade_raft_term", "Raft term.")?;
-    let committed = gauges("palisade_raft_committed_index", "Highest log index known committed.")?;
-    let applied =
-        gauges("palisade_raft_applied_index", "Highest log index applied to the lock table.")?;
-    let checkpoint =
-        gauges("palisade_checkpoint_index", "Log index of the last durable checkpoint.")?;
-    let locks = gauges("palisade_active_locks", "Names with a holder.")?;
-    let waiters = gauges("palisade_waiters", "Acquires in lock queues.")?;
-    let sessions = gauges("palisade_sessions", "Sessions that hold something on the shard.")?;
-    let changes = counters(
-        "palisade_leader_changes_total",
-        "Changes of the leader, as seen by this replica.",
-    )?;
-    let entries = counters("palisade_entries_applied_total", "Log entries applied.")?;
-    let commands =
-        counters("palisade_commands_applied_total", "Commands in the log entries applied.")?;
-    let installed = counters(
-        "palisade_snapshots_installed_total",
-        "Snapshots that replaced this replica's state.",
-    )?;
-    let has_leader =
-        gauges("palisade_shard_has_leader", "1: this replica knows a leader with a quorum.")?;
-    let behind = gauges(
-        "palisade_replica_behind_entries",
-        "Committed log entries that this replica knows to lack.",
-    )?;
-    let replicas_behind = gauges(
-        "palisade_replicas_behind",
-        "On the leader: voters that do not answer, or lack entries of more than two ticks ago. 0 elsewhere.",
-    )?;
-    let reseeding = gauges(
-        "palisade_replica_reseeding",
-        "1: this replica is being re-seeded, and has no vote yet.",
-    )?;
-    let oldest_hold = r.float_gauges(
-        "palisade_oldest_hold_seconds",
-        "On the leader: age of the oldest grant in force by wall clocks, up to minutes late. 0 elsewhere, or if nothing is held.",
-        &["shard"],
-    )?;
-    let child = |shard: ShardId| {
-        let label = if shard == META { "meta".to_owned() } else { shard.to_string() };
-        let counter = |vec: &IntCounterVec| vec.with_label_values(&[&label]);
-        let gauge = |vec: &IntGaugeVec| vec.with_label_values(&[&label]);
-        let metrics = ShardMetrics {
-            operations: counter(&operations),
-            attempts: counter(&attempts),
-            contended: counter(&contended),
-            is_leader: gauge(&is_leader),
-            term: gauge(&term),
-            committed_index: gauge(&committed),
-            applied_index: gauge(&applied),
-            checkpoint_index: gauge(&checkpoint),
-            locks: gauge(&locks),
-            waiters: gauge(&waiters),
-            sessions: gauge(&sessions),
-            leader_changes: counter(&changes),
-            entries_applied: counter(&entries),
-            commands_applied: counter(&commands),
-            snapshots_installed: counter(&installed),
-            has_leader: gauge(&has_leader),
-            behind_entries: gauge(&behind),
-            replicas_behind: gauge(&replicas_behind),
-            reseeding: gauge(&reseeding),
-            oldest_hold: oldest_hold.with_label_values(&[&label]),
-        };
-        (shard, metrics)
-    };
-    Ok(shards.into_iter().map(child).collect())
+/// The metrics by shard. Each replica has a child of each, as long as it is here.
+#[derive(Debug)]
+pub(super) struct ByShard {
+    counters: [IntCounterVec; 7],
+    gauges: [IntGaugeVec; 12],
+    oldest_hold: GaugeVec,
+}
+
+impl ByShard {
+    pub(super) fn new(r: &Registrar) -> Result<ByShard, Error> {
+        let counter = |name: &str, help: &str| r.counters(name, help, &["shard"]);
+        let gauge = |name: &str, help: &str| r.gauges(name, help, &["shard"]);
+        Ok(ByShard {
+            counters: [
+                counter("palisade_shard_operations_total", "Operations answered.")?,
+                counter(
+                    "palisade_acquire_attempts_total",
+                    "Acquires decided: granted, refused or timed out.",
+                )?,
+                counter(
+                    "palisade_acquire_contended_total",
+                    "Acquires that found the lock held by another.",
+                )?,
+                counter(
+                    "palisade_leader_changes_total",
+                    "Changes of the leader, as seen by this replica.",
+                )?,
+                counter("palisade_entries_applied_total", "Log entries applied.")?,
+                counter("palisade_commands_applied_total", "Commands in the log entries applied.")?,
+                counter(
+                    "palisade_snapshots_installed_total",
+                    "Snapshots that replaced this replica's state.",
+                )?,
+            ],
+            gauges: [
+                gauge("palisade_raft_is_leader", "1: this replica leads.")?,
+                gauge("palisade_raft_term", "Raft term.")?,
+                gauge("palisade_raft_committed_index", "Highest log index known committed.")?,
+                gauge(
+                    "palisade_raft_applied_index",
+                    "Highest log index applied to the lock table.",
+                )?,
+                gauge("palisade_checkpoint_index", "Log index of the last durable checkpoint.")?,
+                gauge("palisade_active_locks", "Names with a holder.")?,
+                gauge("palisade_waiters", "Acquires in lock queues.")?,
+                gauge("palisade_sessions", "Sessions that hold something on the shard.")?,
+                gauge(
+                    "palisade_shard_has_leader",
+                    "1: this replica knows a leader with a quorum.",
+                )?,
+                gauge(
+                    "palisade_replica_behind_entries",
+                    "Committed log entries that this replica knows to lack.",
+                )?,
+                gauge(
+                    "palisade_replicas_behind",
+                    "On the leader: voters that do not answer, or lack entries of more than two ticks ago. 0 elsewhere.",
+                )?,
+                gauge(
+                    "palisade_replica_reseeding",
+                    "1: this replica is being re-seeded, and has no vote yet.",
+                )?,
+            ],
+            oldest_hold: r.float_gauges(
+                "palisade_oldest_hold_seconds",
+                "On the leader: age of the oldest grant in force by wall clocks, up to minutes late. 0 elsewhere, or if nothing is held.",
+                &["shard"],
+            )?,
+        })
+    }
+
+    /// The children of a replica that is here from now on.
+    pub(super) fn of(&self, shard: ShardId) -> ShardMetrics {
+        let label = label(shard);
+        let [
+            operations,
+            attempts,
+            contended,
+            leader_changes,
+            entries_applied,
+            commands_applied,
+            snapshots_installed,
+        ] = self.counters.each_ref().map(|vec| vec.with_label_values(&[&label]));
+        let [
+            is_leader,
+            term,
+            committed_index,
+            applied_index,
+            checkpoint_index,
+            locks,
+            waiters,
+            sessions,
+            has_leader,
+            behind_entries,
+            replicas_behind,
+            reseeding,
+        ] = self.gauges.each_ref().map(|vec| vec.with_label_values(&[&label]));
+        ShardMetrics {
+            operations,
+            attempts,
+            contended,
+            is_leader,
+            term,
+            committed_index,
+            applied_index,
+            checkpoint_index,
+            locks,
+            waiters,
+            sessions,
+            leader_changes,
+            entries_applied,
+            commands_applied,
+            snapshots_installed,
+            has_leader,
+            behind_entries,
+            replicas_behind,
+            reseeding,
+            oldest_hold: self.oldest_hold.with_label_values(&[&label]),
+        }
+    }
+
+    /// Shows nothing more of a replica that has left. The next one of the shard counts from 0.
+    pub(super) fn forget(&self, shard: ShardId) {
+        let label = label(shard);
+        // An error only says that there was no child.
+        for vec in &self.counters {
+            let _ = vec.remove_label_values(&[&label]);
+        }
+        for vec in &self.gauges {
+            let _ = vec.remove_label_values(&[&label]);
+        }
+        let _ = self.oldest_hold.remove_label_values(&[&label]);
+    }
+}
+
+/// The value of the label `shard`.
+fn label(shard: ShardId) -> String {
+    if shard == META { "meta".to_owned() } else { shard.to_string() }
 }
 
 impl ShardMetrics {

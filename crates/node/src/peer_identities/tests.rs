@@ -31,13 +31,17 @@ fn groups() -> Vec<BTreeSet<NodeId>> {
     vec![BTreeSet::from([PEER, OTHER])]
 }
 
+fn peers() -> BTreeSet<NodeId> {
+    BTreeSet::from([PEER, OTHER])
+}
+
 fn try_open(
     engine: &Arc<MemoryEngine>,
     first_start: FirstStart,
 ) -> Result<PeerIdentities, NodeError> {
     engine.crash();
     let identity = Identity { fingerprint: [7; 16], node: 1 };
-    PeerIdentities::open(engine.clone(), &identity, groups(), first_start, NEXT, None)
+    PeerIdentities::open(engine.clone(), &identity, &peers(), groups(), first_start, NEXT, None)
         .map(|(identities, _)| identities)
 }
 
@@ -305,7 +309,7 @@ fn a_copy_stays_one_until_it_is_accepted() {
     let engine = Arc::new(Dated(Arc::new(MemoryEngine::new()), AtomicU64::new(1)));
     let identity = Identity { fingerprint: [7; 16], node: 1 };
     let open = |first_start| {
-        PeerIdentities::open(engine.clone(), &identity, groups(), first_start, 0, None)
+        PeerIdentities::open(engine.clone(), &identity, &peers(), groups(), first_start, 0, None)
             .expect("open")
             .0
     };
@@ -361,4 +365,36 @@ fn what_is_known_of_peers_is_given_up_for_copies_of_different_moments_only() {
     let engine = knows();
     open(&engine, FirstStart::AcceptCopy { at_one_moment: false }).keep().expect("written");
     accept(&open(&engine, FirstStart::AskPeers), PEER, &copy).expect("it is put back");
+}
+
+/// Regression of a design: a node that became a peer while this one ran had no entry in memory, so
+/// that any directory was accepted as its first one.
+#[test]
+fn what_the_disk_knows_of_a_node_counts_when_it_becomes_a_peer_again() {
+    let engine = Arc::new(MemoryEngine::new());
+    let third = NodeId(4);
+    accept(&open(&engine, FirstStart::NewCluster), third, &first_run(id(0, 11), 100))
+        .expect("first contact");
+    let identities = open(&engine, FirstStart::AskPeers);
+    assert_eq!(identities.known(), BTreeMap::new(), "it is no peer by the cluster file");
+    identities.admit([third]).expect("read");
+    refused(&identities, third, &first_run(id(0, 12), 100), "another data directory");
+    accept(&identities, third, &restarted(&first_run(id(0, 11), 100), 100)).expect("the known one");
+    identities.admit([third]).expect("nothing to read");
+    assert_eq!(identities.known(), BTreeMap::from([(third, id(0, 11))]));
+}
+
+#[test]
+fn a_node_without_replicas_awaits_all_peers_for_a_moment() {
+    let open = |groups| {
+        let (engine, identity) =
+            (Arc::new(MemoryEngine::new()), Identity { fingerprint: [7; 16], node: 1 });
+        PeerIdentities::open(engine, &identity, &peers(), groups, FirstStart::AskPeers, 0, None)
+            .expect("open")
+            .0
+    };
+    let identities = open(Vec::new());
+    assert_eq!((identities.standing(), identities.awaited()), (Standing::Usual, peers()));
+    let identities = open(vec![BTreeSet::new()]);
+    assert_eq!(identities.awaited(), BTreeSet::new(), "its only replicas are the only ones");
 }

@@ -1,6 +1,7 @@
 //! The part of a history answer that is on disk, read apart from the tokio workers.
 
 use crate::context::Context;
+use crate::host::Seat;
 use locks::{Grant, Tenure};
 use routing::ShardId;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use wire::v1::{Error, ErrorCode};
 /// the replica's memory, read before this call.
 pub(super) async fn complete(
     context: Arc<Context>,
-    shard: ShardId,
+    (shard, seat): (ShardId, Seat),
     name: String,
     limit: usize,
     current: Vec<Grant>,
@@ -49,6 +50,11 @@ pub(super) async fn complete(
             ));
         }
     };
+    // What was read is whole only if the replica was here all the time.
+    if context.host.seat(shard) != Some(seat) {
+        let message = format!("shard {shard} has no replica here any more: ask another replica");
+        return OpResult::Error(Error::no_leader(message));
+    }
     let mut ended = recent;
     for record in records {
         match Tenure::decode(&record.name, locks::Token(record.token), &record.tenure) {

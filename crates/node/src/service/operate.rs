@@ -10,15 +10,15 @@
 
 use super::op_table::{InFlight, OpTable};
 use crate::context::Context;
-use crate::host::{Answer, AnswerPort, StreamKey, Submission, ticket};
+use crate::host::{Answer, AnswerPort, Seat, StreamKey, Submission, ticket};
 use crate::lifecycle::Phase;
 use crate::limits::{RESULT_FRAME_BYTES, STREAM_OPS_MAX, STREAM_RESULTS_MAX, STREAM_WAITS_MAX};
 use crate::metrics::AcquireTimes;
 use locks::Outcome;
-use routing::ShardMap;
+use routing::{ShardId, ShardMap};
 use service::{Admitted, Caller, Callers, Follow, Refused, refused, stale_route};
 use shard::{Answer as Answered, Reply};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storage::Sizes;
@@ -33,6 +33,15 @@ use wire::{Lateness, OperationKind};
 
 /// The time that a stream has to hand over its last results when its node stops.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// When a frame arrived.
+#[derive(Clone, Copy)]
+struct Arrival {
+    late_ms: u64,
+    received: Instant,
+    /// On the node's clock.
+    now_ms: u64,
+}
 
 /// One stream of operations and its state.
 pub(super) struct OperateStream {
@@ -128,14 +137,15 @@ impl OperateStream {
         let received = Instant::now();
         let now_ms = self.context.clock.mono_ms();
         let late_ms = self.lateness.late_ms(frame.sent_ms, now_ms);
-        // One map serves the whole frame, so that no operation pays for the look at it.
-        let topology = self.context.topology.now();
+        // One look at the map and at the seats serves the whole frame.
+        let (topology, seats) = (self.context.topology.now(), self.context.host.seating());
         let mut callers = Callers::default();
         for operation in frame.operations {
             let (id, kind) = (operation.id, operation.op.as_ref().map(Op::kind));
             let caller = callers.of(&operation);
             let admitted = caller.and_then(|caller| {
-                self.admit(topology.map(), operation, caller, late_ms, received, now_ms)
+                let at = Arrival { late_ms, received, now_ms };
+                self.admit((topology.map(), &seats), operation, caller, at)
             });
             if let Err(result) = admitted {
                 self.context.metrics.answered(
@@ -153,12 +163,10 @@ impl OperateStream {
     /// Puts an operation into its thread's batch.
     fn admit(
         &mut self,
-        map: &ShardMap,
+        (map, seats): (&ShardMap, &BTreeMap<ShardId, Seat>),
         operation: Operation,
         caller: &Caller,
-        late_ms: u64,
-        received: Instant,
-        now_ms: u64,
+        Arrival { late_ms, received, now_ms }: Arrival,
     ) -> Result<(), Refused> {
         if self.context.lifecycle.draining() {
             let message = "this node is shutting down and did not do this: ask another replica";
@@ -176,7 +184,7 @@ impl OperateStream {
         let admitted = service::admit(map, operation, caller, late_ms)?;
         let waits = admitted.waits();
         let Admitted { shard, kind, request, follow, timeout_ms } = admitted;
-        let seat = self.context.host.seat(shard).ok_or_else(|| stale_route(map, shard))?;
+        let seat = *seats.get(&shard).ok_or_else(|| stale_route(map, shard))?;
         if self.ops.is_full(waits) {
             let message = match waits {
                 true => format!(
@@ -260,11 +268,11 @@ impl OperateStream {
                 Follow::History { name, limit },
                 Reply::Read { answer: Answered::History { ended, current }, .. },
             ) => {
-                let (context, settle, shard) =
-                    (self.context.clone(), self.settle.clone(), operation.shard);
+                let (context, settle) = (self.context.clone(), self.settle.clone());
+                let at = (operation.shard, operation.seat);
                 tokio::spawn(async move {
                     let result =
-                        super::history::complete(context, shard, name, limit, current, ended).await;
+                        super::history::complete(context, at, name, limit, current, ended).await;
                     // A stream that has ended needs no result.
                     let _ = settle.send((op_index, result));
                 });

@@ -79,6 +79,7 @@ impl Greeter {
             record,
             address: self.context.topology.own_address().to_owned(),
             map_version: self.context.topology.now().map().version().0,
+            topology_version: self.context.view.version(),
             is_copy: identities.is_copy(),
             force: identities.is_forced(),
             // Until this node takes part, its directory may be an older copy. A peer that had
@@ -94,7 +95,7 @@ impl Greeter {
     ///
     /// 1. `check_setup`: it is a peer of this cluster, and the node that it has proven to be;
     /// 2. `check_directory`: its data directory is the one that is known of it, or a fit new one;
-    /// 3. `record`: its run is on disk here, and its incarnation known to the shards shared with it.
+    /// 3. `record`: its run is on disk here, and its incarnation known to the replicas.
     ///
     /// The third is left out if the peer asks for that and its directory is known. That run may be a
     /// copy which another peer refuses, so it is recorded with its first message
@@ -177,7 +178,7 @@ impl Greeter {
             let now_ms = self.context.clock.mono_ms();
             let known = self.context.identities.lost_by(peer, hello.force, now_ms);
             known
-                .map(|known| known.max(self.highest_member_incarnation(peer)))
+                .map(|known| known.max(self.highest_birth(peer)))
                 .map_err(|alive| Refusal::Store(alive.to_string()))
         });
         self.note(hello.node, caller, judged.as_ref().err());
@@ -188,20 +189,21 @@ impl Greeter {
         })
     }
 
-    /// The highest incarnation of a peer that is a member of a shard here.
-    fn highest_member_incarnation(&self, peer: NodeId) -> u32 {
-        let statuses = self.context.board.all();
-        let members = statuses.iter().flat_map(|status| &status.members);
-        members
-            .filter(|member| member.node == peer)
-            .map(|member| member.incarnation)
-            .max()
-            .unwrap_or(0)
+    /// The highest birth with which a peer is a member of a shard here, or is wanted as one. The
+    /// next incarnation must be above it, so that no life from before the re-seed begins again.
+    fn highest_birth(&self, peer: NodeId) -> u32 {
+        let births_in = |status: &shard::Status| {
+            let members = status.members.iter().filter(|member| member.node == peer);
+            let is = members.map(|member| member.incarnation).max();
+            let wanted = status.wanted.as_ref().and_then(|wanted| wanted.members().get(&peer));
+            is.max(wanted.copied())
+        };
+        self.context.board.all().iter().filter_map(births_in).max().unwrap_or(0)
     }
 
     /// Logs a refusal, once until it changes. The audit log gets each, and sums them up.
     fn note(&self, speaker: u64, caller: &Caller, refusal: Option<&Refusal>) {
-        let known = self.context.peers.contains_key(&NodeId(speaker));
+        let known = self.context.view.has(NodeId(speaker));
         let refused = || self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let key = if known { speaker } else { 0 };
         let Some(refusal) = refusal else {
@@ -254,9 +256,18 @@ impl Greeter {
                 "another process also calls itself node {peer}: start it with its own --id"
             )));
         }
-        if !self.context.peers.contains_key(&peer) {
+        let view = &self.context.view;
+        view.hear_of(hello.topology_version, peer, &hello.address);
+        if !view.has(peer) {
+            let (own, its) = (view.version(), hello.topology_version);
+            let next = match its > own {
+                true => format!(
+                    "node {id} listens to it once it knows version {its}, as that node does"
+                ),
+                false => "give both the same cluster file".to_owned(),
+            };
             return Err(Refusal::Stranger(format!(
-                "node {peer} shares no shard with node {id} by its cluster file: give both the same one"
+                "node {peer} is no node of the cluster by version {own} of the topology, which node {id} knows: {next}"
             )));
         }
         Ok((peer, hello))
@@ -281,7 +292,7 @@ impl Greeter {
                 return Err(Refusal::Stopping(format!("this node is shutting down ({error})")));
             }
         };
-        self.context.host.input_shared(peer, &Input::Incarnation { node: peer, incarnation });
+        self.context.host.input_all(&Input::Incarnation { node: peer, incarnation });
         accepted.run = Some(run.clone());
         Ok(run)
     }

@@ -46,6 +46,10 @@ impl Peers {
         let metrics = self.context.metrics.peer(peer);
         let mut next = Some(first);
         while let Some(frame) = next {
+            if !self.context.view.has(peer) {
+                let left = format!("node {peer} is no node of the cluster any more");
+                return Err(Status::failed_precondition(left));
+            }
             if accepted.run.is_some() || !frame.messages.is_empty() {
                 let run = self.greeter.listen_to(&mut accepted, &caller, frame.record).await?;
                 if !run.heard(frame.record, self.context.clock.mono_ms()) {
@@ -59,7 +63,9 @@ impl Peers {
             self.context.topology.hear(&frame.members);
             if let Some(told) = &frame.topology {
                 match Topology::try_from(told) {
-                    Ok(topology) => drop(self.context.topology.take(&topology)),
+                    Ok(topology) => {
+                        self.context.topology.take(&topology, &self.context.view.now());
+                    }
                     Err(error) => {
                         return Err(Status::invalid_argument(format!(
                             "a topology is refused: {error}"

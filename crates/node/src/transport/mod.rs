@@ -10,6 +10,7 @@
 mod connect;
 mod hello;
 mod incoming;
+mod links;
 mod outbox;
 mod outgoing;
 mod reseed;
@@ -17,11 +18,13 @@ mod snapshot_in;
 mod snapshot_out;
 
 #[cfg(test)]
+mod links_tests;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use hello::Greeter;
 pub(crate) use incoming::Peers;
+pub(crate) use links::keep_links;
 pub(crate) use outbox::{Lanes, Outboxes};
-pub(crate) use outgoing::Outgoing;
 pub(crate) use reseed::choose_incarnation;
 pub(crate) use snapshot_out::{SnapshotJob, SnapshotQueue, send_snapshots};

@@ -10,8 +10,8 @@
 
 use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_URGENT_BYTES_MAX, PEER_FRAME_BYTES};
 use routing::{NodeId, ShardId};
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::Notify;
 use wire::internal::v1::PeerMessage;
 
@@ -49,6 +49,13 @@ pub(crate) struct Lanes {
 impl Lanes {
     pub(crate) fn is_empty(&self) -> bool {
         self.urgent.is_empty() && self.usual.is_empty()
+    }
+
+    /// The shards of the messages, each once.
+    fn shards(&self) -> Vec<ShardId> {
+        let messages = self.urgent.iter().chain(&self.usual);
+        let shards: BTreeSet<ShardId> = messages.map(|message| ShardId(message.shard)).collect();
+        shards.into_iter().collect()
     }
 }
 
@@ -140,30 +147,46 @@ fn size_bytes(message: &PeerMessage) -> usize {
     message.raft.len() + MESSAGE_OVERHEAD_BYTES
 }
 
-/// One outbox per peer.
+/// One outbox per peer. Peers come and go.
 #[derive(Debug)]
 pub(crate) struct Outboxes {
-    by_peer: BTreeMap<NodeId, Arc<Outbox>>,
+    by_peer: RwLock<BTreeMap<NodeId, Arc<Outbox>>>,
 }
 
 impl Outboxes {
     pub(crate) fn new(peers: impl IntoIterator<Item = NodeId>) -> Self {
-        Outboxes { by_peer: peers.into_iter().map(|peer| (peer, Arc::default())).collect() }
+        let by_peer = peers.into_iter().map(|peer| (peer, Arc::default())).collect();
+        Outboxes { by_peer: RwLock::new(by_peer) }
     }
 
     /// The outbox of a peer; `None` if there is no such peer.
     pub(crate) fn of(&self, peer: NodeId) -> Option<Arc<Outbox>> {
-        self.by_peer.get(&peer).cloned()
+        self.read().get(&peer).cloned()
     }
 
-    /// Adds messages for a peer: see [`Outbox::push`]. Messages to a node that is no peer are lost.
+    /// The outbox of a peer, which is made if there is none.
+    pub(crate) fn admit(&self, peer: NodeId) -> Arc<Outbox> {
+        let mut by_peer = self.by_peer.write().unwrap_or_else(PoisonError::into_inner);
+        by_peer.entry(peer).or_default().clone()
+    }
+
+    /// Drops the outbox of a node that is no peer any more, with all that is in it.
+    pub(crate) fn dismiss(&self, peer: NodeId) {
+        let mut by_peer = self.by_peer.write().unwrap_or_else(PoisonError::into_inner);
+        by_peer.remove(&peer);
+    }
+
+    /// Adds messages for a peer: see [`Outbox::push`]. Messages for a node that is no peer are
+    /// refused like those for which there is no room. A replica may have a member that this node's
+    /// view does not name yet, or names no more.
     pub(crate) fn push(&self, peer: NodeId, lanes: Lanes) -> Vec<ShardId> {
-        match self.by_peer.get(&peer) {
+        match self.read().get(&peer) {
             Some(outbox) => outbox.push(lanes),
-            None => {
-                debug_assert!(false, "a replica has a message for node {peer}, which is no peer");
-                Vec::new()
-            }
+            None => lanes.shards(),
         }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<NodeId, Arc<Outbox>>> {
+        self.by_peer.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,5 @@
 //! The stream to one peer: it is kept up, refilled from the peer's outbox, and reported when it is
-//! lost.
+//! lost. It moves when the peer does.
 
 use super::connect::connect;
 use super::hello::{Accepted, Greeter, Refusal, seen_to_wire};
@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
 use wire::internal::v1::peer_service_client::PeerServiceClient;
-use wire::internal::v1::{DeliverRequest, GreetRequest, GreetResponse};
+use wire::internal::v1::{DeliverRequest, GreetRequest, GreetResponse, Hello};
 use wire::reason;
 
 /// A stream that lasted this long was accepted.
@@ -30,8 +30,6 @@ pub(crate) struct Outgoing {
     pub(crate) context: Arc<Context>,
     pub(crate) greeter: Arc<Greeter>,
     pub(crate) peer: NodeId,
-    /// The address in the cluster file. The peer itself may announce another one.
-    pub(crate) address: String,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) metrics: PeerMetrics,
 }
@@ -61,14 +59,18 @@ impl Outgoing {
         loop {
             let began = Instant::now();
             let known = self.context.topology.now();
-            let addresses = self.context.topology.addresses(self.peer, &self.address);
-            let nth = turn % addresses.len();
-            let address = &addresses[nth];
-            let reason = self.converse(address, &mut seen).await;
+            let addresses = self.context.addresses(self.peer);
+            let nth = turn % addresses.len().max(1);
+            let Some(address) = addresses.get(nth) else {
+                tokio::time::sleep(RECONNECT.1).await; // it leaves, or comes back
+                continue;
+            };
+            let former = known.address(self.peer);
+            let reason = self.converse(address, former, &mut seen).await;
             turn = if seen == Seen::Connected { 0 } else { turn + 1 };
             self.metrics.connected.set(0);
             self.outbox.clear();
-            self.context.host.input_shared(self.peer, &Input::Unreachable { node: self.peer });
+            self.context.host.input_all(&Input::Unreachable { node: self.peer });
             let lost = Seen::Lost(reason);
             // At most one of several addresses is the right one, so failures of the others are not
             // logged.
@@ -87,22 +89,28 @@ impl Outgoing {
             tokio::select! {
                 () = pause => {}
                 () = self.outbox.heard_from_peer() => {}
-                () = self.context.topology.moved(self.peer, known.address(self.peer)) => turn = 0,
+                () = self.context.topology.moved(self.peer, former) => turn = 0,
             }
         }
     }
 
-    /// Runs one stream, and returns the reason why it ended.
-    async fn converse(&self, address: &str, seen: &mut Seen) -> String {
+    /// Runs one stream, and returns the reason why it ended. `former` is the likeliest address of
+    /// the peer when this one was chosen.
+    async fn converse(&self, address: &str, former: Option<&str>, seen: &mut Seen) -> String {
         let channel = match connect(self.context.tls.as_ref(), self.peer, address).await {
             Ok(channel) => channel,
             Err(error) => return error.to_string(),
         };
         let mut client = PeerServiceClient::new(channel);
-        let map_version = match self.greet(&mut client, address).await {
-            Ok(map_version) => map_version,
+        let greeted = match self.greet(&mut client, address).await {
+            Ok(greeted) => greeted,
             Err(error) => return error.to_string(),
         };
+        // What the peer itself has just said is no news of it. Its address may be another one than
+        // this, and both may be right.
+        let told = Some(greeted.address.as_str());
+        let now = self.context.topology.now();
+        let former = if now.address(self.peer) == told { told } else { former };
         // One frame is under way in the channel, and one in the making. The longer the peer takes,
         // the fuller the next frame is.
         let (frames, stream) = mpsc::channel(1);
@@ -116,7 +124,8 @@ impl Outgoing {
             return "the stream closed at once".into();
         }
         let mut call = pin!(client.deliver(ReceiverStream::new(stream)));
-        let mut pump = pin!(self.pump(frames, map_version));
+        let mut pump = pin!(self.pump(frames, greeted.map_version));
+        let mut moved = pin!(self.context.topology.moved(self.peer, former));
         let mut accepted = pin!(tokio::time::sleep(ACCEPTED_AFTER));
         let mut pumping = true;
         self.metrics.connected.set(1);
@@ -127,6 +136,7 @@ impl Outgoing {
                     Err(status) => reason(&status),
                 },
                 () = &mut pump, if pumping => pumping = false, // the call says why
+                () = &mut moved => return "the peer has another address now".into(),
                 () = &mut accepted, if *seen != Seen::Connected => {
                     *seen = Seen::Connected;
                     tracing::info!(peer = %self.peer, address, "peer connected");
@@ -136,12 +146,12 @@ impl Outgoing {
     }
 
     /// Greets the peer, so that each side learns whether the other listens to it. The peer knows
-    /// this node's data directory afterwards. Returns the version of the peer's shard map.
+    /// this node's data directory afterwards. Returns the greeting of the peer.
     async fn greet(
         &self,
         client: &mut PeerServiceClient<Channel>,
         address: &str,
-    ) -> Result<u64, NotGreeted> {
+    ) -> Result<Hello, NotGreeted> {
         let answer = tokio::time::timeout(
             GREET_TIMEOUT,
             client.greet(GreetRequest { hello: Some(self.greeter.hello()) }),
@@ -155,14 +165,14 @@ impl Outgoing {
                 .fail(format!("refused by node {} at {address}: {refused_store}", self.peer));
             return Err(NotGreeted::RefusedStore(refused_store));
         }
-        let map_version = hello.as_ref().map_or(0, |hello| hello.map_version);
         let answers = Caller::at(address);
-        let Accepted { peer: found, is_copy, .. } = self.greeter.check(hello, &answers).await?;
+        let checked = self.greeter.check(hello.clone(), &answers).await?;
+        let Accepted { peer: found, is_copy, .. } = checked;
         if found != self.peer {
             return Err(NotGreeted::Other(found));
         }
         self.context.identities.confirmed_by(self.peer, is_copy);
-        Ok(map_version)
+        Ok(hello.unwrap_or_default())
     }
 
     /// Sends frames until the stream takes no more. Every frame says how far this node's directory

@@ -34,7 +34,8 @@ impl SnapshotReceiver {
         let SnapshotHeader { hello, shard, raft, data_bytes } = header;
         let Accepted { peer, .. } = self.greeter.check(hello, &self.caller).await?;
         let shard = ShardId(shard);
-        let Some(status) = self.context.board.get(shard) else {
+        let hosted = self.context.host.seat(shard).zip(self.context.board.get(shard));
+        let Some((seat, status)) = hosted else {
             return Err(Status::failed_precondition(format!(
                 "node {} has no replica of shard {shard}",
                 self.context.id
@@ -68,7 +69,9 @@ impl SnapshotReceiver {
                 Part::Header(_) => {
                     return Err(Status::invalid_argument("a snapshot has one header"));
                 }
-                Part::History(chunk) => self.keep_history(shard, chunk).await?,
+                Part::History(chunk) => {
+                    self.keep_history(shard, status.incarnation, chunk).await?;
+                }
                 Part::Data(chunk) => {
                     let total_bytes = (data.len() + chunk.len()) as u64;
                     if chunk.len() > SNAPSHOT_CHUNK_BYTES || total_bytes > data_bytes {
@@ -91,7 +94,7 @@ impl SnapshotReceiver {
                 tracing::warn!(%shard, %peer, %error, "refused a snapshot");
                 Status::invalid_argument(error.to_string())
             })?;
-        self.context.host.input(shard, Input::Snapshot(Arc::new(loaded)));
+        self.context.host.input_at(seat, Input::Snapshot(Arc::new(loaded)));
         self.context.metrics.snapshots_received.inc();
         tracing::info!(%shard, %peer, data_bytes, "snapshot received");
         self.report(InstallSnapshotResponse {
@@ -102,8 +105,13 @@ impl SnapshotReceiver {
     }
 
     /// Writes history without a sync, because the write that installs the snapshot comes later, and
-    /// is synced.
-    async fn keep_history(&self, shard: ShardId, chunk: HistoryChunk) -> Result<(), Status> {
+    /// is synced. It is for the replica with this birth only.
+    async fn keep_history(
+        &self,
+        shard: ShardId,
+        birth: u32,
+        chunk: HistoryChunk,
+    ) -> Result<(), Status> {
         if chunk.records.is_empty() {
             return Ok(()); // the sender reads on
         }
@@ -111,7 +119,7 @@ impl SnapshotReceiver {
         let write = ShardWrite { shard, history, ..ShardWrite::default() };
         self.context
             .writer
-            .write(write)
+            .add(birth, write)
             .await
             .map_err(|error| Status::unavailable(error.to_string()))
     }

@@ -8,6 +8,7 @@
 use super::connect::{NotConnected, connect};
 use super::hello::Greeter;
 use crate::context::Context;
+use crate::host::Seat;
 use crate::lifecycle::Phase;
 use crate::limits::{
     SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_HISTORY_PAGE, SNAPSHOT_HISTORY_ROWS,
@@ -27,13 +28,15 @@ use wire::internal::v1::{
 };
 use wire::reason;
 
-/// The work on a snapshot off the shard's thread.
+/// The work on a snapshot off the shard's thread. It is reported to the seat that asked for it, so
+/// that no later replica of the shard takes it for its own.
 #[derive(Debug)]
 pub(crate) enum SnapshotJob {
     /// Make a snapshot of the data that the engine holds after all writes queued before.
-    Build { shard: ShardId },
+    Build { shard: ShardId, seat: Seat },
     Send {
         shard: ShardId,
+        seat: Seat,
         to: NodeId,
         /// The encoded Raft message, without the data.
         header: Vec<u8>,
@@ -76,20 +79,22 @@ pub(crate) async fn send_snapshots(
         let (context, greeter) = (context.clone(), greeter.clone());
         tokio::spawn(async move {
             let _permit = permit;
-            let (shard, to, header, snapshot) = match job {
-                SnapshotJob::Build { shard } => {
+            let (shard, seat, to, header, snapshot) = match job {
+                SnapshotJob::Build { shard, seat } => {
                     tokio::select! {
                         () = context.lifecycle.reached(Phase::Stopped) => {}
-                        built = build(&context, shard) => context.host.input(shard, Input::SnapshotBuilt(built)),
+                        built = build(&context, shard) => context.host.input_at(seat, Input::SnapshotBuilt(built)),
                     }
                     return;
                 }
-                SnapshotJob::Send { shard, to, header, snapshot } => (shard, to, header, snapshot),
+                SnapshotJob::Send { shard, seat, to, header, snapshot } => {
+                    (shard, seat, to, header, snapshot)
+                }
             };
             let bytes = header.len() + snapshot.data.len();
             let sent = tokio::select! {
                 () = context.lifecycle.reached(Phase::Stopped) => return,
-                sent = send(&context, &greeter, (shard, to), header, snapshot) => sent,
+                sent = send(&context, &greeter, (shard, seat, to), header, snapshot) => sent,
             };
             match &sent {
                 Ok(()) => tracing::info!(%shard, peer = %to, bytes, "snapshot sent"),
@@ -98,7 +103,7 @@ pub(crate) async fn send_snapshots(
                 }
             }
             context.metrics.snapshot_sent(sent.is_ok());
-            context.host.input(shard, Input::SnapshotSent { node: to, ok: sent.is_ok() });
+            context.host.input_at(seat, Input::SnapshotSent { node: to, ok: sent.is_ok() });
         });
     }
 }
@@ -128,11 +133,10 @@ async fn build(context: &Arc<Context>, shard: ShardId) -> Option<BuiltSnapshot> 
 async fn send(
     context: &Arc<Context>,
     greeter: &Greeter,
-    (shard, to): (ShardId, NodeId),
+    (shard, seat, to): (ShardId, Seat, NodeId),
     header: Vec<u8>,
     snapshot: SnapshotData,
 ) -> Result<(), NotSent> {
-    let configured = context.peers.get(&to).ok_or(NotSent::NoPeer(to))?;
     context.writer.barrier().await.map_err(|error| NotSent::Own(error.to_string()))?;
     let SnapshotData { index, mut data } = snapshot;
     let data_bytes = data.len() as u64;
@@ -141,7 +145,7 @@ async fn send(
     }
     tracing::info!(%shard, peer = %to, index, data_bytes, "sending a snapshot");
 
-    let mut client = PeerServiceClient::new(reach(context, to, configured).await?);
+    let mut client = PeerServiceClient::new(reach(context, to).await?);
     let (chunks, stream) = mpsc::channel(2);
     let header =
         SnapshotHeader { hello: Some(greeter.hello()), shard: shard.0, raft: header, data_bytes };
@@ -152,6 +156,10 @@ async fn send(
 
     let sent = async {
         send_history(context, shard, history_after, &chunks).await?;
+        // What was read is whole only if the replica was here all the time.
+        if context.host.seat(shard) != Some(seat) {
+            return Err(NotSent::Own("its replica has left this node".into()));
+        }
         while !data.is_empty() {
             let chunk = data.split_to(data.len().min(SNAPSHOT_CHUNK_BYTES));
             put(&chunks, Part::Data(chunk)).await?;
@@ -220,9 +228,12 @@ async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, NotSent> {
 }
 
 /// Connects to a peer at the first of its addresses that answers.
-async fn reach(context: &Context, to: NodeId, configured: &str) -> Result<Channel, NotSent> {
+async fn reach(context: &Context, to: NodeId) -> Result<Channel, NotSent> {
     let mut last = NotSent::NoPeer(to);
-    for address in context.topology.addresses(to, configured) {
+    if !context.view.has(to) {
+        return Err(last);
+    }
+    for address in context.addresses(to) {
         match connect(context.tls.as_ref(), to, &address).await {
             Ok(channel) => return Ok(channel),
             Err(error) => last = error.into(),

@@ -1,6 +1,8 @@
 //! Frames over a loopback socket, between a node without replicas and any caller.
 
+use super::links::take_view;
 use super::outbox::Outbox;
+use super::outgoing::Outgoing;
 use super::*;
 use crate::context::Context;
 use crate::host::{HostMessage, InboxEnd};
@@ -27,28 +29,31 @@ fn first(inbox: &InboxEnd) -> HostMessage {
     messages.remove(0)
 }
 
-fn message(shard: u32, bytes: usize) -> PeerMessage {
+pub(super) fn message(shard: u32, bytes: usize) -> PeerMessage {
     PeerMessage { shard, raft: vec![0; bytes].into() }
 }
 
-fn usual(usual: Vec<PeerMessage>) -> Lanes {
+pub(super) fn usual(usual: Vec<PeerMessage>) -> Lanes {
     Lanes { usual, urgent: Vec::new() }
 }
 
-/// The stream from this node to node 2.
-fn outgoing(sender: &Arc<Context>, outboxes: &Outboxes, address: String) -> Outgoing {
+/// The stream from this node to node 2, which is at this address by a later view.
+async fn outgoing(sender: &Arc<Context>, outboxes: &Outboxes, address: String) -> Outgoing {
+    let mut view = (*sender.view.now()).clone();
+    view.version += 1;
+    view.nodes.get_mut(&NodeId(2)).unwrap().address = address;
+    assert!(take_view(sender, view).await);
     Outgoing {
         context: sender.clone(),
         greeter: Arc::new(Greeter::new(sender.clone())),
         peer: NodeId(2),
-        address,
         outbox: outboxes.of(NodeId(2)).unwrap(),
         metrics: sender.metrics.peer(NodeId(2)),
     }
 }
 
 /// A greeting from node 1, in the first run of its directory.
-fn hello(incarnation: u32, store: u64) -> Hello {
+pub(super) fn hello(incarnation: u32, store: u64) -> Hello {
     let runs = vec![StoreRun { boot: 1, life: store, opened: 0 }];
     Hello {
         node: 1,
@@ -72,18 +77,24 @@ fn second_hello(opened: u64) -> Hello {
 /// Serves node 2 on a free port.
 async fn serve() -> (Arc<Context>, InboxEnd, String) {
     let (context, inbox) = context(NodeId(2), 10);
+    let address = serve_as(&context, &Arc::new(Outboxes::new([NodeId(1)]))).await;
+    (context, inbox, address)
+}
+
+/// Serves a node on a free port, and returns its address.
+pub(super) async fn serve_as(context: &Arc<Context>, outboxes: &Arc<Outboxes>) -> String {
     let listener = crate::server::listen(None, "127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let greeter = Arc::new(Greeter::new(context.clone()));
     let (shards, peers) = (
         Shards::new(context.clone(), Duration::from_secs(1)),
-        Peers::new(context.clone(), greeter, Arc::new(Outboxes::new([NodeId(1)]))),
+        Peers::new(context.clone(), greeter, outboxes.clone()),
     );
     tokio::spawn(crate::server::serve(listener, context.clone(), shards, peers));
-    (context, inbox, address)
+    address
 }
 
-async fn knock(address: &str, hello: Option<Hello>) -> tonic::Status {
+pub(super) async fn knock(address: &str, hello: Option<Hello>) -> tonic::Status {
     let mut client = PeerServiceClient::connect(format!("http://{address}")).await.unwrap();
     let frames = tokio_stream::iter([DeliverRequest {
         hello,
@@ -106,7 +117,7 @@ async fn strangers_are_refused_with_a_reason() {
     for (hello, reason) in [
         (Some(other_cluster), "settings that are fixed at creation"),
         (Some(other_protocol), "protocol"),
-        (Some(unknown), "shares no shard"),
+        (Some(unknown), "is no node of the cluster"),
         (Some(myself), "another process"),
         (Some(without_runs), "does not say which data directory"),
         (Some(lost), "does not say which data directory"),
@@ -138,10 +149,7 @@ async fn a_peer_that_comes_with_another_store_is_told_to_stop() {
     assert_eq!((accepted.refused_store.as_str(), accepted.hello.unwrap().node), ("", 2));
     let told = first(&inbox);
     assert!(
-        matches!(
-            told,
-            HostMessage::Shared(NodeId(1), Input::Incarnation { node: NodeId(1), incarnation: 0 })
-        ),
+        matches!(told, HostMessage::All(Input::Incarnation { node: NodeId(1), incarnation: 0 })),
         "{told:?}"
     );
     let wiped = greet(&address, hello(0, 12)).await;
@@ -155,7 +163,7 @@ async fn a_peer_that_comes_with_another_store_is_told_to_stop() {
     assert_eq!(greet(&address, Hello { force: true, ..hello(7, 13) }).await.refused_store, "");
     let told = first(&inbox);
     assert!(
-        matches!(told, HostMessage::Shared(_, Input::Incarnation { incarnation: 7, .. })),
+        matches!(told, HostMessage::All(Input::Incarnation { incarnation: 7, .. })),
         "{told:?}"
     );
     let old = greet(&address, hello(0, 11)).await;
@@ -278,7 +286,7 @@ async fn a_node_whose_store_is_refused_stops_and_says_why() {
     let (receiver, _inbox, address) = serve().await;
     assert_eq!(greet(&address, hello(0, 11)).await.refused_store, "");
     let (sender, _inbox) = context(NodeId(1), 10);
-    let task = tokio::spawn(outgoing(&sender, &Outboxes::new([NodeId(2)]), address).run());
+    let task = tokio::spawn(outgoing(&sender, &Outboxes::new([NodeId(2)]), address).await.run());
     sender.lifecycle.reached(Phase::Failed).await;
     let failure = sender.lifecycle.failure().unwrap().to_string();
     assert!(failure.contains("refused by node 2") && failure.contains("--reseed"), "{failure}");
@@ -295,7 +303,7 @@ async fn a_node_whose_store_is_refused_stops_and_says_why() {
 async fn a_greeting_confirms_both_ways() {
     let (receiver, _inbox, address) = serve().await;
     let (sender, _inbox) = context(NodeId(1), 10);
-    let task = tokio::spawn(outgoing(&sender, &Outboxes::new([NodeId(2)]), address).run());
+    let task = tokio::spawn(outgoing(&sender, &Outboxes::new([NodeId(2)]), address).await.run());
     sender.identities.greeted_by_all().await;
     assert!(sender.identities.awaited().is_empty());
     assert_eq!(sender.identities.known()[&NodeId(2)], receiver.identities.own());
@@ -315,7 +323,7 @@ async fn what_waits_for_a_peer_goes_in_one_frame() {
     for nth in 0..1_000 {
         assert!(outboxes.push(NodeId(2), usual(vec![message(nth % 2, 100)])).is_empty());
     }
-    let task = tokio::spawn(outgoing(&sender, &outboxes, address).run());
+    let task = tokio::spawn(outgoing(&sender, &outboxes, address).await.run());
     let frame = |message| match message {
         HostMessage::Peers(messages) => Some(messages),
         _ => None, // the sender's incarnation
@@ -347,9 +355,9 @@ async fn a_refused_node_reports_its_peer_unreachable_and_keeps_nothing() {
     let (receiver, _inbox, address) = serve().await;
     let (sender, inbox) = context_of(Fingerprint([1; 16]), NodeId(1), 10);
     let outboxes = Outboxes::new([NodeId(2)]);
-    let task = tokio::spawn(outgoing(&sender, &outboxes, address).run());
+    let task = tokio::spawn(outgoing(&sender, &outboxes, address).await.run());
     let got = tokio::task::spawn_blocking(move || first(&inbox)).await.unwrap();
-    assert!(matches!(got, HostMessage::Shared(NodeId(2), Input::Unreachable { .. })), "{got:?}");
+    assert!(matches!(got, HostMessage::All(Input::Unreachable { node: NodeId(2) })), "{got:?}");
     for context in [sender, receiver] {
         context.lifecycle.enter(Phase::Stopped);
     }

@@ -7,7 +7,7 @@
 //! The jobs that the shard queues meanwhile are held back and follow in order. Otherwise a crash
 //! between the two writes could leave the shard's new log without the snapshot that it follows.
 
-use super::job::{Done, Message, WriteJob};
+use super::job::{Done, Message, Work, WriteJob};
 use crate::lifecycle::{Lifecycle, PanicGuard};
 use crate::mailbox::Sender;
 use routing::ShardId;
@@ -34,24 +34,26 @@ impl Resets {
     }
 
     /// Takes a job that is a snapshot or must wait for one, and returns any other job.
-    pub(super) fn divert(&mut self, mut job: WriteJob) -> Option<WriteJob> {
-        let Some(write) = &job.write else {
+    pub(super) fn divert(&mut self, job: WriteJob) -> Option<WriteJob> {
+        let Some(shard) = job.work.shard() else {
             if self.is_idle() {
                 return Some(job);
             }
             self.barriers.push(job);
             return None;
         };
-        if let Some(held) = self.held.get_mut(&write.shard) {
+        if let Some(held) = self.held.get_mut(&shard) {
             held.push_back(job);
             return None;
         }
-        if !write.reset {
-            return Some(job);
+        match job {
+            WriteJob { work: Work::Write(write), done } if write.reset => {
+                self.held.insert(shard, VecDeque::new());
+                self.waiting.push_back((write, done));
+                None
+            }
+            job => Some(job),
         }
-        self.held.insert(write.shard, VecDeque::new());
-        self.waiting.extend(job.write.take().map(|write| (write, job.done)));
-        None
     }
 
     /// Begins the next snapshot, if none is under way. Call it when all jobs queued before are
@@ -97,9 +99,7 @@ impl Resets {
         self.held.retain(|shard, _| self.under_way == Some(*shard));
         for jobs in self.held.values_mut() {
             // The shard of the snapshot under way may have been sent another snapshot since.
-            if let Some(next) =
-                jobs.iter().position(|job| job.write.as_ref().is_some_and(|write| write.reset))
-            {
+            if let Some(next) = jobs.iter().position(|job| job.work.is_reset()) {
                 jobs.truncate(next);
                 dropped = true;
             }

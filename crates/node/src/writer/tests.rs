@@ -122,7 +122,7 @@ impl Fixture {
         let shard = ShardId(index as u32);
         let write = ShardWrite { shard, entries: vec![(number, vec![1])], ..ShardWrite::default() };
         let done = Done::Replica { thread, index, number };
-        self.writer.queue(WriteJob { write: Some(write), done });
+        self.writer.queue(WriteJob { work: Work::Write(write), done });
     }
 
     fn queue_reset(&self, index: usize, number: u64) {
@@ -133,7 +133,7 @@ impl Fixture {
             ..ShardWrite::default()
         };
         self.writer.queue(WriteJob {
-            write: Some(write),
+            work: Work::Write(write),
             done: Done::Replica { thread: 0, index, number },
         });
     }
@@ -377,4 +377,57 @@ fn a_snapshot_that_fails_ends_the_node() {
     f.thread.join().unwrap();
     assert!(lifecycle.failure().unwrap().to_string().contains("storage failed"));
     assert_eq!(*f.reports.lock().unwrap(), []);
+}
+
+/// What is left in the queue of a replica that was destroyed must not become data of the next one:
+/// the engine would panic on it, or take it.
+#[tokio::test]
+async fn a_replica_is_destroyed_after_its_writes_and_nothing_is_added_after_that() {
+    let f = Fixture::new();
+    f.engine.host_shard(ShardId(0), 7).unwrap();
+    f.queue(0, 0, 1);
+    assert_eq!(f.arrived.recv().unwrap(), 1);
+    f.queue(0, 0, 2);
+    let writer = f.writer.clone();
+    let ended = writer.destroy(ShardId(0), 7);
+    let record = HistoryRecord { name: "late".into(), ..HistoryRecord::default() };
+    let history = || ShardWrite { history: vec![record.clone()], ..ShardWrite::default() };
+    let late = writer.add(7, history());
+    tokio::pin!(ended, late);
+    assert!(tokio::time::timeout(Duration::from_millis(1), &mut ended).await.is_err());
+    assert!(tokio::time::timeout(Duration::from_millis(1), &mut late).await.is_err());
+    f.go.send(()).unwrap();
+    f.writes(1);
+    f.go.send(()).unwrap(); // for the next write, whichever that is
+    ended.await.unwrap();
+    late.await.unwrap();
+    let gone = Lives { hosted: None, destroyed: Some(7) };
+    assert_eq!(f.engine.lives()[&ShardId(0)], gone);
+    assert_eq!(f.engine.recover(ShardId(0)).unwrap(), Recovered::default());
+    assert!(f.arrived.try_recv().is_err(), "the late record was written");
+
+    f.engine.host_shard(ShardId(0), 8).unwrap();
+    f.writer.add(8, history()).await.unwrap();
+    assert_eq!(f.engine.history(ShardId(0), "late", 9).unwrap(), [record]);
+    let reported: Vec<_> = f.end().into_iter().flat_map(|(_, persisted)| persisted).collect();
+    assert_eq!(reported, [(0, 1), (0, 2)], "the writes before the end were reported");
+}
+
+#[tokio::test]
+async fn a_replica_whose_snapshot_is_on_its_way_to_the_disk_is_destroyed_after_that() {
+    let f = Fixture::new();
+    f.engine.host_shard(ShardId(0), 7).unwrap();
+    f.queue_reset(0, 1);
+    assert_eq!(f.arrived.recv().unwrap(), RESET);
+    let writer = f.writer.clone();
+    let ended = writer.destroy(ShardId(0), 7);
+    tokio::pin!(ended);
+    assert!(tokio::time::timeout(Duration::from_millis(1), &mut ended).await.is_err());
+    f.queue(0, 1, 1);
+    f.writes(1);
+    assert_eq!(f.engine.lives()[&ShardId(0)].hosted, Some(7));
+    f.reset_goes.send(()).unwrap();
+    ended.await.unwrap();
+    assert_eq!(f.engine.recover(ShardId(0)).unwrap(), Recovered::default());
+    f.end();
 }

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod edges;
+mod hosting;
 mod meta;
 mod nodes;
 mod probes;

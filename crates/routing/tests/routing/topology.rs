@@ -171,6 +171,28 @@ fn an_address_that_nobody_can_dial_is_not_taken() {
     assert_eq!(dev().with_address(NodeId(9), "stranger.example:1", version), None, "no member");
 }
 
+/// A node may be known before a map names it. It announces its address like any other then.
+#[test]
+fn a_node_that_comes_without_a_map_is_a_member_and_changes_no_other_one() {
+    let known = Topology::of(&ClusterConfig::dev(1, 3, 7400).expect("valid"));
+    let fourth = NodeId(4);
+    let first = AddressVersion { incarnation: 0, starts: 1 };
+    assert!(known.with_address(fourth, "four.example:7400", first).is_none());
+    let member = |address: &str| Member {
+        address: address.to_owned(),
+        address_version: AddressVersion::default(),
+        zone: None,
+    };
+    let with = known.clone().with_nodes([
+        (fourth, member("listed.example:7400")),
+        (NodeId(3), member("other.example:7400")),
+    ]);
+    assert_eq!(with.address(NodeId(3)), known.address(NodeId(3)));
+    assert_eq!(with.map(), known.map());
+    let moved = with.with_address(fourth, "four.example:7400", first).expect("it is a member");
+    assert_eq!(moved.address(fourth), Some("four.example:7400"));
+}
+
 #[test]
 fn parts_that_do_not_fit_are_refused() {
     let one = || Replicas { nodes: vec![NodeId(1)], preferred_leader: NodeId(1) };

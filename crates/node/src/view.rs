@@ -1,0 +1,220 @@
+//! The nodes of the cluster and the groups of its shards, as this node knows them now.
+//!
+//! A cluster file describes the beginning. Later views come from the cluster's topology, so nodes
+//! come, go and move while this node runs.
+//!
+//! * A view is replaced as a whole, and only by one of a higher version.
+//! * Each other node of the view is a peer, whether it shares a shard with this node or not. A node
+//!   that is not in the view is refused.
+//!
+//! The module knows nothing of the way by which views come here, and of what follows from them.
+
+use crate::meta;
+use routing::{ClusterConfig, META, Member, NodeId, ShardId, Topology};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+
+/// The nodes and groups of a cluster, as of one version of its topology.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct View {
+    /// 0 is the cluster file.
+    pub(crate) version: u64,
+    /// All nodes, this one among them, each with its zone and the address that the topology has.
+    pub(crate) nodes: BTreeMap<NodeId, Member>,
+    pub(crate) groups: BTreeMap<ShardId, Group>,
+}
+
+/// The nodes of one shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    /// The nodes of the replicas with which the group began. A replica without a log starts from
+    /// them, wherever it is.
+    pub(crate) founders: Vec<NodeId>,
+    /// The nodes that have a replica or shall have one.
+    pub(crate) nodes: BTreeSet<NodeId>,
+    pub(crate) preferred_leader: NodeId,
+}
+
+impl View {
+    /// The view that a cluster file describes.
+    pub(crate) fn of(cluster: &ClusterConfig) -> View {
+        let file = Topology::of(cluster);
+        let group = |(shard, replicas): (ShardId, &routing::Replicas)| {
+            let group = Group {
+                founders: replicas.nodes.clone(),
+                nodes: replicas.nodes.iter().copied().collect(),
+                preferred_leader: replicas.preferred_leader,
+            };
+            (shard, group)
+        };
+        let meta = meta::replicas(file.map(), META).map(|replicas| (META, replicas));
+        View {
+            version: 0,
+            nodes: file.members().map(|(node, member)| (node, member.clone())).collect(),
+            groups: file.map().shards().chain(meta).map(group).collect(),
+        }
+    }
+
+    /// The peers of node `own`.
+    pub(crate) fn peers(&self, own: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes.keys().copied().filter(move |node| *node != own)
+    }
+
+    /// The shards of which node `own` has a replica or shall have one.
+    pub(crate) fn shards_of(&self, own: NodeId) -> impl Iterator<Item = ShardId> + '_ {
+        self.groups.iter().filter(move |(_, group)| group.nodes.contains(&own)).map(|(id, _)| *id)
+    }
+
+    /// The other nodes that have a replica of a shard or shall have one.
+    pub(crate) fn others_of(&self, shard: ShardId, own: NodeId) -> BTreeSet<NodeId> {
+        let nodes = self.groups.get(&shard).into_iter().flat_map(|group| &group.nodes);
+        nodes.copied().filter(|node| *node != own).collect()
+    }
+}
+
+/// A node of this cluster that says it knows a later view than this node does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Later {
+    pub(crate) version: u64,
+    pub(crate) node: NodeId,
+    /// Where it can be asked. Empty if it did not say.
+    pub(crate) address: String,
+}
+
+/// The current view, to be read and watched.
+#[derive(Debug)]
+pub(crate) struct KnownView {
+    /// The addresses of the cluster file. They are tried even if the topology has others, so that a
+    /// corrected file helps where all addresses have changed.
+    file: BTreeMap<NodeId, String>,
+    current: watch::Sender<Arc<View>>,
+    later: Mutex<Option<Later>>,
+}
+
+impl KnownView {
+    /// Begins with the view of the cluster file.
+    pub(crate) fn new(file: View) -> KnownView {
+        let addresses = file.nodes.iter().map(|(node, member)| (*node, member.address.clone()));
+        KnownView {
+            file: addresses.collect(),
+            current: watch::Sender::new(Arc::new(file)),
+            later: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Arc<View> {
+        self.current.borrow().clone()
+    }
+
+    /// A receiver that has not seen the present view yet.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<View>> {
+        let mut receiver = self.current.subscribe();
+        receiver.mark_changed();
+        receiver
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.current.borrow().version
+    }
+
+    /// Whether this is a node of the cluster.
+    pub(crate) fn has(&self, node: NodeId) -> bool {
+        self.current.borrow().nodes.contains_key(&node)
+    }
+
+    /// The addresses of a node by the topology and by the cluster file, in this order.
+    pub(crate) fn addresses(&self, node: NodeId) -> Vec<String> {
+        let view = self.current.borrow();
+        let mut addresses = Vec::new();
+        let of_topology = view.nodes.get(&node).map(|member| &member.address);
+        for address in of_topology.into_iter().chain(self.file.get(&node)) {
+            if !addresses.contains(address) {
+                addresses.push(address.clone());
+            }
+        }
+        addresses
+    }
+
+    /// Replaces the view if this one has a higher version, and tells whether it has.
+    pub(crate) fn replace(&self, view: View) -> bool {
+        self.current.send_if_modified(|current| {
+            let is_newer = view.version > current.version;
+            if is_newer {
+                tracing::info!(
+                    version = view.version,
+                    before = current.version,
+                    "a newer topology is in use"
+                );
+                *current = Arc::new(view);
+            }
+            is_newer
+        })
+    }
+
+    /// Notes the version that a node of this cluster says it knows. So this node can learn of
+    /// members that it has not heard of, and then answer them.
+    pub(crate) fn hear_of(&self, version: u64, node: NodeId, address: &str) {
+        if version > self.version() {
+            let later = Later { version, node, address: address.to_owned() };
+            *self.later.lock().unwrap_or_else(PoisonError::into_inner) = Some(later);
+        }
+    }
+
+    /// The last node that said it knows a later view than the current one.
+    #[cfg_attr(not(test), allow(dead_code, reason = "no node follows a topology yet"))]
+    pub(crate) fn later(&self) -> Option<Later> {
+        let later = self.later.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        later.filter(|later| later.version > self.version())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> View {
+        View::of(&ClusterConfig::dev(4, 5, 20_000).unwrap())
+    }
+
+    #[test]
+    fn a_cluster_file_is_the_first_view() {
+        let view = file();
+        assert_eq!(view.version, 0);
+        assert_eq!(view.peers(NodeId(2)).collect::<Vec<_>>(), [1, 3, 4, 5].map(NodeId));
+        for shard in view.shards_of(NodeId(2)) {
+            let group = &view.groups[&shard];
+            assert!(group.founders.contains(&NodeId(2)) && group.nodes.len() == 5);
+            assert_eq!(view.others_of(shard, NodeId(2)).len(), 4);
+        }
+        assert!(view.shards_of(NodeId(2)).count() > 0);
+        assert_eq!(view.others_of(ShardId(9), NodeId(2)), BTreeSet::new());
+    }
+
+    #[test]
+    fn only_a_later_view_replaces_one_and_the_file_stays_the_last_resort() {
+        let known = KnownView::new(file());
+        let listed = file().nodes[&NodeId(5)].address.clone();
+        let mut next = View { version: 3, ..file() };
+        next.nodes.remove(&NodeId(4));
+        next.nodes.get_mut(&NodeId(5)).unwrap().address = "moved:1".into();
+        assert!(known.replace(next.clone()));
+        assert!(!known.replace(View { version: 3, ..file() }) && !known.replace(file()));
+        assert_eq!(*known.now(), next);
+        assert!(known.has(NodeId(5)) && !known.has(NodeId(4)));
+        assert_eq!(known.addresses(NodeId(5)), ["moved:1", listed.as_str()]);
+        assert_eq!(known.addresses(NodeId(9)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_later_view_that_was_heard_of_is_remembered_until_it_is_known() {
+        let known = KnownView::new(file());
+        known.hear_of(0, NodeId(3), "three:1");
+        assert_eq!(known.later(), None);
+        known.hear_of(7, NodeId(9), "nine:1");
+        let later = Later { version: 7, node: NodeId(9), address: "nine:1".into() };
+        assert_eq!(known.later(), Some(later));
+        assert!(known.replace(View { version: 7, ..file() }));
+        assert_eq!(known.later(), None);
+    }
+}
