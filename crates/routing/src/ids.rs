@@ -9,12 +9,17 @@ macro_rules! id {
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(pub $inner);
+    };
+}
+
+macro_rules! shown_as_number {
+    ($($name:ident)*) => {$(
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 self.0.fmt(f)
             }
         }
-    };
+    )*};
 }
 
 id!(
@@ -29,10 +34,17 @@ id!(
 /// stands for no shard, because storage uses it.
 pub const META: ShardId = ShardId(u32::MAX - 1);
 
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == META { f.pad("meta") } else { self.0.fmt(f) }
+    }
+}
+
 id!(
     /// A version of the shard map. It only ever rises.
     MapVersion(u64)
 );
+shown_as_number!(NodeId MapVersion);
 
 /// One of the [`SLOTS`] fixed hash slots.
 ///

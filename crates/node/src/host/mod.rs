@@ -176,7 +176,7 @@ struct Seats {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Places {
-    /// Places that have a replica.
+    /// Places that have a replica with locks. META is asked too little to count.
     taken: usize,
     /// Places that were ever given.
     given: usize,
@@ -189,7 +189,8 @@ impl Seats {
         let thread = fewest.expect("a node has a shard thread");
         let places = &mut self.threads[thread];
         let seat = Seat { thread, index: places.given };
-        (places.taken, places.given) = (places.taken + 1, places.given + 1);
+        places.taken += usize::from(shard != META);
+        places.given += 1;
         let former = Arc::make_mut(&mut self.by_shard).insert(shard, seat);
         assert!(former.is_none(), "shard {shard} is hosted here already");
         seat
@@ -250,7 +251,7 @@ impl Host {
     pub(crate) fn retire(&self, shard: ShardId, birth: u32) -> Option<oneshot::Receiver<()>> {
         let mut seats = self.seats.write().unwrap_or_else(PoisonError::into_inner);
         let seat = Arc::make_mut(&mut seats.by_shard).remove(&shard)?;
-        seats.threads[seat.thread].taken -= 1;
+        seats.threads[seat.thread].taken -= usize::from(shard != META);
         let (done, destroyed) = oneshot::channel();
         let leaver = Leaver { index: seat.index, birth, done };
         self.say(seat.thread, HostMessage::Retire(leaver));

@@ -3,7 +3,7 @@
 use super::registrar::Registrar;
 use crate::board::{behind_entries, is_reseeding};
 use prometheus::{Error, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
-use routing::{META, NodeId, ShardId};
+use routing::{NodeId, ShardId};
 use shard::{Role, Status};
 use wire::{OperationKind, Outcome};
 
@@ -105,7 +105,7 @@ impl ByShard {
 
     /// The children of a replica that is here from now on.
     pub(super) fn of(&self, shard: ShardId) -> ShardMetrics {
-        let label = label(shard);
+        let label = shard.to_string();
         let [
             operations,
             attempts,
@@ -155,7 +155,7 @@ impl ByShard {
 
     /// Shows nothing more of a replica that has left. The next one of the shard counts from 0.
     pub(super) fn forget(&self, shard: ShardId) {
-        let label = label(shard);
+        let label = shard.to_string();
         // An error only says that there was no child.
         for vec in &self.counters {
             let _ = vec.remove_label_values(&[&label]);
@@ -165,11 +165,6 @@ impl ByShard {
         }
         let _ = self.oldest_hold.remove_label_values(&[&label]);
     }
-}
-
-/// The value of the label `shard`.
-fn label(shard: ShardId) -> String {
-    if shard == META { "meta".to_owned() } else { shard.to_string() }
 }
 
 impl ShardMetrics {
