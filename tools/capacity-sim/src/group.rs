@@ -7,6 +7,7 @@
 
 use crate::agenda::Ns;
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 /// A node, by its place in the model.
 pub(crate) type NodeIx = usize;
@@ -15,8 +16,11 @@ pub(crate) type ShardIx = usize;
 
 /// An entry may go although others are in flight if it has the largest size divided by this.
 const WELL_FILLED: f64 = 4.0;
-/// Longest time that the next entry waits for clients that were just answered, in milliseconds.
-const HOLD_MS_MAX: u64 = 4;
+/// Bounds of the time that the next entry waits for clients that were just answered, in
+/// milliseconds.
+const PATIENCE_MS: RangeInclusive<u64> = 1..=16;
+/// Where clients do not come back, one entry in this many tries whether they do now.
+const TRIED_EVERY: u64 = 128;
 /// Shards count time in whole milliseconds.
 const NS_PER_MS: Ns = 1_000_000;
 
@@ -84,6 +88,8 @@ pub(crate) struct Group {
     queued_bytes: f64,
     in_flight: VecDeque<InFlight>,
     hold: Option<Hold>,
+    /// The longest hold, in milliseconds, and the entries since clients last came back in time.
+    patience: (u64, u64),
     /// The weight of committed operations that no entry has announced to followers.
     untold: f64,
     last_index: u64,
@@ -103,6 +109,7 @@ impl Group {
             queued_bytes: 0.0,
             in_flight: VecDeque::new(),
             hold: None,
+            patience: (*PATIENCE_MS.end(), 0),
             untold: 0.0,
             last_index: 0,
             acked,
@@ -131,6 +138,13 @@ impl Group {
         };
         if !may {
             return None;
+        }
+        if let Some(hold) = self.hold.take() {
+            let (ms, entries) = self.patience;
+            self.patience = match self.queue.len() >= hold.operations {
+                true => (*PATIENCE_MS.end(), 0),
+                false => ((ms * 3 / 4).max(*PATIENCE_MS.start()), entries + 1),
+            };
         }
         let (mut count, mut bytes) = (0, 0.0);
         while let Some(op) = self.queue.get(count) {
@@ -190,9 +204,13 @@ impl Group {
         }
         let InFlight { at_ms, ops, .. } = self.in_flight.pop_front()?;
         let now_ms = now / NS_PER_MS;
+        let patience_ms = match self.patience {
+            (_, entries) if entries % TRIED_EVERY == TRIED_EVERY - 1 => *PATIENCE_MS.end(),
+            (ms, _) => ms,
+        };
         self.hold = Some(Hold {
-            until_ms: now_ms + ((now_ms - at_ms) / 2).min(HOLD_MS_MAX),
-            operations: (3 * (ops.len() + self.queue.len())).div_ceil(4),
+            until_ms: now_ms + (2 * (now_ms - at_ms)).min(patience_ms),
+            operations: (7 * (ops.len() + self.queue.len())).div_ceil(8),
             told: false,
         });
         self.untold += weight(&ops);
@@ -282,27 +300,27 @@ mod tests {
     }
 
     #[test]
-    fn the_next_entry_waits_for_three_quarters_of_who_was_answered_and_who_is_queued() {
+    fn the_next_entry_waits_for_most_of_who_was_answered_and_who_is_queued() {
         let mut group = answered(8, 10);
         let now = 10 * NS_PER_MS;
         assert_eq!(group.wake_at(now), None, "nothing is queued");
-        group.push(ops(5));
-        assert_eq!(group.propose(now), None, "5 of 8");
+        group.push(ops(6));
+        assert_eq!(group.propose(now), None, "6 of 8");
         group.push(ops(1));
-        assert_eq!(proposed(&mut group, now), Some((2, 6.0)), "6 of 8");
+        assert_eq!(proposed(&mut group, now), Some((2, 7.0)), "7 of 8");
         // Operations that are queued at the moment of the answer count too.
         group.push(ops(2));
         group.acknowledged(0, 2);
         assert!(group.apply(2 * now).is_some());
-        group.push(ops(3));
-        assert_eq!(group.propose(2 * now), None, "5 of 6 and 2");
+        group.push(ops(5));
+        assert_eq!(group.propose(2 * now), None, "7 of 7 and 2");
         group.push(ops(1));
-        assert_eq!(proposed(&mut group, 2 * now), Some((3, 6.0)), "6 of 6 and 2");
+        assert_eq!(proposed(&mut group, 2 * now), Some((3, 8.0)), "8 of 7 and 2");
     }
 
     #[test]
-    fn it_waits_for_half_of_what_the_last_took_and_no_longer_than_four_milliseconds() {
-        for (took_ms, waits_ms) in [(0, 0), (1, 0), (2, 1), (7, 3), (8, 4), (100, 4)] {
+    fn it_waits_for_twice_of_what_the_last_took_and_no_longer_than_its_patience() {
+        for (took_ms, waits_ms) in [(0, 0), (1, 2), (7, 14), (8, 16), (100, 16)] {
             let mut group = answered(8, took_ms);
             group.push(ops(1));
             let now = took_ms * NS_PER_MS;

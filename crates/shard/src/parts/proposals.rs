@@ -4,12 +4,16 @@
 use crate::api::{Reply, Ticket, Wait};
 use crate::machine::EntryBuilder;
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 /// An entry of at least one part in this many of the largest size goes although others are in
 /// flight.
 const WELL_FILLED: usize = 4;
-/// At most this long does the next entry wait for callers that were just answered, in milliseconds.
-const BATCH_DELAY_MS_MAX: u64 = 4;
+/// Bounds of the time that the next entry waits for callers that were just answered, in
+/// milliseconds.
+const PATIENCE_MS: RangeInclusive<u64> = 1..=16;
+/// Where callers do not come back, one entry in this many tries whether they do now.
+const TRIED_EVERY: u64 = 128;
 
 /// The caller of an operation.
 pub(crate) struct Caller {
@@ -60,6 +64,41 @@ struct BatchDelay {
     reported: bool,
 }
 
+/// How long entries wait for callers that were just answered. Callers in a closed loop come back,
+/// and all work is cheaper if they find one entry. Others do not, and waiting would only make their
+/// operations slower.
+struct Patience {
+    ms: u64,
+    /// Entries since the patience was last lost.
+    entries: u64,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience { ms: *PATIENCE_MS.end(), entries: 0 }
+    }
+}
+
+impl Patience {
+    /// The longest wait of the next entry.
+    fn ms(&self) -> u64 {
+        let tries = self.entries % TRIED_EVERY == TRIED_EVERY - 1;
+        if tries { *PATIENCE_MS.end() } else { self.ms }
+    }
+
+    /// An entry has waited, and its callers came back in that time, or they did not.
+    fn waited(&mut self, came_back: bool) {
+        self.entries += 1;
+        self.ms = match came_back {
+            true => *PATIENCE_MS.end(),
+            false => (self.ms * 3 / 4).max(*PATIENCE_MS.start()),
+        };
+        if came_back {
+            self.entries = 0;
+        }
+    }
+}
+
 /// The operations of one leadership that are not applied yet.
 ///
 /// * An operation is in the queue or in one entry in flight, never in both.
@@ -78,6 +117,7 @@ pub(crate) struct Proposals {
     queued_bytes: usize,
     in_flight: VecDeque<InFlight>,
     batch_delay: Option<BatchDelay>,
+    patience: Patience,
     queue_ops_max: usize,
     entry_bytes_max: usize,
     entries_in_flight_max: usize,
@@ -98,6 +138,7 @@ impl Proposals {
             queued_bytes: 0,
             in_flight,
             batch_delay: None,
+            patience: Patience::default(),
             queue_ops_max,
             entry_bytes_max,
             entries_in_flight_max,
@@ -135,9 +176,9 @@ impl Proposals {
     /// * While other entries are in flight, only a well-filled one goes.
     /// * When an entry was answered, its callers are about to come back. If the next entry did not
     ///   wait for them, one half of all callers would always be in flight and the other half
-    ///   queued, and entries would be half as full as they could be. So it waits until three
-    ///   quarters of both halves are there, but no longer than half of the time that the last entry
-    ///   took.
+    ///   queued, and entries would be half as full as they could be. So it waits until seven eighths
+    ///   of both halves are there, but no longer than twice the time that the last entry took. If
+    ///   that was in vain, because callers do not come back, the next entries wait less and less.
     pub(crate) fn can_propose(&self, now_ms: u64) -> bool {
         match self.in_flight.len() {
             0 => !self.queue.is_empty() && !self.delays_batch(now_ms),
@@ -227,6 +268,9 @@ impl Proposals {
         replies: &mut Vec<(Ticket, Reply)>,
     ) {
         debug_assert!(self.in_flight.back().is_none_or(|e| e.index < index));
+        if let Some(delay) = self.batch_delay.take() {
+            self.patience.waited(self.queue.len() >= delay.operations);
+        }
         let mut asked = Vec::with_capacity(count);
         for queued in self.queue.drain(..count) {
             self.queued_bytes -= queued.command.len();
@@ -258,8 +302,8 @@ impl Proposals {
                 let answered = front.asked.iter().flatten().count();
                 self.batch_delay = Some(BatchDelay {
                     until_ms: now_ms
-                        + (now_ms.saturating_sub(front.at_ms) / 2).min(BATCH_DELAY_MS_MAX),
-                    operations: (3 * (answered + self.queue.len())).div_ceil(4),
+                        + (2 * now_ms.saturating_sub(front.at_ms)).min(self.patience.ms()),
+                    operations: (7 * (answered + self.queue.len())).div_ceil(8),
                     reported: false,
                 });
                 return Some(front.asked);
@@ -313,5 +357,111 @@ impl Proposals {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The time that an entry takes to be applied.
+    const TAKES_MS: u64 = 10;
+
+    /// A shard whose callers come back.
+    struct Loop {
+        proposals: Proposals,
+        now_ms: u64,
+        index: u64,
+    }
+
+    impl Loop {
+        fn new() -> Loop {
+            Loop { proposals: Proposals::new(10_000, 1 << 20, 4), now_ms: 0, index: 0 }
+        }
+
+        fn come(&mut self, count: usize) {
+            for ticket in 0..count as u64 {
+                let asked = Caller { ticket, wait: None };
+                assert!(self.proposals.push(asked, vec![0; 8], u64::MAX));
+            }
+        }
+
+        /// Proposes what is queued. Returns how many operations that are.
+        fn propose(&mut self) -> usize {
+            let stamp = Stamp { wall_ms: 0, shard_ms: 0 };
+            let (_, count) = self.proposals.next_entry(stamp, self.now_ms);
+            self.index += 1;
+            self.proposals.proposed(self.index, 1, count, self.now_ms, &mut Vec::new());
+            count
+        }
+
+        /// Applies the entry, while so many other operations come.
+        fn apply(&mut self, meanwhile: usize) {
+            self.come(meanwhile);
+            self.now_ms += TAKES_MS;
+            assert!(!self.proposals.can_propose(self.now_ms), "one is in flight");
+            let applied = self.proposals.take_applied(self.index, 1, self.now_ms, &mut Vec::new());
+            assert!(applied.is_some());
+        }
+
+        /// How long the next entry waits, while so many operations come in each millisecond.
+        fn waits(&mut self, per_ms: usize) -> u64 {
+            let began_ms = self.now_ms;
+            while !self.proposals.can_propose(self.now_ms) {
+                self.now_ms += 1;
+                self.come(per_ms);
+            }
+            self.now_ms - began_ms
+        }
+    }
+
+    #[test]
+    fn an_entry_waits_for_callers_that_come_back() {
+        let mut shard = Loop::new();
+        shard.come(8);
+        // The other 56 of 64 come while the first eight are in flight.
+        assert_eq!(shard.propose(), 8);
+        shard.apply(56);
+        let mut last = 0;
+        for _ in 0..8 {
+            // Half of those that were answered, and not all of them one day.
+            assert!(shard.waits(8) <= 7);
+            last = shard.propose();
+            shard.apply(64 - last.min(64));
+        }
+        assert!(last >= 56, "{last} of 64 are in an entry");
+    }
+
+    /// Regression: entries waited for half of the time of an entry, whoever came.
+    #[test]
+    fn callers_that_do_not_come_back_are_waited_for_less_and_less() {
+        let mut shard = Loop::new();
+        shard.come(20);
+        let mut waits = |per_ms| {
+            shard.propose();
+            shard.apply(20);
+            shard.waits(per_ms)
+        };
+        let waited: Vec<u64> = (0..TRIED_EVERY).map(|_| waits(0)).collect();
+        assert_eq!(waited[..9], [16, 12, 9, 6, 4, 3, 2, 1, 1]);
+        assert_eq!(waited.iter().filter(|ms| **ms == 1).count(), TRIED_EVERY as usize - 8);
+        assert_eq!(waited.last(), Some(&16), "one entry tries");
+        // They come back now, and the next entry that tries sees it.
+        let waited: Vec<u64> = (0..TRIED_EVERY + 2).map(|_| waits(5)).collect();
+        assert_eq!(waited[..5], [1; 5]);
+        assert!(waited.last().is_some_and(|ms| *ms > 1), "{waited:?}");
+    }
+
+    #[test]
+    fn an_entry_waits_no_longer_than_twice_the_time_of_the_last() {
+        let mut shard = Loop::new();
+        shard.come(20);
+        shard.propose();
+        shard.come(2);
+        shard.now_ms += 3;
+        assert!(shard.proposals.take_applied(1, 1, shard.now_ms, &mut Vec::new()).is_some());
+        assert_eq!(shard.proposals.wake_at_ms(shard.now_ms), Some(shard.now_ms + 6));
+        assert_eq!(shard.proposals.wake_at_ms(shard.now_ms), None, "it was said");
+        assert_eq!(shard.waits(0), 6);
     }
 }
