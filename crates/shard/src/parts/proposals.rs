@@ -363,6 +363,7 @@ impl Proposals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use locks::{BatchBuilder, Stamp};
 
     /// The time that an entry takes to be applied.
     const TAKES_MS: u64 = 10;
@@ -388,8 +389,8 @@ mod tests {
 
         /// Proposes what is queued. Returns how many operations that are.
         fn propose(&mut self) -> usize {
-            let stamp = Stamp { wall_ms: 0, shard_ms: 0 };
-            let (_, count) = self.proposals.next_entry(stamp, self.now_ms);
+            let entry = BatchBuilder::new(Stamp { wall_ms: 0, shard_ms: 0 });
+            let (_, count) = self.proposals.next_entry(entry, self.now_ms);
             self.index += 1;
             self.proposals.proposed(self.index, 1, count, self.now_ms, &mut Vec::new());
             count
