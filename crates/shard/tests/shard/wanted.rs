@@ -164,6 +164,27 @@ fn a_member_moves_away_and_comes_back_in_another_life() {
     assert_eq!(held_token(&mut c, "n3"), Some(held[3]));
 }
 
+#[test]
+fn members_are_told_with_an_index_and_the_version_of_their_wish() {
+    let (mut c, _) = three_and_two();
+    let before = c.status(1);
+    settle_on(&mut c, &wish(2, &[(1, 0), (2, 0), (4, 7)]), "moved");
+    let after = c.status(1);
+    assert!(after.conf_index > before.conf_index && after.conf_index <= after.applied_index);
+    assert_eq!(after.wanted.as_ref().map(Wanted::version), Some(2));
+    for id in [2, 4] {
+        let (index, members) = (c.status(id).conf_index, c.status(id).members);
+        assert_eq!((index, &members), (after.conf_index, &after.members), "node {id}");
+    }
+    // Loaded from its last checkpoint, a replica has the members that stand there.
+    c.crash(1);
+    c.start(1);
+    let loaded = c.status(1);
+    assert_eq!(loaded.conf_index, loaded.checkpoint_index);
+    let is_later = loaded.conf_index >= after.conf_index;
+    assert_eq!(loaded.members == after.members, is_later, "{loaded:?}");
+}
+
 /// A host that lags repeats an older wish to a leader that knows a later one.
 #[test]
 fn an_older_wish_is_not_taken_after_a_later_one() {

@@ -143,6 +143,17 @@ fn a_wish_is_taken_without_a_change_of_members() {
     assert!(shard(&topology).is_out(skipped));
 }
 
+/// It may have been loaded from a checkpoint after the last change of members, and before the wish.
+#[test]
+fn a_leader_that_has_not_applied_the_last_wish_yet_is_not_believed() {
+    let mut topology = founded(4, 1, 3, 0);
+    want(&mut topology, [1, 2, 4]);
+    let founders = [life(1, 0), life(2, 0), life(3, 0)];
+    assert_eq!(apply(&mut topology, is(members(10, 2, founders, []))), Ok(true));
+    assert_eq!(apply(&mut topology, is(members(12, 1, founders, []))), Ok(false));
+    assert_eq!(apply(&mut topology, is(members(12, 2, founders, []))), Ok(true));
+}
+
 #[test]
 fn a_group_that_makes_no_sense_is_refused() {
     let mut topology = founded(3, 1, 3, 0);

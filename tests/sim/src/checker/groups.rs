@@ -334,6 +334,7 @@ mod tests {
         ];
         for (members, index) in steps.iter().zip(1..) {
             let status = status(index, members, Some(wanted.clone()));
+            let status = Status { committed_index: 4, ..status };
             assert_eq!(judge.applied(1, &status, &ALL), [""; 0], "at {index}");
         }
         assert_eq!(judge.destroyed(id(3, 0)), None);

@@ -217,7 +217,11 @@ impl World {
                 }
                 false
             }
-            Err(_) => false, // the next write fails as well, and the node stops
+            Err(error) => {
+                self.faults.add(FaultKind::SyncFailed);
+                self.stop_for_disk(id, &error);
+                false
+            }
         }
     }
 
@@ -242,12 +246,14 @@ impl World {
             return;
         }
         let birth = node.lives[&shard].birth;
-        if node.disk.engine.drop_shard(shard, birth).is_ok() {
-            node.lives.remove(&shard);
-            self.trace.line(self.now_us, || format!("node {id}    shard {shard}: destroyed"));
-            let found = self.judge_of(shard).destroyed((NodeId(id), birth));
-            found.into_iter().for_each(|what| self.violated(Invariant::Quorums, what));
+        if let Err(error) = node.disk.engine.drop_shard(shard, birth) {
+            self.faults.add(FaultKind::SyncFailed);
+            return self.stop_for_disk(id, &error);
         }
+        node.lives.remove(&shard);
+        self.trace.line(self.now_us, || format!("node {id}    shard {shard}: destroyed"));
+        let found = self.judge_of(shard).destroyed((NodeId(id), birth));
+        found.into_iter().for_each(|what| self.violated(Invariant::Quorums, what));
     }
 
     /// Lists the members that are not as wanted, for each shard as its leader knows it, and the

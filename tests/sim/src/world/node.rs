@@ -21,7 +21,7 @@ use shard::{
     join_snapshot,
 };
 use std::collections::BTreeMap;
-use storage::{Engine, ShardWrite};
+use storage::{Engine, ShardWrite, StorageError};
 use wire::internal::v1::Operation;
 use wire::internal::v1::operation::Op;
 use wire::internal::v1::operation_result::Result as OpResult;
@@ -347,6 +347,14 @@ impl World {
         }
     }
 
+    /// The node stops because its disk failed, and is started again.
+    pub(crate) fn stop_for_disk(&mut self, id: u64, error: &StorageError) {
+        self.trace.line(self.now_us, || format!("node {id}    stops: {error}"));
+        self.crash_node(id, true);
+        let after_us = self.rng.range(SECOND_US, 4 * SECOND_US);
+        self.agenda.push(self.now_us + after_us, Event::Start { node: id });
+    }
+
     pub(crate) fn disk_done(&mut self, id: u64, boot: u64) {
         let node = self.nodes.get_mut(&id).expect("a node");
         if node.boot != boot {
@@ -356,11 +364,7 @@ impl World {
         match node.disk.finish() {
             Err(error) => {
                 self.faults.add(if full { FaultKind::DiskFull } else { FaultKind::SyncFailed });
-                self.trace.line(self.now_us, || format!("node {id}    stops: {error}"));
-                self.crash_node(id, true);
-                let after_us = self.rng.range(SECOND_US, 4 * SECOND_US);
-                self.agenda.push(self.now_us + after_us, Event::Start { node: id });
-                return;
+                return self.stop_for_disk(id, &error);
             }
             Ok(jobs) => {
                 let mut persisted: BTreeMap<ShardId, u64> = BTreeMap::new();
