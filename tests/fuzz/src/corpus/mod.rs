@@ -15,11 +15,10 @@ use locks::{
     Stamp, Token,
 };
 use prost::Message;
-use routing::{AddressVersion, ClusterConfig, META, NodeId, Topology};
+use routing::{AddressVersion, ClusterConfig, NodeId, Topology};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use storage::fuzzing;
-use topology::{Proposal, Seed};
 use wire::internal::v1 as internal;
 use wire::internal::v1::install_snapshot_request::Part;
 use wire::internal::v1::{
@@ -280,11 +279,9 @@ fn snapshot_chunks() -> BTreeMap<String, Vec<u8>> {
     let mut group = Group::new();
     group.live();
     let hello = || Some(Hello { node: 1, ..Default::default() });
-    let of_meta =
-        group.snapshots.first().map(|(raft, _)| (META.0, raft.clone(), founded_topology()));
-    let of_locks = group.snapshots.into_iter().map(|(raft, data)| (0, raft, data));
-    let headers = of_locks.chain(of_meta).map(|(shard, raft, data)| {
-        let header = SnapshotHeader { hello: hello(), shard, raft, data_bytes: data.len() as u64 };
+    let headers = group.snapshots.into_iter().map(|(raft, data)| {
+        let header =
+            SnapshotHeader { hello: hello(), shard: 0, raft, data_bytes: data.len() as u64 };
         (Part::Header(header), data)
     });
     let record = HistoryRecord {
@@ -304,15 +301,6 @@ fn snapshot_chunks() -> BTreeMap<String, Vec<u8>> {
         let chunk = InstallSnapshotRequest { part: Some(part) }.encode_to_vec();
         join(&[&chunk, &data])
     }))
-}
-
-/// The topology of a small cluster.
-fn founded_topology() -> Vec<u8> {
-    let seed = Seed::of(&ClusterConfig::dev(2, 3, 7_400).expect("a cluster"));
-    let mut topology = topology::Topology::default();
-    let founding = Proposal::new(1_700_000_000, topology::Command::Bootstrap { seed });
-    topology.apply(&founding).expect("it is founded");
-    topology.encode()
 }
 
 fn recovered() -> BTreeMap<String, Vec<u8>> {

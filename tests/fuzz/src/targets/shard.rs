@@ -48,8 +48,9 @@ pub(super) fn snapshot_chunk(bytes: &[u8]) -> bool {
     // Data within the header is ignored, so joining again gives the same message.
     let again = ::shard::join_snapshot(&message, data).expect("a message that was just joined");
     assert_eq!(again, message, "does not come back the same");
-    let load = |header: &[u8]| ::shard::load_snapshot(ShardId(header.shard), header, data).is_ok();
-    let loaded = [&*header.raft, &*message].map(load);
+    let shard = ShardId(header.shard);
+    let loaded =
+        [&header.raft, &message].map(|header| ::shard::load_snapshot(shard, header, data).is_ok());
     assert_eq!(loaded[0], loaded[1], "the data within the header was looked at");
     true
 }
