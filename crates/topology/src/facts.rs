@@ -149,6 +149,11 @@ impl Shard {
 
     /// Accounts for a life that the group has. A later life on a wanted node is that of a directory
     /// that was re-seeded: the group took it in by itself, so it is wanted in place of the old one.
+    /// It is no life of a lost directory, because every wanted birth is at least the incarnation.
+    ///
+    /// An unknown life on another node is dated with the present wish, which may be later than the
+    /// node's directory. So that date does not tell on which directory the life was
+    /// ([`Shard::life_on`]).
     fn adopt(&mut self, life: Life, version: Version) {
         match self.wanted.members.get(&life.node).copied() {
             Some(birth) if birth < life.birth => {
