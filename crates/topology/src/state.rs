@@ -227,7 +227,8 @@ pub struct Wanted {
 /// The members that a group has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
-    /// The index in the group's log at which this configuration was applied.
+    /// The index in the group's log at which this configuration was applied, or a later one at which
+    /// it still held: after a restart, that at which the replica began.
     pub conf_index: u64,
     /// The version of the wanted members that the group had taken by then.
     pub taken: Version,

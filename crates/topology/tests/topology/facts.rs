@@ -285,3 +285,18 @@ fn a_life_of_a_lost_directory_that_is_told_late_is_not_wanted_again() {
     assert_eq!(wanted_again(&[5], 900), life(3, 900), "it is on the present one");
     assert_eq!(wanted_again(&[], 900), life(3, 900), "whenever it was wished away");
 }
+
+/// Regression: the index went before the wish, so what the second leader told looked old for ever.
+#[test]
+fn a_wish_is_taken_from_a_leader_whose_configuration_has_a_lower_index() {
+    let mut topology = founded(4, 1, 3, 0);
+    want(&mut topology, [1, 2, 4]); // version 2
+    let skipped = wanted(&topology, 0)[2];
+    want(&mut topology, [1, 2, 3]); // version 3
+    let founders = [life(1, 0), life(2, 0), life(3, 0)];
+    let restarted = members(100, 1, founders, []);
+    assert_eq!(apply(&mut topology, is(restarted.clone())), Ok(true));
+    assert_eq!(apply(&mut topology, is(members(60, 3, founders, []))), Ok(true));
+    assert!(shard(&topology).is_out(skipped));
+    assert_eq!(apply(&mut topology, is(restarted)), Ok(false), "it is older");
+}
