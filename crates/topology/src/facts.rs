@@ -1,8 +1,8 @@
 //! How facts are taken: what nodes tell of themselves, and leaders of their groups.
 //!
 //! A fact may come late, twice, and in any order. So each has a place in the order of its source: the
-//! start of a node, and the configuration index of a group. Only a later one is taken. This module
-//! knows nothing of the way by which facts travel.
+//! start of a node, and the wish and the configuration index of a group. Only a later one is taken.
+//! This module knows nothing of the way by which facts travel.
 
 use crate::command::NodeTold;
 use crate::delta::Row;
@@ -104,10 +104,15 @@ impl Topology {
     /// Takes the members that a group's leader tells.
     pub(crate) fn shard_is(&self, id: ShardId, is: &Members) -> Result<Vec<Row>, Refusal> {
         let known = self.known_shard(id)?;
-        // A leader that was just elected may have a later configuration than another one told, and
-        // not yet applied the wish that the other one had.
-        let is_old = (is.conf_index, is.taken) <= (known.is.conf_index, known.is.taken);
-        if is_old || is.taken < known.is.taken {
+        // Both only rise along the log. The wish goes first, because two replicas with the same members
+        // may have different indexes: at a restart, the index becomes the applied one. How it goes
+        // wrong the other way round:
+        //
+        // 1. Leader A has restarted at index 100, and tells its members with it.
+        // 2. Leader B has the same members since index 60. It takes a wish at index 110 that changes no
+        //    member, and tells that with index 60.
+        // 3. That looks old, so a life that the wish has dropped is never out.
+        if (is.taken, is.conf_index) <= (known.is.taken, known.is.conf_index) {
             return Ok(Vec::new());
         }
         let no_group = |why| Err(Refusal::NoGroup { shard: id, why });
@@ -149,6 +154,11 @@ impl Shard {
 
     /// Accounts for a life that the group has. A later life on a wanted node is that of a directory
     /// that was re-seeded: the group took it in by itself, so it is wanted in place of the old one.
+    /// It is no life of a lost directory, because every wanted birth is at least the incarnation.
+    ///
+    /// An unknown life on another node is dated with the present wish, which may be later than the
+    /// node's directory. So that date does not tell on which directory the life was
+    /// ([`Shard::life_on`]).
     fn adopt(&mut self, life: Life, version: Version) {
         match self.wanted.members.get(&life.node).copied() {
             Some(birth) if birth < life.birth => {

@@ -6,6 +6,7 @@
 
 use crate::why::Why;
 use routing::{AddressVersion, NodeId, SLOTS, ShardId};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many changes a topology has seen. 0 is the topology before the cluster was founded.
@@ -226,7 +227,8 @@ pub struct Wanted {
 /// The members that a group has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
-    /// The index in the group's log at which this configuration was applied.
+    /// The index in the group's log at which this configuration was applied, or a later one at which
+    /// it still held: after a restart, that at which the replica began.
     pub conf_index: u64,
     /// The version of the wanted members that the group had taken by then.
     pub taken: Version,
@@ -290,14 +292,24 @@ impl Shard {
     /// for another life on the same node, so the group never has the members that are wanted.
     ///
     /// A life is kept until it is out ([`is_out`](Self::is_out)), because until then no host has
-    /// destroyed it. Its votes are known, unless the node has lost its data directory since.
+    /// destroyed it. Its votes are known, unless they were on a data directory that is lost:
+    ///
+    /// - A birth below the incarnation of the present directory is of a former one.
+    /// - A birth equal to it is on the present one. The re-seed began with it.
+    /// - A higher one is of a former directory if it was wanted no more before the re-seed, because a
+    ///   clock may have been slow.
     pub(crate) fn life_on(&self, id: NodeId, node: &Node) -> Option<Birth> {
         if let Some(birth) = self.wanted.members.get(&id) {
             return Some(*birth);
         }
         let leaving = self.leaving.iter().filter(|(life, _)| life.node == id);
         let (newest, dropped) = leaving.max_by_key(|(life, _)| life.birth)?;
-        (*dropped > node.directory_since).then_some(newest.birth)
+        let is_on_present = match u64::from(newest.birth.0).cmp(&node.start.incarnation) {
+            Ordering::Less => false,
+            Ordering::Equal => true,
+            Ordering::Greater => *dropped > node.directory_since,
+        };
+        is_on_present.then_some(newest.birth)
     }
 
     /// Whether a replica with this life is out for good, so that it may be destroyed.
@@ -494,6 +506,12 @@ impl Topology {
         }
         let incarnation = |node: &Node| node.start.incarnation <= u64::from(node.last_birth.0);
         rule(self.nodes.values().all(incarnation), "no incarnation is past the last birth")?;
+        let is_lost = |life: Life| {
+            let node = self.nodes.get(&life.node);
+            node.is_some_and(|node| u64::from(life.birth.0) < node.start.incarnation)
+        };
+        let wanted = self.shards.values().flat_map(|shard| shard.wanted.lives());
+        rule(!wanted.into_iter().any(is_lost), "no wanted life was on a lost directory")?;
         let is_past = |node: &Node| node.directory_since <= self.version;
         rule(self.nodes.values().all(is_past), "no directory is of the future")
     }

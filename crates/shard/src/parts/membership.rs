@@ -39,6 +39,8 @@
 //!    silent, and only if a quorum of the voters that are left was heard of.
 //! 5. A leader that is not wanted offers leadership to the wanted voters that are caught up, one after
 //!    the other. The one that takes it removes the former leader.
+//! 6. If a later life of the leader is wanted, the last other voter does not go. It is offered
+//!    leadership, although it is not wanted.
 //!
 //! ```text
 //!              voters        learners     nodes 1, 2 and 4 are wanted
@@ -53,6 +55,10 @@
 //!
 //! How it goes wrong if a voter that lives goes before a silent one: of five voters two are silent,
 //! and three are a quorum of five and of four. If one of the three goes, two of four are left.
+//!
+//! How it goes wrong if that last voter goes: life 1⁰ leads 2 and 3, and a later life of node 1 is
+//! wanted alone. Once 2 and 3 are gone, 1⁰ is the only voter. It cannot make room for the next life,
+//! because a group needs a voter, and a node has one replica of it.
 //!
 //! # Why this is sound
 //!
@@ -266,6 +272,9 @@ where
         return successor.filter(|_| going.contains(&leader)).map(Next::HandOver);
     };
     let left: Vec<u64> = conf.voters.iter().copied().filter(|voter| *voter != id).collect();
+    if left == [leader] && targets.has_later(leader) {
+        return (seen.caught_up)(id).then_some(Next::HandOver(id));
+    }
     let heard_of = left.iter().filter(|id| heard(**id) == Some(true)).count();
     (heard_of > left.len() / 2).then(|| change(ConfChangeType::RemoveNode, id))
 }

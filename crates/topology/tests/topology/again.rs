@@ -32,6 +32,11 @@ struct World {
     members: Members,
     taken: BTreeSet<Life>,
     leader: Life,
+    /// The index of the group's last entry.
+    index: u64,
+    /// The configuration index of each voter that has restarted since the last change. It is above
+    /// that of `members`, which the others have.
+    restarted: BTreeMap<Life, u64>,
     hosted: BTreeMap<NodeId, Birth>,
     destroyed: BTreeSet<Life>,
 }
@@ -48,6 +53,8 @@ impl World {
             round: 0,
             taken: is.voters.clone(),
             leader: first,
+            index: 0,
+            restarted: BTreeMap::new(),
             hosted: is.voters.iter().map(|life| (life.node, life.birth)).collect(),
             members: is,
             destroyed: BTreeSet::new(),
@@ -57,12 +64,14 @@ impl World {
         world
     }
 
-    /// The same world at this pace.
+    /// The same world at this pace, after another voter than the leader has restarted.
     fn at(&self, pace: Pace) -> World {
         let mut world = World { pace, ..self.clone() };
-        let mut voters = world.members.voters.iter();
-        let leader = if pace.leads_first { voters.next() } else { voters.next_back() };
-        world.leader = *leader.expect("a voter");
+        let first = *world.members.voters.first().expect("a voter");
+        let last = *world.members.voters.last().expect("a voter");
+        let (leader, other) = if pace.leads_first { (first, last) } else { (last, first) };
+        world.restart(other);
+        world.leader = leader;
         world
     }
 
@@ -105,15 +114,28 @@ impl World {
         if self.round.is_multiple_of(self.pace.take) && wanted.version > self.members.taken {
             self.members.taken = wanted.version;
             self.taken = wanted.lives().collect();
+            self.index += 1;
         }
         self.change();
         if self.round.is_multiple_of(self.pace.tell) {
-            let told = Command::Is { shard: SHARD, members: self.members.clone() };
+            let of_leader = self.restarted.get(&self.leader).copied();
+            let conf_index = of_leader.unwrap_or(self.members.conf_index);
+            let members = Members { conf_index, ..self.members.clone() };
+            let told = Command::Is { shard: SHARD, members };
             apply(&mut self.topology, told).expect("a fact");
         }
         if self.round.is_multiple_of(self.pace.host) {
             self.host();
         }
+    }
+
+    /// A voter restarts, so its configuration index becomes the applied one. It leads for a moment, and
+    /// tells its members.
+    fn restart(&mut self, voter: Life) {
+        self.index += 1;
+        self.restarted.insert(voter, self.index);
+        let members = Members { conf_index: self.index, ..self.members.clone() };
+        apply(&mut self.topology, Command::Is { shard: SHARD, members }).expect("a fact");
     }
 
     fn host(&mut self) {
@@ -173,7 +195,9 @@ impl World {
 
     fn changed(&mut self, change: impl FnOnce(&mut Members) -> bool) {
         assert!(change(&mut self.members), "nothing has changed");
-        self.members.conf_index += 1;
+        self.index += 1;
+        self.members.conf_index = self.index;
+        self.restarted.clear();
     }
 }
 

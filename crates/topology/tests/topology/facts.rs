@@ -269,3 +269,45 @@ fn a_life_that_a_lost_directory_had_is_not_wanted_again() {
     want(&mut after, [1, 2, 3]);
     assert_eq!(wanted(&after, 0)[2], life(3, 700), "it is on the new one");
 }
+
+/// Regression: the date of an unknown life is that of the present wish, which was later than the
+/// directory.
+#[test]
+fn a_life_of_a_lost_directory_that_is_told_late_is_not_wanted_again() {
+    let reseeded = |topology: &mut Topology, incarnation| {
+        let start = AddressVersion { incarnation, starts: 1 };
+        let store = StoreId([(incarnation % 251) as u8; 16]);
+        let told = NodeTold { start, store, ..told(3, 1) };
+        assert_eq!(apply(topology, Command::NodeIs { told }), Ok(true));
+    };
+    let wanted_again = |wishes: &[u64], birth| {
+        let mut topology = founded(6, 1, 3, 0);
+        want(&mut topology, [1, 2, 4]);
+        reseeded(&mut topology, 700);
+        reseeded(&mut topology, 900);
+        wishes.iter().for_each(|node| want(&mut topology, [1, 2, *node]));
+        // The group goes by the oldest wish, and took the re-seeded replica in by itself.
+        let told = members(10, 1, [life(1, 0), life(2, 0), life(3, birth)], []);
+        assert_eq!(apply(&mut topology, is(told)), Ok(true));
+        want(&mut topology, [1, 2, 3]);
+        wanted(&topology, 0)[2]
+    };
+    assert_eq!(wanted_again(&[5], 700), life(3, NOW_S as u32), "it was on a lost directory");
+    assert_eq!(wanted_again(&[5], 900), life(3, 900), "it is on the present one");
+    assert_eq!(wanted_again(&[], 900), life(3, 900), "whenever it was wished away");
+}
+
+/// Regression: the index went before the wish, so what the second leader told looked old for ever.
+#[test]
+fn a_wish_is_taken_from_a_leader_whose_configuration_has_a_lower_index() {
+    let mut topology = founded(4, 1, 3, 0);
+    want(&mut topology, [1, 2, 4]); // version 2
+    let skipped = wanted(&topology, 0)[2];
+    want(&mut topology, [1, 2, 3]); // version 3
+    let founders = [life(1, 0), life(2, 0), life(3, 0)];
+    let restarted = members(100, 1, founders, []);
+    assert_eq!(apply(&mut topology, is(restarted.clone())), Ok(true));
+    assert_eq!(apply(&mut topology, is(members(60, 3, founders, []))), Ok(true));
+    assert!(shard(&topology).is_out(skipped));
+    assert_eq!(apply(&mut topology, is(restarted)), Ok(false), "it is older");
+}

@@ -49,7 +49,7 @@ fn fault(world: &mut World) {
     match world.random.below(8) {
         0..3 if down.is_empty() => world.kill(node),
         3..5 if !down.is_empty() => world.start(down[0]),
-        5 if down.is_empty() && world.can_lose_a_disk() => world.reseed(node),
+        5 if down.is_empty() && world.can_lose_the_disk_of(NodeId(node)) => world.reseed(node),
         6 => world.new_controller(),
         _ => world.repeat_a_fact(),
     }

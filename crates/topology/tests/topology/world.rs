@@ -24,6 +24,8 @@ pub(crate) struct World {
     out: BTreeSet<(ShardId, Life)>,
     /// Lives whose replica was destroyed.
     destroyed: BTreeSet<(ShardId, Life)>,
+    /// Lives that were on a lost directory, each with the incarnation of the next one.
+    lost: BTreeMap<(ShardId, Life), u64>,
 }
 
 pub(crate) struct Machine {
@@ -64,6 +66,7 @@ impl World {
             told: Vec::new(),
             out: BTreeSet::new(),
             destroyed: BTreeSet::new(),
+            lost: BTreeMap::new(),
         };
         let bootstrap = Command::Bootstrap { seed: Seed::of(&config) };
         let delta = world.topology.apply(&Proposal::new(NOW_S, bootstrap)).unwrap().unwrap();
@@ -130,6 +133,12 @@ impl World {
                 assert!(!self.out.contains(&(*id, life)), "{life:?} is out, and wanted again");
             }
         }
+        for ((id, life), incarnation) in &self.lost {
+            let node = self.topology.node(life.node).expect("no node is forgotten");
+            let is_wanted = self.topology.shard(*id).unwrap().wanted.has(life);
+            let is_told = node.start.incarnation >= *incarnation;
+            assert!(!is_told || !is_wanted, "{life:?} of shard {id} is lost, and wanted again");
+        }
         done.map(|delta| delta.is_some())
     }
 
@@ -158,14 +167,19 @@ impl World {
         machine.told.start.starts += 1;
     }
 
-    /// The node starts on an empty disk. Its replicas are born at the new incarnation.
+    /// The node starts on an empty disk. Its replicas are born at the new incarnation: the second, or
+    /// the number after the highest that is known.
     pub(crate) fn reseed(&mut self, node: u64) {
+        let highest = u64::from(self.topology.node(NodeId(node)).unwrap().last_birth.0);
         let machine = self.machines.get_mut(&NodeId(node)).unwrap();
+        let incarnation = self.now_s.max(1 + highest.max(machine.told.start.incarnation));
         machine.is_up = true;
-        machine.told.start = AddressVersion { incarnation: self.now_s, starts: 1 };
-        machine.told.store = StoreId([(self.now_s % 251) as u8; 16]);
-        for replica in machine.replicas.values_mut() {
-            *replica = (Birth(self.now_s as u32), 20_000);
+        machine.told.start = AddressVersion { incarnation, starts: 1 };
+        machine.told.store = StoreId([(incarnation % 251) as u8; 16]);
+        for (id, replica) in &mut machine.replicas {
+            let life = Life { node: NodeId(node), birth: replica.0 };
+            self.lost.insert((*id, life), incarnation);
+            *replica = (Birth(incarnation as u32), 20_000);
         }
     }
 
@@ -253,10 +267,13 @@ impl World {
         })
     }
 
-    /// Whether one lost disk costs no data.
-    pub(crate) fn can_lose_a_disk(&self) -> bool {
-        let has_spare = |shard: &Shard| shard.is.voters.len() >= 3;
-        self.is_settled() && self.topology.shards().values().all(has_spare)
+    /// Whether no group loses its quorum with the disk of this node.
+    pub(crate) fn can_lose_the_disk_of(&self, node: NodeId) -> bool {
+        self.groups.iter().all(|(id, group)| {
+            let voters = &group.members.voters;
+            let left = voters.iter().filter(|life| life.node != node && self.lives(*id, **life));
+            left.count() >= quorum(voters.len())
+        })
     }
 
     /// Creates replicas that are wanted, and destroys those that are out.
@@ -274,7 +291,9 @@ impl World {
                     }
                 } else if let Some(birth) = shard.wanted.members.get(node) {
                     let life = Life { node: *node, birth: *birth };
-                    assert!(!self.destroyed.contains(&(*id, life)), "{life:?} begins twice");
+                    let has_lived = self.destroyed.contains(&(*id, life));
+                    let has_lived = has_lived || self.lost.contains_key(&(*id, life));
+                    assert!(!has_lived, "{life:?} begins twice");
                     machine.replicas.insert(*id, (*birth, 20_000));
                 }
             }

@@ -211,6 +211,35 @@ fn lives_that_are_wanted_anew_go_one_by_one() {
     assert_eq!(step(&[1, second, 3], &[], &[]), Some((Some(RemoveNode), 3)));
 }
 
+/// Regression: the leader removed the others, and as the only voter it could not make room for the
+/// later life on its own node.
+#[test]
+fn the_last_other_voter_takes_over_if_a_later_life_of_the_leader_is_wanted_alone() {
+    let (later, wanted) = (id(1, 9), [(1, 9)]);
+    let step = |voters: &[u64], learners: &[u64], caught_up: &[u64]| {
+        step(&conf(voters, learners), &wanted, caught_up, all)
+    };
+    assert_eq!(step(&[1, 2, 3], &[], &[2, 3]), Some((Some(RemoveNode), 2)));
+    assert_eq!(step(&[1, 3], &[], &[3]), Some((None, 3)), "leadership goes to it");
+    assert_eq!(step(&[1, 3], &[], &[]), None, "it is not caught up");
+    // Node 3 leads.
+    let by_3 = |voters: &[u64], learners: &[u64]| {
+        let conf = conf(voters, learners);
+        let incarnations = Incarnations::new(NodeId(3), &conf);
+        let wish = Wanted::new(1, [(NodeId(1), 9)]).expect("a wish that can be");
+        let targets = Targets::new(Some(&wish), &[], &incarnations, 3);
+        let seen = Seen { caught_up: |_| true, heard: all, offered: 0 };
+        match next_change(&conf, &targets, &incarnations, 3, &seen)? {
+            Next::Change(change) => Some((Some(change.change_type()), change.node_id)),
+            Next::HandOver(to) => Some((None, to)),
+        }
+    };
+    assert_eq!(by_3(&[1, 3], &[]), Some((Some(RemoveNode), 1)));
+    assert_eq!(by_3(&[3], &[]), Some((Some(AddLearnerNode), later)));
+    assert_eq!(by_3(&[3], &[later]), Some((Some(AddNode), later)));
+    assert_eq!(by_3(&[3, later], &[]), Some((None, later)));
+}
+
 /// A pseudo-random number below another, from a seed.
 fn random(seed: u64) -> impl FnMut(u64) -> u64 {
     let mut state = seed;
@@ -305,7 +334,9 @@ fn every_way_leads_to_the_wanted_members_and_keeps_a_quorum() {
                     let voter = conf.voters.iter().find(|id| node_of(**id).0 == node);
                     let birth = match (wanted.get(&NodeId(node)), voter) {
                         // A group of one cannot replace its only replica on the same node.
-                        (_, Some(voter)) if count == 1 => incarnation_of(*voter),
+                        (_, Some(voter)) if count == 1 && conf.voters.len() == 1 => {
+                            incarnation_of(*voter)
+                        }
                         (Some(birth), _) if below(5) > 0 => *birth,
                         _ => {
                             births[node as usize] += 1;
@@ -372,8 +403,11 @@ fn every_way_leads_to_the_wanted_members_and_keeps_a_quorum() {
                 }
                 // Leadership moves anyway.
                 Some(Next::HandOver(to)) => {
+                    let is_last_other = targets.has_later(leader) && conf.voters.len() == 2;
                     assert!(
-                        targets.contains(to) && !targets.contains(leader) && lives(to),
+                        (targets.contains(to) || is_last_other)
+                            && !targets.contains(leader)
+                            && lives(to),
                         "seed {seed}"
                     );
                     offered = to;
