@@ -79,24 +79,30 @@ impl Replica {
         }
     }
 
-    /// The nodes that may lead in place of this one: those of other voters that are wanted and
-    /// caught up, as far as a leader knows. Another one might be removed next, or would have to be
-    /// sent the log first.
+    /// The nodes that may lead in place of this one.
     pub(super) fn successors(&self) -> Vec<NodeId> {
-        self.successor_ids().map(node_of).collect()
+        self.successor_ids().into_iter().map(node_of).collect()
     }
 
     /// The replica on this node, by Raft's id, if it may lead in place of this one.
     pub(super) fn successor_on(&self, node: NodeId) -> Option<u64> {
-        self.successor_ids().find(|id| node_of(*id) == node)
+        self.successor_ids().into_iter().find(|id| node_of(*id) == node)
     }
 
-    fn successor_ids(&self) -> impl Iterator<Item = u64> {
+    /// Other voters that are wanted and caught up, as far as a leader knows. Another one might be
+    /// removed next, or would have to be sent the log first.
+    ///
+    /// If there is none, those that are caught up and not wanted, as long as this replica is to leave
+    /// or its host is about to end. Otherwise the group would have no leader until an election.
+    fn successor_ids(&self) -> Vec<u64> {
         let (raft, incarnations) = (&self.raw.raft, &self.incarnations);
         let targets =
             Targets::new(self.wanted.as_ref(), &self.config.voters, incarnations, raft.id);
         let voters = raft.store().conf_state().voters.iter().copied();
-        voters.filter(move |id| *id != raft.id && targets.contains(*id) && self.is_caught_up(*id))
+        let able = voters.filter(|id| *id != raft.id && self.is_caught_up(*id));
+        let (wanted, others): (Vec<u64>, Vec<u64>) = able.partition(|id| targets.contains(*id));
+        let ends = self.stands_aside || !targets.contains(raft.id);
+        if wanted.is_empty() && ends { others } else { wanted }
     }
 
     fn propose_change(&mut self, change: ConfChange) {

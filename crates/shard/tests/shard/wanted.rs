@@ -312,6 +312,64 @@ fn leadership_goes_to_wanted_voters_that_are_caught_up_only() {
     settle_on(&mut c, &wanted, "in the end");
 }
 
+/// Regression: as long as no wanted voter could lead, a leader whose host was about to end could hand
+/// over to nobody.
+#[test]
+fn a_voter_that_is_not_wanted_takes_over_if_no_wanted_one_can() {
+    let (mut c, _) = three_and_two();
+    let wanted = wish(2, &[(4, 7), (5, 8)]);
+    want(&mut c, &wanted);
+    c.isolate(4);
+    c.isolate(5);
+    c.run_ms(500);
+    assert_eq!(c.status(1).wanted.as_ref(), Some(&wanted));
+    // Node 2 is removed already, because two members are wanted.
+    assert_eq!(c.status(1).successors, [NodeId(3)]);
+    tell(&mut c, 1, Input::Transfer { to: NodeId(3) });
+    c.settle();
+    assert_eq!(c.leader(), Some(3));
+    c.cut.clear();
+    settle_on(&mut c, &wanted, "in the end");
+
+    // A leader that is wanted hands over to such a voter only if its host is about to end.
+    let (mut c, _) = three_and_two();
+    let wanted = wish(2, &[(1, 0), (4, 7), (5, 8)]);
+    want(&mut c, &wanted);
+    c.isolate(4);
+    c.isolate(5);
+    c.run_ms(500);
+    assert_eq!(c.status(1).wanted.as_ref(), Some(&wanted));
+    assert_eq!(c.status(1).successors, []);
+    tell(&mut c, 1, Input::StandAside);
+    c.settle();
+    assert_eq!(c.status(1).successors, [2, 3].map(NodeId));
+    tell(&mut c, 1, Input::Transfer { to: NodeId(3) });
+    c.settle();
+    assert_eq!(c.leader(), Some(3));
+}
+
+/// Regression: the leader, whose node is to have another life alone, removed both others.
+#[test]
+fn a_later_life_on_the_node_of_the_leader_becomes_the_only_member() {
+    let (mut c, held) = three_and_two();
+    assert_eq!(c.leader(), Some(1));
+    let wanted = wish(2, &[(1, 9)]);
+    for _ in 0..50 {
+        want(&mut c, &wanted);
+        c.run_ms(100);
+        if c.leader().is_some_and(|id| members(&c, id).0.iter().all(|(node, _)| *node != 1)) {
+            break;
+        }
+    }
+    // The former life is out, so the host of node 1 destroys it and begins the next one.
+    assert_eq!(c.leader(), Some(3));
+    c.wipe(1);
+    c.peers.get_mut(&1).expect("a peer").incarnation = 9;
+    c.start(1);
+    settle_on(&mut c, &wanted, "in the end");
+    assert_eq!(held_token(&mut c, "n3"), Some(held[3]));
+}
+
 /// Regression: the first of the wanted voters was asked for ever, although no other voter but the
 /// leader hears it, so that it was not elected.
 #[test]

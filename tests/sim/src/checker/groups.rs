@@ -9,8 +9,9 @@
 //!
 //! * The judge follows the committed entries of a group once, in order, to the members and the wish
 //!   at each index. Every replica must have these at the index that it has applied.
-//! * A change is proposed once the one before it is applied. So no log has two that its replica does
-//!   not know as committed.
+//! * A change is proposed once the one before it is applied. So a leader that proposes one has no other
+//!   in its log after the index that it had applied, and no log has two that its replica does not
+//!   know as committed.
 //!
 //! The module does not know how a replica chooses a change. It takes no report of a leader: which
 //! member was heard of, it is told by the network.
@@ -30,9 +31,19 @@ pub(crate) struct Speakers {
 }
 
 impl Speakers {
-    /// A life says something under an id. Returns the violation if another one did so before.
-    pub(crate) fn says(&mut self, shard: ShardId, speaker: &Speaker, life: u64) -> Option<String> {
+    /// The replica `by`, of this life, says something under an id. Returns the violation if the id is
+    /// not its own, or if another life spoke under it before.
+    pub(crate) fn says(
+        &mut self,
+        shard: ShardId,
+        speaker: &Speaker,
+        by: Id,
+        life: u64,
+    ) -> Option<String> {
         let Speaker { node, birth, .. } = *speaker;
+        if (node, birth) != by {
+            return Some(format!("shard {shard}: {by:?} speaks as node {node} of birth {birth}"));
+        }
         let before = self.lives.insert((shard, node, birth), life)?;
         (before != life).then(|| {
             format!("shard {shard}: two replicas have spoken as node {node} of birth {birth}")
@@ -137,7 +148,6 @@ impl GroupJudge {
     pub(crate) fn applied(&mut self, node: u64, status: &Status, facts: &Facts<'_>) -> Vec<String> {
         let mut found = Vec::new();
         let log = self.logs.entry(node).or_default();
-        let is_change = |entry: &GroupEntry| !matches!(entry.change, GroupChange::Wish(_));
         let after = log.range(status.committed_index + 1..);
         let open: Vec<u64> =
             after.filter(|(_, entry)| is_change(entry)).map(|(index, _)| *index).collect();
@@ -220,15 +230,31 @@ impl GroupJudge {
         self.states.push(state);
     }
 
+    /// The violation if a leader proposes a change while another one is after the index that it had
+    /// applied. Within a step it proposes before it applies, so that is the index before the step.
+    fn at_once(&self, leader: &Status, entries: &[(u64, GroupEntry)]) -> Vec<String> {
+        let is_own = |entry: &GroupEntry| is_change(entry) && entry.term == leader.term;
+        if !entries.iter().any(|(_, entry)| is_own(entry)) {
+            return Vec::new();
+        }
+        let (log, applied) = (&self.logs[&leader.node.0], leader.applied_index);
+        let after = log.range(applied + 1..).filter(|(_, entry)| is_change(entry));
+        let open: Vec<u64> = after.map(|(index, _)| *index).collect();
+        let is_one = open.len() <= 1;
+        let what = || format!("two changes at once, at {open:?}: the leader had applied {applied}");
+        if is_one { Vec::new() } else { vec![what()] }
+    }
+
     /// Judges what a leader proposes: `leader` is its status before, and `heard` tells whose messages
     /// have reached it in its term.
     pub(crate) fn proposed(
+        &self,
         leader: &Status,
         entries: &[(u64, GroupEntry)],
         heard: &dyn Fn(Id) -> Heard,
         is_whole: &dyn Fn(Id) -> bool,
     ) -> Vec<String> {
-        let mut found = Vec::new();
+        let mut found = self.at_once(leader, entries);
         let Some(wish) = &leader.wanted else { return found };
         let voters: Vec<Id> = leader
             .members
@@ -263,6 +289,11 @@ impl GroupJudge {
         }
         found
     }
+}
+
+/// Whether the entry changes the members.
+fn is_change(entry: &GroupEntry) -> bool {
+    !matches!(entry.change, GroupChange::Wish(_))
 }
 
 #[cfg(test)]
@@ -373,6 +404,19 @@ mod tests {
         assert_eq!((open(0), open(1), open(2)), (1, 0, 0));
     }
 
+    /// Regression: the judge looked at the commit index after the step, which was past the first one.
+    #[test]
+    fn a_change_that_is_proposed_before_the_one_before_it_is_applied_is_found() {
+        let judge = judge(&[learns(4, 7), votes(4, 7)]);
+        let entry = |term| GroupEntry { term, change: votes(4, 7) };
+        let found = |applied_index, term| {
+            let leader = Status { applied_index, committed_index: 2, ..status(0, &[], None) };
+            judge.proposed(&leader, &[(2, entry(term))], &|_| Heard::Lately, &|_| true).len()
+        };
+        assert_eq!((found(0, 1), found(1, 1)), (1, 0));
+        assert_eq!(found(0, 2), 0, "it is another leader's");
+    }
+
     #[test]
     fn a_voter_without_the_log_or_that_never_learned_is_found() {
         let after = |changes: &[GroupChange], had: Option<u64>| {
@@ -413,7 +457,9 @@ mod tests {
                 true => Heard::NotForLong,
                 false => Heard::Lately,
             };
-            GroupJudge::proposed(&leader, &[(7, entry)], &heard, &|_| true).len()
+            let mut judge = judge(&[]);
+            judge.logs.insert(1, [(7, entry.clone())].into());
+            judge.proposed(&leader, &[(7, entry)], &heard, &|_| true).len()
         };
         assert_eq!((removes(4, &[]), removes(4, &[4]), removes(4, &[2])), (0, 0, 0));
         assert_eq!(removes(4, &[5]), 1, "node 5 is dead");
@@ -425,10 +471,22 @@ mod tests {
     fn two_lives_that_speak_under_one_id_are_found() {
         let mut speakers = Speakers::default();
         let as_of = |node, birth| Speaker { node: NodeId(node), birth, term: 1 };
-        assert_eq!(speakers.says(ShardId(0), &as_of(1, 0), 10), None);
-        assert_eq!(speakers.says(ShardId(0), &as_of(1, 0), 10), None);
-        assert_eq!(speakers.says(ShardId(1), &as_of(1, 0), 11), None, "another shard");
-        assert_eq!(speakers.says(ShardId(0), &as_of(1, 5), 12), None, "another birth");
-        assert!(speakers.says(ShardId(0), &as_of(1, 0), 13).is_some());
+        let mut says = |shard, birth, life| {
+            speakers.says(ShardId(shard), &as_of(1, birth), id(1, birth), life)
+        };
+        assert_eq!(says(0, 0, 10), None);
+        assert_eq!(says(0, 0, 10), None);
+        assert_eq!(says(1, 0, 11), None, "another shard");
+        assert_eq!(says(0, 5, 12), None, "another birth");
+        assert!(says(0, 0, 13).is_some());
+    }
+
+    #[test]
+    fn a_replica_that_speaks_under_another_id_is_found() {
+        let mut speakers = Speakers::default();
+        let speaker = Speaker { node: NodeId(1), birth: 5, term: 1 };
+        assert!(speakers.says(ShardId(0), &speaker, id(2, 5), 10).is_some(), "another node's");
+        assert!(speakers.says(ShardId(0), &speaker, id(1, 0), 10).is_some(), "another birth's");
+        assert_eq!(speakers.says(ShardId(0), &speaker, id(1, 5), 11), None, "its own");
     }
 }

@@ -1,11 +1,11 @@
 //! What the judges of lives and members are told: what replicas write, say, hear and apply.
 
 use super::state::World;
-use super::state::members::{LastHeard, Members};
+use super::state::members::Members;
 use super::state::node::Node;
 use crate::checker::Invariant;
 use crate::checker::groups::{Facts, GroupJudge, Heard, Id};
-use routing::ShardId;
+use routing::{NodeId, ShardId};
 use shard::{GroupEntry, Role, Speaker, Status};
 use storage::ShardWrite;
 
@@ -27,18 +27,16 @@ impl World {
         }
         // A replica that was just stopped has no life left to speak of.
         let Some(life) = self.nodes[&id].lives.get(&shard) else { return };
-        let found = self.members.speakers.says(shard, speaker, life.number);
+        let (by, number) = ((NodeId(id), life.birth), life.number);
+        let found = self.members.speakers.says(shard, speaker, by, number);
         found.into_iter().for_each(|what| self.violated(Invariant::OneLife, what));
     }
 
     /// A message has reached a node.
     pub(crate) fn note_heard(&mut self, id: u64, shard: ShardId, speaker: &Speaker) {
         let ticks = self.nodes[&id].ticks;
-        let key = (shard, id, (speaker.node, speaker.birth));
-        let last = self.members.heard.entry(key).or_default();
-        if speaker.term >= last.term {
-            *last = LastHeard { ticks, term: speaker.term };
-        }
+        let of = (speaker.node, speaker.birth);
+        self.members.heard.note(shard, id, of, speaker.term, ticks);
     }
 
     /// A replica writes, and it had this status before. Judges what it proposes: invariant 19.
@@ -55,16 +53,16 @@ impl World {
         }
         let node = &self.nodes[&id];
         let (ticks, patience) = (node.ticks, node.settings.raft.election_ticks as u64);
-        let heard = |of: Id| match self.members.heard.get(&(shard, id, of)) {
-            Some(last) if last.term == before.term => match ticks - last.ticks {
+        let heard = |of: Id| match self.members.heard.in_term(shard, id, of, before.term) {
+            Some(last) => match ticks - last {
                 ago if ago + EDGE_TICKS <= patience => Heard::Lately,
                 ago if ago > patience + EDGE_TICKS => Heard::NotForLong,
                 _ => Heard::Perhaps,
             },
-            _ => Heard::NotForLong,
+            None => Heard::NotForLong,
         };
         let is_whole = |(node, birth): Id| is_whole(&self.nodes[&node.0], shard, birth);
-        let found = GroupJudge::proposed(before, &new, &heard, &is_whole);
+        let found = self.members.judges[&shard].proposed(before, &new, &heard, &is_whole);
         found.into_iter().for_each(|what| self.found(id, shard, &what));
     }
 
