@@ -62,7 +62,7 @@ impl Replica {
         let (conf, own) = (raft.store().conf_state(), raft.id);
         let nodes = &self.config.voters;
         let targets = Targets::new(self.wanted.as_ref(), nodes, &self.incarnations, own);
-        let (now, patience) = (self.stats.ticks, self.config.raft.election_ticks as u64);
+        let patience = self.config.raft.election_ticks;
         let seen = Seen {
             caught_up: |id| self.is_caught_up(id),
             heard: |id| self.is_heard(id),
@@ -70,7 +70,7 @@ impl Replica {
         };
         match next_change(conf, &targets, &self.incarnations, own, &seen) {
             Some(Next::Change(change)) => self.propose_change(change),
-            Some(Next::HandOver(to)) if self.handover.offers(to, now, patience) => {
+            Some(Next::HandOver(to)) if self.handover.offers(to, patience) => {
                 let (shard, node, to) = (self.config.shard.0, self.config.node.0, node_of(to));
                 tracing::info!(shard, node, to = to.0, "hands over: its replica is to leave");
                 self.hand_over(to);
