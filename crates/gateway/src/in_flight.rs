@@ -65,6 +65,8 @@ pub(crate) struct InFlight {
     visitor: Visitor,
     /// Set for a single call.
     unary: bool,
+    /// Its stream ends because the gateway is about to end.
+    sent_away: bool,
     calls: Calls<Note>,
     waits: usize,
     scans: usize,
@@ -82,7 +84,17 @@ impl InFlight {
     ) -> InFlight {
         let calls = Calls::new(router.clone());
         let times = router.metrics.of_stream();
-        InFlight { router, ending, visitor, unary, calls, waits: 0, scans: 0, times }
+        InFlight {
+            router,
+            ending,
+            visitor,
+            unary,
+            sent_away: false,
+            calls,
+            waits: 0,
+            scans: 0,
+            times,
+        }
     }
 
     /// Adds the times of answered acquires to the metrics. To be called for each frame of answers.
@@ -130,6 +142,11 @@ impl InFlight {
             router.leaving.push(Left { cleanup: cleanup.for_good(), place });
             true
         });
+    }
+
+    /// The stream was told to end. So its waits keep their places, as when the gateway ends.
+    pub(crate) fn send_away(&mut self) {
+        self.sent_away = true;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -301,7 +318,7 @@ impl Drop for InFlight {
         if self.waits == 0 {
             return;
         }
-        if *self.ending.borrow() {
+        if self.sent_away || *self.ending.borrow() {
             self.end();
             return;
         }

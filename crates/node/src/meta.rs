@@ -23,18 +23,24 @@ pub(crate) fn replicas(map: &ShardMap, shard: ShardId) -> Option<&Replicas> {
     map.replicas(if shard == META { FOUNDERS } else { shard })
 }
 
-/// Creates META in a data directory where it never was, as far as the births of replicas there tell.
-/// Call it before the replica opens. Blocks on the disk.
+/// Creates META in a data directory where it never was. Call it at each start, before the replica
+/// opens. `birth` is that of the replica here. Blocks on the disk.
 ///
 /// A directory of an earlier build has no META, and must not be taken for one that lost it: the
-/// replica that was lost may have voted. So the directory keeps a record of the creation. It comes
-/// after META's first write, so that a directory with the record has data.
+/// replica that was lost may have voted. So the directory keeps a record of the creation, with the birth
+/// of the replica. It comes after META's first write, so that a directory with the record has data. A
+/// replica of a later birth came by a wish, and has no data at first.
 ///
 /// # Errors
 /// [`StorageError`], also if META was created here and its data is gone.
-pub(crate) fn create(engine: &dyn Engine) -> Result<(), StorageError> {
+pub(crate) fn create(engine: &dyn Engine, birth: u32) -> Result<(), StorageError> {
+    let created = birth.to_le_bytes();
+    let record = engine.node_record(CREATED)?;
+    if record.as_ref().is_some_and(|record| record[..] != created) {
+        return Ok(());
+    }
     let is_there = engine.recover(META)?.hard_state.is_some();
-    match (engine.node_record(CREATED)?.is_some(), is_there) {
+    match (record.is_some(), is_there) {
         (true, true) => return Ok(()),
         (true, false) => {
             return Err(StorageError::Damaged(
@@ -49,7 +55,7 @@ pub(crate) fn create(engine: &dyn Engine) -> Result<(), StorageError> {
             engine.write(&[ShardWrite { shard: META, hard_state, ..ShardWrite::default() }])?;
         }
     }
-    engine.put_node_records(&[(CREATED.to_vec(), Vec::new())])
+    engine.put_node_records(&[(CREATED.to_vec(), created.to_vec())])
 }
 
 /// The topology as META's replica here has applied it.
@@ -115,7 +121,7 @@ mod tests {
     #[test]
     fn meta_is_created_once() {
         let engine = directory();
-        create(&engine).unwrap();
+        create(&engine, 0).unwrap();
         let voted = ShardWrite {
             shard: META,
             hard_state: Some(vec![8, 3]),
@@ -124,7 +130,7 @@ mod tests {
         };
         engine.write(&[voted]).unwrap();
         let before = engine.recover(META).unwrap();
-        create(&engine).unwrap();
+        create(&engine, 0).unwrap();
         assert_eq!(engine.recover(META).unwrap(), before);
     }
 
@@ -134,18 +140,20 @@ mod tests {
         let first = Some(shard::first_hard_state());
         let write = ShardWrite { shard: META, hard_state: first, ..ShardWrite::default() };
         engine.write(&[write]).unwrap();
-        create(&engine).unwrap();
+        create(&engine, 0).unwrap();
         assert!(engine.node_record(CREATED).unwrap().is_some());
     }
 
     #[test]
     fn meta_that_was_lost_is_not_created_anew() {
         let engine = directory();
-        create(&engine).unwrap();
+        create(&engine, 0).unwrap();
         let reset = ShardWrite { shard: META, reset: true, ..ShardWrite::default() };
         engine.write(&[reset]).unwrap();
-        let refused = create(&engine).unwrap_err().to_string();
+        let refused = create(&engine, 0).unwrap_err().to_string();
         assert!(refused.contains("re-seed this replica"), "{refused}");
+        create(&engine, 7).expect("a later life, which came by a wish");
+        assert!(engine.recover(META).unwrap().hard_state.is_none());
     }
 
     #[test]

@@ -181,8 +181,9 @@ impl Node {
                 )?;
                 let incarnation = identities.own().incarnation;
                 tracing::info!(node = %id, boot, incarnation, shards = hosted.len(), "recovering");
-                if hosted.contains(&META) && !engine.lives().contains_key(&META) {
-                    meta::create(&*engine)?;
+                if hosted.contains(&META) {
+                    let known = engine.lives().get(&META).and_then(|lives| lives.hosted);
+                    meta::create(&*engine, known.unwrap_or(incarnation))?;
                 }
                 if first_start.puts_back() {
                     // The terms come first. Without new terms, the replicas must not continue as if

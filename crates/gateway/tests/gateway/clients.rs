@@ -203,6 +203,25 @@ async fn a_shutdown_ends_streams_and_cancels_nothing() {
     assert!(!asked.iter().any(|(_, operation)| operation.op.as_ref().is_some_and(is_cancel)));
 }
 
+/// Regression: streams of a gateway that stops end one by one, and the waits of the first ones were
+/// taken out of their queues while the last ones went.
+#[tokio::test]
+async fn a_shutdown_of_many_streams_cancels_no_wait() {
+    const CLIENTS: usize = 120;
+    let fakes = Fakes::start(1, 3, &[], |_, operation| queue(operation)).await;
+    for number in 0..CLIENTS {
+        let client = fakes.client(Duration::from_millis(50));
+        let request_id = [number as u8 + 1; 16];
+        let options = AcquireOptions::new("n").wait(Duration::from_secs(60));
+        tokio::spawn(async move { client.acquire(options.request_id(request_id)).await });
+    }
+    fakes.until(CLIENTS, |_, op| is_wait(op)).await;
+    let seen = fakes.shut_down().await;
+    tokio::time::sleep(Duration::from_millis(500)).await; // more than the grace
+    let asked = seen.lock().unwrap();
+    assert!(!asked.iter().any(|(_, operation)| operation.op.as_ref().is_some_and(is_cancel)));
+}
+
 /// Regression: an operation that was on its way when its gateway began to end was left without an
 /// answer, and its client could not know whether it was done.
 #[tokio::test]

@@ -308,7 +308,7 @@ impl Host {
     ) -> Result<(), Vec<Submission>> {
         let inbox = &self.inboxes[thread];
         let count = batch.len();
-        let most = self.operations_max.saturating_mul(self.seats().threads[thread].taken);
+        let most = self.operations_max.saturating_mul(self.seats().threads[thread].taken.max(1));
         let before = inbox.load.operations.fetch_add(count, Ordering::Relaxed);
         if before + count > most {
             inbox.load.operations.fetch_sub(count, Ordering::Relaxed);

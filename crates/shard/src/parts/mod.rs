@@ -16,4 +16,5 @@ pub(crate) mod shard_time;
 pub(crate) mod spares;
 pub(crate) mod step_write;
 pub(crate) mod timers;
+pub(crate) mod wakes;
 pub(crate) mod watching;

@@ -268,7 +268,10 @@ impl Proposals {
         replies: &mut Vec<(Ticket, Reply)>,
     ) {
         debug_assert!(self.in_flight.back().is_none_or(|e| e.index < index));
-        if let Some(delay) = self.batch_delay.take() {
+        // One that goes beside others has waited for nobody.
+        if self.in_flight.is_empty()
+            && let Some(delay) = self.batch_delay.take()
+        {
             self.patience.waited(self.queue.len() >= delay.operations);
         }
         let mut asked = Vec::with_capacity(count);

@@ -45,6 +45,7 @@ use crate::parts::read_cache::ReadCache;
 use crate::parts::reads::Reads;
 use crate::parts::shard_time::Observation;
 use crate::parts::step_write::{StepWrite, UnsyncedReadies};
+use crate::parts::wakes::Wakes;
 use crate::parts::watching::Watching;
 use crate::raft::log_store::LogStore;
 use crate::raft::peer_id::{incarnation_of, node_of};
@@ -101,6 +102,7 @@ pub struct Replica {
     reads: Reads,
     read_cache: ReadCache,
     watching: Watching,
+    wakes: Wakes,
     /// The leader has changed, so the round of reads under way is tried again.
     retry_reads: bool,
 

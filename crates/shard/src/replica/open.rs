@@ -15,6 +15,7 @@ use crate::parts::read_cache::ReadCache;
 use crate::parts::reads::Reads;
 use crate::parts::shard_time::Observation;
 use crate::parts::step_write::{StepWrite, UnsyncedReadies};
+use crate::parts::wakes::Wakes;
 use crate::parts::watching::Watching;
 use crate::planted_bugs;
 use crate::raft::conf_state::check_conf;
@@ -103,6 +104,7 @@ impl Replica {
             oldest: Oldest::default(),
             told_committed: 0,
             watching: Watching::default(),
+            wakes: Wakes::default(),
             unsynced: UnsyncedReadies::default(),
             incoming: None,
             incarnations,

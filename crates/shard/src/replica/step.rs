@@ -65,7 +65,7 @@ impl Replica {
         let delayed_until_ms = self.send_delayed();
         let wakes =
             [self.proposals.wake_at_ms(now.mono_ms), delayed_until_ms, self.reads_wake_at_ms()];
-        self.out.wake_at_ms = wakes.into_iter().flatten().min();
+        self.out.wake_at_ms = self.wakes.next(now.mono_ms, wakes.into_iter().flatten());
         Ok(std::mem::take(&mut self.out))
     }
 

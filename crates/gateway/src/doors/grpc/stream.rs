@@ -81,6 +81,7 @@ pub(crate) async fn serve(
             },
             () = outgoing.closed(), if ready.queue.is_empty() => return,
             () = notice.given(), if drain.is_none() => {
+                running.send_away();
                 drain = Some(Drain::since(Instant::now()));
             }
             () = until(drain.as_ref().and_then(|drain| drain.next(Instant::now()))), if drain.is_some() => {}
