@@ -21,7 +21,7 @@ use crate::limits::{CLOSE_MAX, HISTORY_READS_MAX, LINGER, THREADS_END_MAX};
 use crate::meta;
 use crate::metrics::Metrics;
 use crate::peer_identities::{self, FirstStart, PeerIdentities};
-use crate::recovery::{Opening, begin_new_terms, hosted_shards};
+use crate::recovery::{Opening, begin_new_terms, groups_of, hosted_shards};
 use crate::refusals::say_refusals;
 use crate::service::Shards;
 use crate::taking_part::{keep_identities, take_part};
@@ -566,19 +566,6 @@ impl Drop for StopsOnDrop {
 async fn failure(lifecycle: &Lifecycle) -> NodeError {
     lifecycle.reached(Phase::Failed).await;
     lifecycle.failure().unwrap_or_else(|| NodeError::Failed("the node failed".into()))
-}
-
-/// For each replica, the other nodes that are members of its group or shall be.
-fn groups_of(replicas: &BTreeMap<ShardId, Replica>, own: NodeId) -> Vec<BTreeSet<NodeId>> {
-    let group = |replica: &Replica| {
-        let status = replica.status();
-        let wanted = status.wanted.iter().flat_map(|wanted| wanted.members().keys().copied());
-        let nodes = status.members.iter().map(|member| member.node).chain(wanted);
-        nodes.filter(|node| *node != own).collect()
-    };
-    // Locks are served without META, so nothing waits for its members.
-    let of_locks = replicas.iter().filter(|(shard, _)| **shard != META);
-    of_locks.map(|(_, replica)| group(replica)).collect()
 }
 
 /// The number of shard threads. A node without replicas may get any number of them.

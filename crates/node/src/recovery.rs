@@ -9,7 +9,7 @@ use crate::error::NodeError;
 use crate::view::{Group, View};
 use routing::{META, NodeId, Settings, ShardId};
 use shard::{Replica, ReplicaConfig};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use storage::{Engine, Lives};
 use topology::Seed;
 
@@ -113,6 +113,22 @@ impl Opening {
         }
         Ok(replicas)
     }
+}
+
+/// For each replica, the other nodes that are members of its group or shall be.
+pub(crate) fn groups_of(
+    replicas: &BTreeMap<ShardId, Replica>,
+    own: NodeId,
+) -> Vec<BTreeSet<NodeId>> {
+    let group = |replica: &Replica| {
+        let status = replica.status();
+        let wanted = status.wanted.iter().flat_map(|wanted| wanted.members().keys().copied());
+        let nodes = status.members.iter().map(|member| member.node).chain(wanted);
+        nodes.filter(|node| *node != own).collect()
+    };
+    // Locks are served without META, so nothing waits for its members.
+    let of_locks = replicas.iter().filter(|(shard, _)| **shard != META);
+    of_locks.map(|(_, replica)| group(replica)).collect()
 }
 
 #[cfg(test)]
