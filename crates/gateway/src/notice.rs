@@ -1,7 +1,7 @@
 //! The notice that ends the streams and watches of a gateway that stops.
 //!
-//! Clients that lose their gateway at once dial the next one at once, and all its clients wait for
-//! their handshakes. So streams and watches end one after another, in an order that nobody knows.
+//! If all of them ended in one moment, their clients would dial the next gateway in one moment. Its
+//! own clients would wait for that many handshakes. So each ends at a random time of its own.
 
 use std::time::Duration;
 use tokio::sync::watch;

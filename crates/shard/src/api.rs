@@ -105,10 +105,10 @@ pub enum Input {
     },
     /// Try to become leader now.
     Campaign,
-    /// If leading, hand leadership to this replica. One that is no voter or is not caught up is not
-    /// asked, and one that is not wanted only if no other can lead: see [`Status::successors`]. Nothing more is proposed, and the replica is
-    /// asked to take over once nothing is in flight. So only waits are answered as
-    /// [`Reply::Unknown`]: they keep their places, and may be granted by the next leader.
+    /// If leading, hand leadership to this replica, which must be among [`Status::successors`].
+    /// Nothing more is proposed, and the replica is asked to take over once nothing is in flight. So
+    /// only waits are answered as [`Reply::Unknown`]: they keep their places, and may be granted by
+    /// the next leader.
     Transfer {
         /// The node of the next leader.
         to: NodeId,

@@ -37,7 +37,8 @@ const METRICS: &str = "\
 # Metrics
 
 Every metric on the `/metrics` pages of gateways and nodes. The type of a histogram says its first
-and last finite bucket. Counters start at 0 with the process.
+and last finite bucket. Counters start at 0 with the process, and those with the label `shard` or
+`peer` with the replica or the peer: they are shown as long as it is there.
 Which metrics to look at, and when to raise an alarm, is in [monitoring](../operate/monitoring.md).
 
 **Sums over processes.** Counters and histograms of operations may be summed over all processes of a

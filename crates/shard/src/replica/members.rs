@@ -7,10 +7,9 @@ use crate::parts::group::Wanted;
 use crate::parts::membership::{Next, Seen, Targets, next_change};
 use crate::planted_bugs;
 use crate::raft::conf_state::{check_conf, members};
-use crate::raft::log_store::LogStore;
 use crate::raft::peer_id::{incarnation_of, node_of};
 use raft::eraftpb::{ConfChange, ConfChangeV2, Entry, EntryType};
-use raft::{Progress, Raft, StateRole};
+use raft::{Progress, StateRole};
 use raft_prost::Message as _;
 use routing::NodeId;
 
@@ -34,10 +33,18 @@ impl Replica {
         members(self.raw.store().conf_state()).filter(|id| node_of(*id) == node).collect()
     }
 
-    /// Whether another member is caught up: it answers, and has the log up to the commit index of a
-    /// tick or two ago, as far as a leader knows.
+    /// Whether another member is caught up: it was heard of, and has the log up to the commit index
+    /// of a tick or two ago, as far as a leader knows.
+    ///
+    /// The present commit index would be no measure. On a busy shard no follower has reached it
+    /// yet, and spare followers are behind on purpose (`parts/spares.rs`). Nor would raft-rs's
+    /// `recent_active`, which begins anew with each election timeout. Safety does not depend on
+    /// this: it only decides how long a group waits for the log of a new voter, or of its next
+    /// leader.
     pub(super) fn is_caught_up(&self, id: u64) -> bool {
-        is_caught_up(&self.raw.raft, id, self.committed_at_ticks[0], self.is_heard(id))
+        let committed = self.committed_at_ticks[0];
+        let has_log = |progress: &Progress| progress.matched > 0 && progress.matched >= committed;
+        self.is_heard(id) == Some(true) && self.raw.raft.prs().get(id).is_some_and(has_log)
     }
 
     /// Whether another member was heard of within an election timeout, on a leader that knows.
@@ -210,19 +217,6 @@ impl Replica {
         self.conf_index = entry.index;
         Ok(())
     }
-}
-
-/// Whether a member is caught up: it was heard of, and has the log up to `committed`, the commit
-/// index of a tick or two ago, as far as a leader knows.
-///
-/// raft-rs's `recent_active` would not do: it begins anew with each election timeout.
-///
-/// The present commit index would be no measure. On a busy shard no follower has reached it yet, and
-/// spare followers are behind on purpose (`parts/spares.rs`). Safety does not depend on this: it
-/// only decides how long a group waits for the log of a new voter, or of its next leader.
-fn is_caught_up(raft: &Raft<LogStore>, id: u64, committed: u64, heard: Option<bool>) -> bool {
-    let has_log = |progress: &Progress| progress.matched > 0 && progress.matched >= committed;
-    heard == Some(true) && raft.prs().get(id).is_some_and(has_log)
 }
 
 /// Whether a group that has `known` takes a wish.

@@ -2,9 +2,9 @@
 //! frames.
 //!
 //! * Every operation received gets one result, unless the stream fails or the gateway ends first.
-//! * For a moment, a stream that has to end refuses the operations that still come. So no short operation
-//!   is left without a result, and its client need not wonder whether it was done. Waits have no
-//!   result: their clients go on elsewhere with the same ids.
+//! * For a moment, a stream that has to end refuses the operations that still come. So no short
+//!   operation is left without a result, and its client need not wonder whether it was done. Waits
+//!   have no result: their clients go on elsewhere with the same ids.
 //! * Operations in flight are bounded, and the excess is refused. Results that are not taken yet
 //!   are bounded too: above that bound the stream is not read.
 
