@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             &[
                 "../../proto/palisade/internal/v1/gateway.proto",
                 "../../proto/palisade/internal/v1/peer.proto",
+                "../../proto/palisade/internal/v1/routes.proto",
                 "../../proto/palisade/internal/v1/topology.proto",
             ],
             includes,

@@ -1,4 +1,4 @@
-//! The reports of nodes about their cluster: its topology, and lately the leader of each shard.
+//! The reports of nodes about their cluster: its route table, and lately the leader of each shard.
 //!
 //! A cluster file may be older than the cluster. A node that moved tells its peers its new address,
 //! so a gateway with the old one learns it from the peers. Each report of an address has a version,
@@ -7,7 +7,7 @@
 //! made anew.
 
 use crate::limits::LED_WITHIN;
-use routing::{ClusterConfig, NodeId, ShardId, ShardMap, Topology};
+use routing::{ClusterConfig, NodeId, RouteTable, ShardId, ShardMap};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,7 +26,7 @@ pub(crate) struct Known {
 #[derive(Debug)]
 struct Inner {
     /// The newest of the cluster file and of all reports.
-    topology: Topology,
+    routes: RouteTable,
     /// By node: its address in the cluster file.
     configured: BTreeMap<u64, String>,
     /// The node that last said that it leads a shard, and when.
@@ -76,10 +76,10 @@ impl Known {
     pub(crate) fn new(cluster: &ClusterConfig) -> Known {
         let configured =
             cluster.nodes.iter().map(|node| (node.id.0, node.address.clone())).collect();
-        let (topology, led, lost) = (Topology::of(cluster), BTreeMap::new(), BTreeMap::new());
+        let (routes, led, lost) = (RouteTable::of(cluster), BTreeMap::new(), BTreeMap::new());
         let connected = BTreeMap::new();
         let newer = cluster.nodes.iter().map(|node| (node.id.0, Notify::new())).collect();
-        Known { inner: Mutex::new(Inner { topology, configured, led, connected, lost }), newer }
+        Known { inner: Mutex::new(Inner { routes, configured, led, connected, lost }), newer }
     }
 
     /// Takes in the report of a node that was reached. Returns the shards that another node led
@@ -89,8 +89,8 @@ impl Known {
         inner.lost.remove(&node);
         for other in &response.nodes {
             let (id, version) = (NodeId(other.node), other.address_version());
-            if let Some(newer) = inner.topology.with_address(id, &other.address, version) {
-                inner.topology = newer;
+            if let Some(newer) = inner.routes.with_address(id, &other.address, version) {
+                inner.routes = newer;
             }
         }
         let (now, mut news) = (Instant::now(), Vec::new());
@@ -122,12 +122,12 @@ impl Known {
         }
     }
 
-    /// Takes the newer parts of a node's topology, and returns the map if that is newer.
-    pub(crate) fn take(&self, topology: &Topology) -> Option<ShardMap> {
+    /// Takes the newer parts of a node's route table, and returns the map if that is newer.
+    pub(crate) fn take(&self, routes: &RouteTable) -> Option<ShardMap> {
         let mut inner = self.lock();
-        let former = inner.topology.map().version();
-        inner.topology = inner.topology.merged(topology)?;
-        let map = inner.topology.map();
+        let former = inner.routes.map().version();
+        inner.routes = inner.routes.merged(routes)?;
+        let map = inner.routes.map();
         (map.version() > former).then(|| map.clone())
     }
 
@@ -136,7 +136,7 @@ impl Known {
     pub(crate) fn addresses(&self, node: u64) -> Vec<String> {
         let inner = self.lock();
         let mut addresses = Vec::new();
-        addresses.extend(inner.topology.address(NodeId(node)).map(ToOwned::to_owned));
+        addresses.extend(inner.routes.address(NodeId(node)).map(ToOwned::to_owned));
         addresses.extend(inner.configured.get(&node).cloned());
         addresses.dedup();
         addresses
@@ -219,9 +219,9 @@ mod tests {
     }
 
     #[test]
-    fn a_topology_is_taken_if_it_is_newer() {
+    fn a_route_table_is_taken_if_it_is_newer() {
         let cluster = ClusterConfig::dev(2, 3, 20_000).unwrap();
-        let (known, file) = (Known::new(&cluster), Topology::of(&cluster));
+        let (known, file) = (Known::new(&cluster), RouteTable::of(&cluster));
         let shards = || file.map().shards().map(|(shard, replicas)| (shard, replicas.clone()));
         let runs = [(8_192, ShardId(1)), (8_192, ShardId(0))];
         let map = ShardMap::of_runs(routing::MapVersion(2), runs, shards()).unwrap();

@@ -59,7 +59,7 @@ pub(crate) const METHODS: &[(&str, Method)] = &[
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Method::Known),
     ("/palisade.internal.v1.ShardService/Operate", Method::Inside),
     ("/palisade.internal.v1.ShardService/Cluster", Method::Inside),
-    ("/palisade.internal.v1.ShardService/Topology", Method::Inside),
+    ("/palisade.internal.v1.ShardService/Routes", Method::Inside),
     ("/palisade.internal.v1.ShardService/Watch", Method::Inside),
     ("/palisade.internal.v1.PeerService/Greet", Method::Inside),
     ("/palisade.internal.v1.PeerService/Deliver", Method::Inside),

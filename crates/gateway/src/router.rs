@@ -22,7 +22,7 @@ use futures_util::stream::FuturesUnordered;
 use link::mux::Answer;
 use net::accept::{Accepted, source_of};
 use net::tls::Server;
-use routing::{ClusterConfig, NodeId, ShardId, Topology};
+use routing::{ClusterConfig, NodeId, RouteTable, ShardId};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -466,7 +466,7 @@ impl Router {
         }
     }
 
-    /// Has the topology of a node fetched, because its map is newer than this gateway's.
+    /// Has the route table of a node fetched, because its map is newer than this gateway's.
     pub(crate) fn refresh(&self, node: u64, map_version: u64) {
         if map_version > self.directory.version().0 {
             tracing::debug!(node, map_version, "a node has a newer map");
@@ -474,9 +474,9 @@ impl Router {
         }
     }
 
-    /// Takes the newer parts of a node's topology.
-    pub(crate) fn take_topology(&self, topology: &Topology) {
-        if let Some(map) = self.known.take(topology) {
+    /// Takes the newer parts of a node's route table.
+    pub(crate) fn take_routes(&self, routes: &RouteTable) {
+        if let Some(map) = self.known.take(routes) {
             let version = map.version();
             if self.directory.take(map) {
                 tracing::info!(%version, "a newer shard map is in use");

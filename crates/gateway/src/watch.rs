@@ -7,7 +7,7 @@ use crate::limits::{
 use crate::router::Router;
 use link::mux::{NotMeant, is_meant};
 use net::dial::{DialError, NotAnAddress};
-use routing::{Topology, TopologyError};
+use routing::{RouteTable, RouteTableError};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -15,7 +15,7 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 use wire::internal::v1::shard_service_client::ShardServiceClient;
 use wire::internal::v1::{
-    ClusterIdentity, ClusterRequest, ClusterResponse, TopologyRequest, TopologyResponse,
+    ClusterIdentity, ClusterRequest, ClusterResponse, RoutesRequest, RoutesResponse,
 };
 use wire::{reason, root_cause};
 
@@ -52,7 +52,7 @@ async fn look(router: &Router, node: u64) {
                 turn = 0;
                 router.heard(node, &address, &response);
                 if response.map_version > router.directory.version().0 {
-                    fetch_topology(router, channel.clone(), &meant).await;
+                    fetch_routes(router, channel.clone(), &meant).await;
                 }
                 connection = Some((address.clone(), channel));
                 if seen != Seen::Reached(address.clone()) {
@@ -92,27 +92,27 @@ async fn look(router: &Router, node: u64) {
     }
 }
 
-/// Fetches the topology of a node with a newer map. After a failure the next report asks again.
-async fn fetch_topology(router: &Router, channel: Channel, meant: &ClusterIdentity) {
+/// Fetches the route table of a node with a newer map. After a failure the next report asks again.
+async fn fetch_routes(router: &Router, channel: Channel, meant: &ClusterIdentity) {
     let mut client = ShardServiceClient::new(channel);
-    let asked = tokio::time::timeout(NODE_CONNECT_TIMEOUT, client.topology(TopologyRequest {}));
+    let asked = tokio::time::timeout(NODE_CONNECT_TIMEOUT, client.routes(RoutesRequest {}));
     let fetched = match asked.await {
-        Ok(Ok(response)) => topology_of(&response.into_inner(), meant),
+        Ok(Ok(response)) => routes_of(&response.into_inner(), meant),
         Ok(Err(status)) => Err(Unusable::Status(Box::new(status))),
         Err(_) => Err(Unusable::Silent),
     };
     match fetched {
-        Ok(topology) => router.take_topology(&topology),
+        Ok(routes) => router.take_routes(&routes),
         Err(why) => {
-            tracing::warn!(node = meant.node, reason = %why, "the topology of a node cannot be used");
+            tracing::warn!(node = meant.node, reason = %why, "the route table of a node cannot be used");
         }
     }
 }
 
-fn topology_of(response: &TopologyResponse, meant: &ClusterIdentity) -> Result<Topology, Unusable> {
+fn routes_of(response: &RoutesResponse, meant: &ClusterIdentity) -> Result<RouteTable, Unusable> {
     is_meant(meant, response.identity.as_ref())?;
-    let topology = response.topology.as_ref().ok_or(Unusable::NoTopology)?;
-    Ok(Topology::try_from(topology)?)
+    let routes = response.routes.as_ref().ok_or(Unusable::NoRoutes)?;
+    Ok(RouteTable::try_from(routes)?)
 }
 
 /// Asks for a report, over the given connection or a new one.
@@ -157,8 +157,8 @@ enum Unusable {
     Silent,
     #[error(transparent)]
     NotMeant(#[from] NotMeant),
-    #[error("its topology is empty")]
-    NoTopology,
-    #[error("its topology is wrong: {0}")]
-    WrongTopology(#[from] TopologyError),
+    #[error("its route table is empty")]
+    NoRoutes,
+    #[error("its route table is wrong: {0}")]
+    WrongRoutes(#[from] RouteTableError),
 }

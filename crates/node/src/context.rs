@@ -8,7 +8,7 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::moves::Moves;
 use crate::peer_identities::PeerIdentities;
-use crate::topology::KnownTopology;
+use crate::routes::KnownRoutes;
 use crate::view::KnownView;
 use crate::writer::LogWriter;
 use audit::Audit;
@@ -27,7 +27,7 @@ pub(crate) struct Context {
     /// The identity that this node shows to gateways.
     pub(crate) identity: ClusterIdentity,
     /// The shard map and the present addresses of all nodes.
-    pub(crate) topology: KnownTopology,
+    pub(crate) routes: KnownRoutes,
     /// The nodes of the cluster and the groups of its shards. Each other node is a peer.
     pub(crate) view: KnownView,
     pub(crate) host: Arc<Host>,
@@ -58,8 +58,8 @@ pub(crate) struct Context {
 
 impl Context {
     /// The addresses at which a node may be found, the likeliest first: the one that it announced,
-    /// then those of the topology and of the cluster file.
+    /// then those of the route table and of the cluster file.
     pub(crate) fn addresses(&self, node: NodeId) -> Vec<String> {
-        self.topology.addresses(node, self.view.addresses(node))
+        self.routes.addresses(node, self.view.addresses(node))
     }
 }

@@ -82,7 +82,7 @@ fn led(context: &Context) -> Vec<Status> {
 /// [`HANDOVER_MAX`].
 pub(crate) async fn hand_over(context: &Context) {
     let (began, me) = (Instant::now(), context.id);
-    let map = context.topology.now().map().clone();
+    let map = context.routes.now().map().clone();
     let count = led(context).len();
     tracing::info!(node = %me, shards = count, "handing leaderships over");
     context.host.stand_aside();

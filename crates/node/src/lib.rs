@@ -33,12 +33,12 @@ mod recovery;
 mod refusals;
 mod retention;
 mod roles;
+mod routes;
 mod server;
 mod service;
 mod taking_part;
 #[cfg(test)]
 mod testing;
-mod topology;
 mod transport;
 mod view;
 mod watching;

@@ -23,9 +23,9 @@ use crate::metrics::Metrics;
 use crate::peer_identities::{self, FirstStart, PeerIdentities};
 use crate::recovery::{Opening, begin_new_terms, groups_of, hosted_shards};
 use crate::refusals::say_refusals;
+use crate::routes::KnownRoutes;
 use crate::service::Shards;
 use crate::taking_part::{keep_identities, take_part};
-use crate::topology::KnownTopology;
 use crate::transport::{
     Greeter, Outboxes, Peers, SnapshotQueue, choose_incarnation, keep_links, send_snapshots,
 };
@@ -36,7 +36,7 @@ use audit::{Audit, Event, Kind};
 use net::accept::{Accepted, source_of};
 use net::reload::Outcome;
 use net::tls::{Inside, TlsError};
-use routing::{ClusterConfig, META, NodeId, Settings, ShardId, Topology};
+use routing::{ClusterConfig, META, NodeId, RouteTable, Settings, ShardId};
 use shard::{Input, Replica, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -223,8 +223,8 @@ impl Node {
                 node: id.0,
                 ..ClusterIdentity::new(fingerprint.0, cluster.cluster.clone(), cluster.shards)
             },
-            topology: KnownTopology::new(
-                Topology::of(&cluster),
+            routes: KnownRoutes::new(
+                RouteTable::of(&cluster),
                 id,
                 identities.claim().address_version(),
             ),
@@ -410,16 +410,16 @@ impl NodeHandle {
         self.hosting.unhost(shard, birth).await
     }
 
-    /// Gives the node a topology, as if a peer had told it. The node takes the newer parts, answers
+    /// Gives the node a route table, as if a peer had told it. The node takes the newer parts, answers
     /// older routes as stale, and tells its peers. Only tests do this so far, because no map is
     /// made while a cluster runs.
-    pub fn take_topology(&self, topology: &Topology) {
-        self.context.topology.take(topology, &self.context.view.now());
+    pub fn take_routes(&self, routes: &RouteTable) {
+        self.context.routes.take(routes, &self.context.view.now());
     }
 
-    /// The topology as this node knows it now.
-    pub fn topology(&self) -> Arc<Topology> {
-        self.context.topology.now()
+    /// The route table as this node knows it now.
+    pub fn routes(&self) -> Arc<RouteTable> {
+        self.context.routes.now()
     }
 
     /// Returns when a fatal failure happened: the node answers nothing any more, and the process

@@ -54,9 +54,9 @@ pub(crate) async fn place_leaders(context: Arc<Context>) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let topology = context.topology.now();
+        let routes = context.routes.now();
         let preferred =
-            |shard| meta::replicas(topology.map(), shard).map(|replicas| replicas.preferred_leader);
+            |shard| meta::replicas(routes.map(), shard).map(|replicas| replicas.preferred_leader);
         let led = context.board.led();
         if let Some((shard, to)) =
             wishes.look(Instant::now(), PLACEMENT_PATIENCE, context.id, &led, preferred)

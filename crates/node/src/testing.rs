@@ -9,11 +9,11 @@ use crate::host::{Host, InboxEnd};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::peer_identities::{FirstStart, PeerIdentities};
-use crate::topology::KnownTopology;
+use crate::routes::KnownRoutes;
 use crate::view::{KnownView, View};
 use crate::writer::LogWriter;
 use routing::{
-    ClusterConfig, Fingerprint, MapVersion, NodeId, Replicas, ShardId, ShardMap, Topology,
+    ClusterConfig, Fingerprint, MapVersion, NodeId, Replicas, RouteTable, ShardId, ShardMap,
 };
 use std::sync::Arc;
 use storage::{Engine, Identity, MemoryEngine};
@@ -75,7 +75,7 @@ pub(crate) fn context_of(
     )
     .unwrap();
     let cluster = ClusterConfig::dev(2, 2, 20_000).unwrap();
-    let topology = Topology::of(&cluster).with_map(map()).unwrap();
+    let routes = RouteTable::of(&cluster).with_map(map()).unwrap();
     let context = Context {
         id,
         fingerprint,
@@ -83,7 +83,7 @@ pub(crate) fn context_of(
             node: id.0,
             ..ClusterIdentity::new(fingerprint.0, String::new(), 0)
         },
-        topology: KnownTopology::new(topology, id, identities.claim().address_version()),
+        routes: KnownRoutes::new(routes, id, identities.claim().address_version()),
         tls: None,
         audit: Default::default(),
         insecure: false,

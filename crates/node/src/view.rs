@@ -10,7 +10,7 @@
 //! The module knows nothing of the way by which views come here, and of what follows from them.
 
 use crate::meta;
-use routing::{ClusterConfig, META, Member, NodeId, ShardId, Topology};
+use routing::{ClusterConfig, META, Member, NodeId, RouteTable, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
@@ -39,7 +39,7 @@ pub(crate) struct Group {
 impl View {
     /// The view that a cluster file describes.
     pub(crate) fn of(cluster: &ClusterConfig) -> View {
-        let file = Topology::of(cluster);
+        let file = RouteTable::of(cluster);
         let group = |(shard, replicas): (ShardId, &routing::Replicas)| {
             let group = Group {
                 founders: replicas.nodes.clone(),

@@ -65,7 +65,7 @@ pub enum Bug {
     // Planted in `client`.
     ValidityTooLong,
     // Planted in `routing`.
-    OlderTopologyTaken,
+    OlderRoutesTaken,
     // Planted in the simulator, which gives births.
     BirthReused,
 }
@@ -120,7 +120,7 @@ impl Bug {
         Bug::DoubtForgotten,
         Bug::RetriedUnderNewId,
         Bug::ValidityTooLong,
-        Bug::OlderTopologyTaken,
+        Bug::OlderRoutesTaken,
         Bug::BirthReused,
     ];
 }

@@ -27,10 +27,10 @@ mod config;
 mod ids;
 mod map;
 mod planted_bugs;
-mod topology;
+mod route_table;
 
 pub use address::{Address, AddressError, Scheme};
 pub use config::*;
 pub use ids::*;
 pub use map::*;
-pub use topology::*;
+pub use route_table::*;

@@ -3,8 +3,8 @@
 
 use planted::Bug;
 
-/// Whether reported knowledge is newer than the known one. With [`Bug::OlderTopologyTaken`] older
+/// Whether reported knowledge is newer than the known one. With [`Bug::OlderRoutesTaken`] older
 /// knowledge counts as newer, too.
 pub(crate) fn is_newer<V: Ord>(reported: V, known: V) -> bool {
-    reported > known || (planted::is(Bug::OlderTopologyTaken) && reported < known)
+    reported > known || (planted::is(Bug::OlderRoutesTaken) && reported < known)
 }

@@ -7,10 +7,10 @@
 //! - The checks of input ([`limits`], [`check_operation`]), so that gateways and nodes refuse the
 //!   same input with the same words.
 //! - The answers as JSON ([`json`]).
-//! - The topology of a cluster as a message, checked when it is decoded.
+//! - The route table of a cluster as a message, checked when it is decoded.
 //! - Parts that all servers need: cluster identity, lateness of frames, and their callers.
 //!
-//! Of our other crates it knows `routing` only, for the topology.
+//! Of our other crates it knows `routing` only, for the route table.
 
 mod callers;
 mod cause;
@@ -23,8 +23,8 @@ mod lateness;
 pub mod limits;
 mod operation;
 mod outcome;
+mod route_table;
 mod routed;
-mod topology;
 mod validate;
 
 pub use callers::number_callers;

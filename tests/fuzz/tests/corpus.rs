@@ -72,7 +72,7 @@ thrown! {
     result_frame
     operate_request
     operate_response
-    topology
+    route_table
     peer_frame
     snapshot_chunk
     role

@@ -6,7 +6,7 @@
 //! ```text
 //!                    begin ─►┌──────┐─► Send     an operation to a node, then `on_outcome`
 //! on_outcome, on_pause_over ─►│ Call │─► Pause    a time to let pass, then `on_pause_over`
-//!                            └──────┘─► Refresh  fetch the newer topology of a node
+//!                            └──────┘─► Refresh  fetch the newer route table of a node
 //!                                   └─► Answer   the last step
 //! ```
 //!
@@ -14,7 +14,7 @@
 //! clock. So both run the same rules: which replica is asked, which operation is tried again, and
 //! how a client is told about an operation in doubt.
 //!
-//! * [`Directory`] is the knowledge that all calls share: the topology and the leaders.
+//! * [`Directory`] is the knowledge that all calls share: the shard map and the leaders.
 //! * [`Cleanup`] ends an acquire after its client is gone.
 //! * [`watch`] is for watches, which are no calls.
 //! * A call that fans out has one *part* for each shard; all others have one part.

@@ -75,12 +75,12 @@ async fn a_stale_route_is_followed_by_the_topology_of_its_node() {
         }
     })
     .await;
-    let file = routing::Topology::of(&fakes.config);
+    let file = routing::RouteTable::of(&fakes.config);
     let shards = file.map().shards().map(|(shard, replicas)| (shard, replicas.clone()));
     let runs = [(8_192, ShardId(1)), (8_192, ShardId(0))];
     let map = ShardMap::of_runs(MapVersion(2), runs, shards).unwrap();
     let newer = file.with_map(map.clone()).unwrap();
-    fakes.said.lock().unwrap().topology = Some((&newer).into());
+    fakes.said.lock().unwrap().routes = Some((&newer).into());
     let client = fakes.client(LONG);
     for name in ["a", "jobs/1", "n"] {
         client.acquire(name).await.unwrap();
@@ -90,7 +90,7 @@ async fn a_stale_route_is_followed_by_the_topology_of_its_node() {
         assert_ne!(map.route(name).shard, fakes.config.shard_map().route(name).shard);
     }
     // An older map is not taken back.
-    fakes.said.lock().unwrap().topology = Some((&file).into());
+    fakes.said.lock().unwrap().routes = Some((&file).into());
     client.acquire("b").await.unwrap();
     assert_eq!(fakes.seen().pop().unwrap().1.route.unwrap().map_version, 2);
 }

@@ -32,7 +32,7 @@ use watch::WatchCall;
 use wire::internal::v1::shard_service_server::ShardService;
 use wire::internal::v1::{
     ClusterIdentity, ClusterRequest, ClusterResponse, HostedShard, Member, OperateRequest,
-    OperateResponse, TopologyRequest, TopologyResponse, WatchRequest, WatchResponse,
+    OperateResponse, RoutesRequest, RoutesResponse, WatchRequest, WatchResponse,
 };
 
 /// Frames of results under way to the transport. The slower the transport takes them, the fuller
@@ -150,7 +150,7 @@ impl ShardService for Shards {
         if context.lifecycle.failed() {
             return Err(Status::unavailable("this node has failed"));
         }
-        let topology = context.topology.now();
+        let routes = context.routes.now();
         let hosted = |known: Leader| HostedShard {
             shard: known.shard.0,
             leader: known.leader.map_or(0, |leader| leader.0),
@@ -159,8 +159,8 @@ impl ShardService for Shards {
         };
         Ok(Response::new(ClusterResponse {
             identity: Some(context.identity.clone()),
-            map_version: topology.map().version().0,
-            nodes: topology.members().map(Member::from).collect(),
+            map_version: routes.map().version().0,
+            nodes: routes.members().map(Member::from).collect(),
             shards: context
                 .board
                 .leaders()
@@ -170,17 +170,14 @@ impl ShardService for Shards {
         }))
     }
 
-    async fn topology(
-        &self,
-        _: Request<TopologyRequest>,
-    ) -> Result<Response<TopologyResponse>, Status> {
+    async fn routes(&self, _: Request<RoutesRequest>) -> Result<Response<RoutesResponse>, Status> {
         let context = &self.context;
         if context.lifecycle.failed() {
             return Err(Status::unavailable("this node has failed"));
         }
-        Ok(Response::new(TopologyResponse {
+        Ok(Response::new(RoutesResponse {
             identity: Some(context.identity.clone()),
-            topology: Some((&*context.topology.now()).into()),
+            routes: Some((&*context.routes.now()).into()),
         }))
     }
 

@@ -138,14 +138,14 @@ impl OperateStream {
         let now_ms = self.context.clock.mono_ms();
         let late_ms = self.lateness.late_ms(frame.sent_ms, now_ms);
         // One look at the map and at the seats serves the whole frame.
-        let (topology, seats) = (self.context.topology.now(), self.context.host.seating());
+        let (routes, seats) = (self.context.routes.now(), self.context.host.seating());
         let mut callers = Callers::default();
         for operation in frame.operations {
             let (id, kind) = (operation.id, operation.op.as_ref().map(Op::kind));
             let caller = callers.of(&operation);
             let admitted = caller.and_then(|caller| {
                 let at = Arrival { late_ms, received, now_ms };
-                self.admit((topology.map(), &seats), operation, caller, at)
+                self.admit((routes.map(), &seats), operation, caller, at)
             });
             if let Err(result) = admitted {
                 self.context.metrics.answered(
@@ -250,8 +250,8 @@ impl OperateStream {
     /// The shard was retired here while the operation was on its way to it.
     fn retired(&mut self, op_index: u32) {
         let Some(operation) = self.ops.get_mut(op_index) else { return };
-        let topology = self.context.topology.now();
-        let stale = stale_route(topology.map(), operation.shard);
+        let routes = self.context.routes.now();
+        let stale = stale_route(routes.map(), operation.shard);
         self.finish(op_index, *stale);
     }
 

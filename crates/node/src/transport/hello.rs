@@ -77,8 +77,8 @@ impl Greeter {
             store,
             runs: runs.into_iter().map(run).collect(),
             record,
-            address: self.context.topology.own_address().to_owned(),
-            map_version: self.context.topology.now().map().version().0,
+            address: self.context.routes.own_address().to_owned(),
+            map_version: self.context.routes.now().map().version().0,
             topology_version: self.context.view.version(),
             is_copy: identities.is_copy(),
             force: identities.is_forced(),
@@ -115,7 +115,7 @@ impl Greeter {
             // Also of a run that is not recorded: an address only says where to dial, and the node
             // there has to greet as well.
             let version = accepted.claim.address_version();
-            self.context.topology.announced(accepted.peer, &hello.address, version);
+            self.context.routes.announced(accepted.peer, &hello.address, version);
         }
         judged
     }

@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::lifecycle::Phase;
 use crate::limits::SNAPSHOTS_AT_ONCE;
 use crate::roles::Caller;
-use routing::{ShardId, Topology};
+use routing::{RouteTable, ShardId};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -60,15 +60,15 @@ impl Peers {
             if !frame.seen.is_empty() {
                 self.context.identities.hear_of(frame.seen.into_iter().map(seen_from_wire));
             }
-            self.context.topology.hear(&frame.members);
-            if let Some(told) = &frame.topology {
-                match Topology::try_from(told) {
-                    Ok(topology) => {
-                        self.context.topology.take(&topology, &self.context.view.now());
+            self.context.routes.hear(&frame.members);
+            if let Some(told) = &frame.routes {
+                match RouteTable::try_from(told) {
+                    Ok(routes) => {
+                        self.context.routes.take(&routes, &self.context.view.now());
                     }
                     Err(error) => {
                         return Err(Status::invalid_argument(format!(
-                            "a topology is refused: {error}"
+                            "a route table is refused: {error}"
                         )));
                     }
                 }

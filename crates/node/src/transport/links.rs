@@ -32,7 +32,7 @@ pub(crate) async fn take_view(context: &Arc<Context>, view: View) -> bool {
     if !context.view.replace(view) {
         return false;
     }
-    context.topology.follow(&context.view.now());
+    context.routes.follow(&context.view.now());
     true
 }
 

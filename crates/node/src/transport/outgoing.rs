@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::limits::{GREET_TIMEOUT, RECONNECT, TELL_EVERY};
 use crate::metrics::PeerMetrics;
 use crate::roles::Caller;
-use crate::topology::announced;
+use crate::routes::announced;
 use routing::NodeId;
 use shard::Input;
 use std::pin::pin;
@@ -58,7 +58,7 @@ impl Outgoing {
         let mut turn = 0;
         loop {
             let began = Instant::now();
-            let known = self.context.topology.now();
+            let known = self.context.routes.now();
             let addresses = self.context.addresses(self.peer);
             let nth = turn % addresses.len().max(1);
             let Some(address) = addresses.get(nth) else {
@@ -89,7 +89,7 @@ impl Outgoing {
             tokio::select! {
                 () = pause => {}
                 () = self.outbox.heard_from_peer() => {}
-                () = self.context.topology.moved(self.peer, former) => turn = 0,
+                () = self.context.routes.moved(self.peer, former) => turn = 0,
             }
         }
     }
@@ -109,7 +109,7 @@ impl Outgoing {
         // What the peer itself has just said is no news of it. Its address may be another one than
         // this, and both may be right.
         let told = Some(greeted.address.as_str());
-        let now = self.context.topology.now();
+        let now = self.context.routes.now();
         let former = if now.address(self.peer) == told { told } else { former };
         // One frame is under way in the channel, and one in the making. The longer the peer takes,
         // the fuller the next frame is.
@@ -125,7 +125,7 @@ impl Outgoing {
         }
         let mut call = pin!(client.deliver(ReceiverStream::new(stream)));
         let mut pump = pin!(self.pump(frames, greeted.map_version));
-        let mut moved = pin!(self.context.topology.moved(self.peer, former));
+        let mut moved = pin!(self.context.routes.moved(self.peer, former));
         let mut accepted = pin!(tokio::time::sleep(ACCEPTED_AFTER));
         let mut pumping = true;
         self.metrics.connected.set(1);
@@ -178,9 +178,9 @@ impl Outgoing {
     /// Sends frames until the stream takes no more. Every frame says how far this node's directory
     /// is. So the peer knows that progress up to the last acknowledgement that it heard. The frames
     /// in between tell how far the directories of this node's own peers are, and the news of the
-    /// topology. `map_version` is that of the peer's map.
+    /// routes. `map_version` is that of the peer's map.
     async fn pump(&self, frames: mpsc::Sender<DeliverRequest>, mut map_version: u64) {
-        let mut topology = self.context.topology.watch();
+        let mut routes = self.context.routes.watch();
         let mut tell =
             tokio::time::interval_at(tokio::time::Instant::now() + TELL_EVERY, TELL_EVERY);
         tell.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -191,11 +191,11 @@ impl Outgoing {
                 _ = tell.tick() => {
                     frame.seen = self.context.identities.seen().into_iter().map(seen_to_wire).collect();
                 }
-                Ok(()) = topology.changed() => {
-                    let now = topology.borrow_and_update().clone();
+                Ok(()) = routes.changed() => {
+                    let now = routes.borrow_and_update().clone();
                     if now.map().version().0 > map_version {
                         map_version = now.map().version().0;
-                        frame.topology = Some((&*now).into());
+                        frame.routes = Some((&*now).into());
                     } else {
                         frame.members = announced(&now);
                     }

@@ -304,8 +304,8 @@ impl ShardTask {
 
     fn checked(&self, watch: &StartWatch) -> Result<Filter, Error> {
         let filter = filter(watch.filter.clone().unwrap_or_default())?;
-        let topology = self.context.topology.now();
-        let map = topology.map();
+        let routes = self.context.routes.now();
+        let map = routes.map();
         let owns = |name: &String| map.owner(Slot::of(name)) == self.shard;
         if filter.name.as_ref().is_some_and(|name| !owns(name)) {
             return Err(Error::busy(

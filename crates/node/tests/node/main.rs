@@ -7,5 +7,5 @@ mod meta;
 mod nodes;
 mod probes;
 mod regressions;
-mod topology;
+mod routes;
 mod watching;

@@ -3,5 +3,5 @@
 mod config;
 mod examples;
 mod placement;
+mod route_table;
 mod slots;
-mod topology;

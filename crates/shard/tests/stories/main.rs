@@ -39,7 +39,7 @@ fn planted_bugs_change_the_stories() {
         Bug::DoubtForgotten,
         Bug::RetriedUnderNewId,
         Bug::ValidityTooLong,
-        Bug::OlderTopologyTaken,
+        Bug::OlderRoutesTaken,
         // Hosts give births, and no story has one.
         Bug::BirthReused,
         // No story watches.

@@ -17,7 +17,7 @@ use locks::{
     Stamp, Token,
 };
 use prost::Message;
-use routing::{AddressVersion, ClusterConfig, META, NodeId, Topology};
+use routing::{AddressVersion, ClusterConfig, META, NodeId, RouteTable};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use storage::fuzzing;
@@ -63,7 +63,7 @@ pub fn generate(target: &str) -> BTreeMap<String, Vec<u8>> {
         "result_frame" => streams::result_frames(),
         "operate_request" => streams::operate_requests(),
         "operate_response" => streams::operate_responses(),
-        "topology" => topologies(),
+        "route_table" => route_tables(),
         "peer_frame" => peer_frames(),
         "snapshot_chunk" => snapshot_chunks(),
         "role" => numbered(ROLES.map(|role| role.as_bytes().to_vec())),
@@ -227,14 +227,14 @@ fn records(table: &mut LockTable) -> Vec<u8> {
 // ---- nodes --------------------------------------------------------------------------------------
 
 /// Maps of several sizes, with the addresses of a cluster file and with announced ones.
-fn topologies() -> BTreeMap<String, Vec<u8>> {
+fn route_tables() -> BTreeMap<String, Vec<u8>> {
     let of = |shards, nodes| {
         let config = ClusterConfig::dev(shards, nodes, 20_000).expect("valid");
-        Topology::of(&config)
+        RouteTable::of(&config)
     };
     let announced = AddressVersion { incarnation: 1, starts: 300 };
     let moved = of(2, 3).with_address(NodeId(2), "[::1]:7400", announced).expect("newer");
-    let message = |topology: &Topology| internal::Topology::from(topology).encode_to_vec();
+    let message = |routes: &RouteTable| internal::RouteTable::from(routes).encode_to_vec();
     numbered([of(1, 1), of(1, 3), of(2, 3), of(16, 5), moved].iter().map(message))
 }
 

@@ -50,8 +50,8 @@ pub const TARGETS: &[Target] = &[
         bytes_at_least: 16 << 10,
     },
     Target {
-        name: "topology",
-        run: wire::topology,
+        name: "route_table",
+        run: wire::route_table,
         bytes_per_byte: 512,
         bytes_at_least: 512 << 10,
     },

@@ -4,7 +4,7 @@ use ::wire::internal::v1 as internal;
 use ::wire::v1::{Error, ErrorCode, StreamRequest, StreamResponse, operation_result};
 use locks::Command;
 use prost::Message;
-use routing::{MapVersion, NodeId, Replicas, SLOTS, ShardId, ShardMap, Slot, Topology};
+use routing::{MapVersion, NodeId, Replicas, RouteTable, SLOTS, ShardId, ShardMap, Slot};
 use service::{Caller, Callers, Refused, Request};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -86,17 +86,17 @@ pub(super) fn operate_response(bytes: &[u8]) -> bool {
 
 /// What a node or gateway is told of the cluster. If it is accepted, every slot has a way to nodes
 /// with addresses, and it is told on as it came.
-pub(super) fn topology(bytes: &[u8]) -> bool {
-    let Some(message) = decode::<internal::Topology>(bytes) else { return false };
-    let Ok(topology) = Topology::try_from(&message) else { return false };
+pub(super) fn route_table(bytes: &[u8]) -> bool {
+    let Some(message) = decode::<internal::RouteTable>(bytes) else { return false };
+    let Ok(routes) = RouteTable::try_from(&message) else { return false };
     for slot in (0..SLOTS).filter_map(Slot::new) {
-        let replicas = topology.map().replicas(topology.map().owner(slot)).expect("an owner");
-        let is_known = |node: &NodeId| topology.address(*node).is_some();
+        let replicas = routes.map().replicas(routes.map().owner(slot)).expect("an owner");
+        let is_known = |node: &NodeId| routes.address(*node).is_some();
         assert!(is_known(&replicas.preferred_leader) && replicas.nodes.iter().all(is_known));
     }
-    let told = internal::Topology::from(&topology);
-    assert_eq!(Topology::try_from(&told).as_ref(), Ok(&topology));
-    assert_eq!(topology.merged(&topology), None);
+    let told = internal::RouteTable::from(&routes);
+    assert_eq!(RouteTable::try_from(&told).as_ref(), Ok(&routes));
+    assert_eq!(routes.merged(&routes), None);
     true
 }
 

@@ -51,7 +51,7 @@ impl World {
         let fresh = Gateway { up: false, ..Gateway::new(self.map.clone()) };
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
         let Gateway { calls, .. } = std::mem::replace(gateway, fresh);
-        self.topologies.forget(Place::Gateway(id));
+        self.route_tables.forget(Place::Gateway(id));
         self.trace.line(self.now_us, || format!("gateway {id} dies"));
         for (call, running) in calls {
             if let Owner::Client { place, .. } = running.owner {

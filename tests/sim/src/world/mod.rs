@@ -18,15 +18,15 @@ mod faults;
 mod gateway;
 mod identities;
 mod judging;
+mod maps;
 mod members;
 mod meta;
 mod network;
 mod node;
 mod probes;
 mod reseed;
+mod route_tables;
 mod state;
-mod topologies;
-mod topology;
 mod trace;
 mod watches;
 
@@ -40,6 +40,7 @@ use clock::SECOND_US;
 use identities::Identities;
 use locks::Mode;
 use network::{Fate, Network, Place};
+use route_tables::RouteTables;
 use routing::{MapVersion, NodeId, Replicas, ShardId, ShardMap};
 use state::chaos::Chaos;
 use state::event::{Event, Message};
@@ -49,7 +50,6 @@ use state::meta::Meta;
 use state::node::{Node, Settings};
 use state::{Ending, Name, World};
 use std::collections::{BTreeMap, BTreeSet};
-use topologies::Topologies;
 use trace::Trace;
 use watches::Watches;
 
@@ -131,7 +131,7 @@ impl World {
             next_number: 0,
             over: false,
             events: 0,
-            topologies: Topologies::new(map.clone(), &voters),
+            route_tables: RouteTables::new(map.clone(), &voters),
             meta: Meta::new(meta::seed(&map, nodes, &members.founders)),
             members,
             map,
@@ -195,7 +195,7 @@ impl World {
         self.begin_clients();
         self.begin_chaos();
         self.agenda.push(20 * SECOND_US, Event::Sample);
-        self.agenda.push(SECOND_US, Event::Topologies);
+        self.agenda.push(SECOND_US, Event::RouteTables);
         self.agenda.push(SECOND_US, Event::Meta);
         if self.members.move_about {
             self.agenda.push(20 * SECOND_US, Event::Members);
@@ -240,7 +240,7 @@ impl World {
             Event::AllDown => self.all_down(),
             Event::Chaos { turn } => self.chaos_turn(turn),
             Event::Sample => self.sample(),
-            Event::Topologies => self.exchange_topologies(),
+            Event::RouteTables => self.exchange_route_tables(),
             Event::Members => self.look_after_members(),
             Event::Meta => self.ask_meta(),
             Event::Ending { stage } => self.ending_stage(stage),
@@ -274,7 +274,7 @@ impl World {
             | Event::AllDown
             | Event::Chaos { .. }
             | Event::Sample
-            | Event::Topologies
+            | Event::RouteTables
             | Event::Members
             | Event::Meta
             | Event::Ending { .. } => 0,

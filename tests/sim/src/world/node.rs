@@ -134,7 +134,7 @@ impl World {
         node.inbox.clear();
         node.step_due.clear();
         node.lateness.clear();
-        self.topologies.forget(Place::Node(id));
+        self.route_tables.forget(Place::Node(id));
         self.meta.forget(id);
         let loss = node.disk.crash(&mut self.rng);
         self.watches.forget(id);
@@ -420,7 +420,7 @@ impl World {
         // Each message is a frame of one operation, which names its caller.
         let mut callers = Callers::default();
         let admitted = callers.of(&operation).and_then(|caller| {
-            service::admit(self.topologies.of(Place::Node(id)).map(), operation, caller, late_ms)
+            service::admit(self.route_tables.of(Place::Node(id)).map(), operation, caller, late_ms)
         });
         match admitted {
             Err(refused) => self.reply(id, from, ticket, *refused),

@@ -92,8 +92,8 @@ pub struct Said {
     pub addresses: BTreeMap<u64, String>,
     /// By shard: the node that reports itself as leader.
     pub leaders: BTreeMap<u32, u64>,
-    /// The topology of all nodes, if it is not that of the cluster file.
-    pub topology: Option<Topology>,
+    /// The route table of all nodes, if it is not that of the cluster file.
+    pub routes: Option<RouteTable>,
 }
 
 /// A gateway and its nodes.
@@ -342,18 +342,15 @@ impl ShardService for FakeNode {
         };
         Ok(Response::new(ClusterResponse {
             identity: Some(self.identity.clone()),
-            map_version: said.topology.as_ref().map_or(1, |topology| topology.map_version),
+            map_version: said.routes.as_ref().map_or(1, |routes| routes.map_version),
             nodes: said.addresses.iter().map(address).collect(),
             shards: said.leaders.iter().map(hosted).collect(),
         }))
     }
 
-    async fn topology(
-        &self,
-        _: Request<TopologyRequest>,
-    ) -> Result<Response<TopologyResponse>, Status> {
-        let topology = self.said.lock().unwrap().topology.clone();
-        Ok(Response::new(TopologyResponse { identity: Some(self.identity.clone()), topology }))
+    async fn routes(&self, _: Request<RoutesRequest>) -> Result<Response<RoutesResponse>, Status> {
+        let routes = self.said.lock().unwrap().routes.clone();
+        Ok(Response::new(RoutesResponse { identity: Some(self.identity.clone()), routes }))
     }
 
     type WatchStream = ReceiverStream<Result<WatchResponse, Status>>;

@@ -72,7 +72,7 @@ pub(crate) enum Event {
     AllDown,
     Chaos { turn: u32 },
     Sample,
-    Topologies,
+    RouteTables,
     Members,
     Meta,
     Ending { stage: u32 },

@@ -13,7 +13,7 @@ use super::agenda::Agenda;
 use super::ask::Shown;
 use super::identities::Identities;
 use super::network::Network;
-use super::topologies::Topologies;
+use super::route_tables::RouteTables;
 use super::trace::Trace;
 use super::watches::Watches;
 use crate::checker::{History, Sample, Violation};
@@ -70,7 +70,7 @@ pub(crate) struct World {
     pub network: Network,
     /// The map that all processes begin with.
     pub map: ShardMap,
-    pub topologies: Topologies,
+    pub route_tables: RouteTables,
     pub members: Members,
     pub meta: Meta,
     pub nodes: BTreeMap<u64, Node>,

@@ -1,21 +1,21 @@
-//! A newer topology on its way through a running cluster.
+//! A newer route table on its way through a running cluster.
 
 use crate::cluster::*;
-use routing::{AddressVersion, MapVersion, NodeId, Settings, ShardId, ShardMap, Topology};
+use routing::{AddressVersion, MapVersion, NodeId, RouteTable, Settings, ShardId, ShardMap};
 use std::time::Duration;
-use wire::internal::v1::TopologyRequest;
+use wire::internal::v1::RoutesRequest;
 use wire::internal::v1::operation_result::Result as OpResult;
 use wire::internal::v1::shard_service_client::ShardServiceClient;
 
-async fn told(cluster: &Cluster, id: NodeId) -> Topology {
+async fn told(cluster: &Cluster, id: NodeId) -> RouteTable {
     let address = cluster.nodes[&id].address();
     let mut client = ShardServiceClient::connect(format!("http://{address}")).await.unwrap();
-    let answer = client.topology(TopologyRequest {}).await.unwrap().into_inner();
+    let answer = client.routes(RoutesRequest {}).await.unwrap().into_inner();
     assert_eq!(answer.identity, Some(cluster.identity(id.0)));
-    Topology::try_from(&answer.topology.unwrap()).expect("it is sound")
+    RouteTable::try_from(&answer.routes.unwrap()).expect("it is sound")
 }
 
-async fn all_know(cluster: &Cluster, what: &str, knows: impl Fn(&Topology) -> bool) {
+async fn all_know(cluster: &Cluster, what: &str, knows: impl Fn(&RouteTable) -> bool) {
     let known = async {
         for id in cluster.nodes.keys() {
             while !knows(&told(cluster, *id).await) {
@@ -26,9 +26,9 @@ async fn all_know(cluster: &Cluster, what: &str, knows: impl Fn(&Topology) -> bo
     tokio::time::timeout(HANGS, known).await.unwrap_or_else(|_| panic!("not all know {what}"));
 }
 
-/// The topology of the cluster file, with the next map: its two shards exchange their slots.
-fn exchanged(cluster: &Cluster) -> Topology {
-    let file = Topology::of(&cluster.config);
+/// The route table of the cluster file, with the next map: its two shards exchange their slots.
+fn exchanged(cluster: &Cluster) -> RouteTable {
+    let file = RouteTable::of(&cluster.config);
     let shards = file.map().shards().map(|(shard, replicas)| (shard, replicas.clone()));
     let runs = [(8_192, ShardId(1)), (8_192, ShardId(0))];
     let map = ShardMap::of_runs(MapVersion(2), runs, shards).expect("a map");
@@ -41,7 +41,7 @@ async fn a_newer_map_reaches_all_nodes_and_makes_old_routes_stale() {
     granted(cluster.ask_leader(acquire("a", 1)).await);
     let old = cluster.route("a");
     let newer = exchanged(&cluster);
-    cluster.nodes[&NodeId(2)].take_topology(&newer);
+    cluster.nodes[&NodeId(2)].take_routes(&newer);
     all_know(&cluster, "the map", |known| known.map() == newer.map()).await;
 
     for id in [1, 2, 3] {
@@ -57,8 +57,8 @@ async fn a_newer_map_reaches_all_nodes_and_makes_old_routes_stale() {
     cluster.stop(NodeId(1)).await;
     cluster.restart(NodeId(1)).await;
     all_know(&cluster, "the map again", |known| known.map() == newer.map()).await;
-    cluster.nodes[&NodeId(1)].take_topology(&Topology::of(&cluster.config));
-    assert_eq!(cluster.nodes[&NodeId(1)].topology().map().version(), MapVersion(2));
+    cluster.nodes[&NodeId(1)].take_routes(&RouteTable::of(&cluster.config));
+    assert_eq!(cluster.nodes[&NodeId(1)].routes().map().version(), MapVersion(2));
     cluster.stop_all().await;
 }
 

@@ -1,4 +1,4 @@
-//! Merging topologies: the order of reports does not matter, and no version falls.
+//! Merging route tables: the order of reports does not matter, and no version falls.
 
 use palisade_routing::*;
 use proptest::prelude::*;
@@ -25,7 +25,7 @@ fn map(version: u64) -> ShardMap {
 }
 
 /// What a process may know: a map of some version, and for each node some start.
-fn known() -> impl Strategy<Value = Topology> {
+fn known() -> impl Strategy<Value = RouteTable> {
     (1u64..4, prop::collection::vec((0u64..3, 0u64..4), 5)).prop_map(|(version, starts)| {
         let member = |(node, (incarnation, starts)): (u64, (u64, u64))| {
             let address_version = AddressVersion { incarnation, starts };
@@ -33,16 +33,16 @@ fn known() -> impl Strategy<Value = Topology> {
             let address = address(NodeId(node), address_version);
             (NodeId(node), Member { address, address_version, zone })
         };
-        Topology::new(map(version), (version..).zip(starts).map(member)).expect("a topology")
+        RouteTable::new(map(version), (version..).zip(starts).map(member)).expect("a route table")
     })
 }
 
-fn join(one: &Topology, other: &Topology) -> Topology {
+fn join(one: &RouteTable, other: &RouteTable) -> RouteTable {
     one.merged(other).unwrap_or_else(|| one.clone())
 }
 
 /// Whether `later` has no older part than `earlier`.
-fn is_no_older(later: &Topology, earlier: &Topology) -> bool {
+fn is_no_older(later: &RouteTable, earlier: &RouteTable) -> bool {
     later.map().version() >= earlier.map().version()
         && later.members().all(|(node, member)| {
             let known = earlier.members().find(|(other, _)| *other == node);
@@ -50,8 +50,8 @@ fn is_no_older(later: &Topology, earlier: &Topology) -> bool {
         })
 }
 
-/// Whether the laws of a merge hold for three topologies.
-fn check(one: &Topology, two: &Topology, three: &Topology) -> Result<(), TestCaseError> {
+/// Whether the laws of a merge hold for three route tables.
+fn check(one: &RouteTable, two: &RouteTable, three: &RouteTable) -> Result<(), TestCaseError> {
     prop_assert_eq!(one.merged(one), None);
     prop_assert_eq!(join(one, two), join(two, one));
     prop_assert_eq!(join(&join(one, two), three), join(one, &join(two, three)));
@@ -71,7 +71,7 @@ proptest! {
 
     #[test]
     fn all_orders_of_many_reports_end_alike(reports in prop::collection::vec(known(), 1..8), seed in any::<u64>()) {
-        let mut shuffled: Vec<&Topology> = reports.iter().collect();
+        let mut shuffled: Vec<&RouteTable> = reports.iter().collect();
         let mut seed = seed;
         for at in (1..shuffled.len()).rev() {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -112,16 +112,16 @@ proptest! {
 #[test]
 fn the_planted_bug_breaks_the_laws() {
     use proptest::test_runner::{Config, TestRunner};
-    planted::choose(Some(planted::Bug::OlderTopologyTaken));
+    planted::choose(Some(planted::Bug::OlderRoutesTaken));
     let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::default() });
     let broken =
         runner.run(&(known(), known(), known()), |(one, two, three)| check(&one, &two, &three));
     planted::choose(None);
-    assert!(broken.is_err(), "an older topology was taken, and no law noticed");
+    assert!(broken.is_err(), "an older routes was taken, and no law noticed");
 }
 
-fn dev() -> Topology {
-    Topology::of(&ClusterConfig::dev(2, 3, 20_000).expect("valid"))
+fn dev() -> RouteTable {
+    RouteTable::of(&ClusterConfig::dev(2, 3, 20_000).expect("valid"))
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_cluster_file_is_older_than_any_start() {
 fn the_file_of_another_process_changes_nothing() {
     let mut config = ClusterConfig::dev(2, 3, 20_000).expect("valid");
     config.nodes[0].address = "other.example:1".into();
-    assert_eq!(dev().merged(&Topology::of(&config)), None);
+    assert_eq!(dev().merged(&RouteTable::of(&config)), None);
 }
 
 #[test]
@@ -163,8 +163,8 @@ fn an_address_that_nobody_can_dial_is_not_taken() {
             if node == NodeId(1) { (node, member.clone()) } else { (node, kept) }
         });
         assert_eq!(
-            Topology::new(dev().map().clone(), with_bad),
-            Err(TopologyError::Address(NodeId(1))),
+            RouteTable::new(dev().map().clone(), with_bad),
+            Err(RouteTableError::Address(NodeId(1))),
             "{bad}"
         );
     }
@@ -174,7 +174,7 @@ fn an_address_that_nobody_can_dial_is_not_taken() {
 /// A node may be known before a map names it. It announces its address like any other then.
 #[test]
 fn a_node_that_comes_without_a_map_is_a_member_and_changes_no_other_one() {
-    let known = Topology::of(&ClusterConfig::dev(1, 3, 7400).expect("valid"));
+    let known = RouteTable::of(&ClusterConfig::dev(1, 3, 7400).expect("valid"));
     let fourth = NodeId(4);
     let first = AddressVersion { incarnation: 0, starts: 1 };
     assert!(known.with_address(fourth, "four.example:7400", first).is_none());
@@ -228,14 +228,14 @@ fn parts_that_do_not_fit_are_refused() {
         (NodeId(node), Member { address, address_version: AddressVersion::default(), zone: None })
     };
     let map = of(&[(all, 0)], vec![(0, one())]).expect("a map");
-    let topology =
-        |members: &[u64]| Topology::new(map.clone(), members.iter().map(|node| member(*node)));
-    assert!(topology(&[1, 2]).is_ok());
+    let routes =
+        |members: &[u64]| RouteTable::new(map.clone(), members.iter().map(|node| member(*node)));
+    assert!(routes(&[1, 2]).is_ok());
     assert_eq!(
-        topology(&[2]),
-        Err(TopologyError::UnknownNode { shard: ShardId(0), node: NodeId(1) })
+        routes(&[2]),
+        Err(RouteTableError::UnknownNode { shard: ShardId(0), node: NodeId(1) })
     );
-    assert_eq!(topology(&[1, 1]), Err(TopologyError::TwoMembers(NodeId(1))));
-    assert_eq!(topology(&[1, 0]), Err(TopologyError::NodeId(NodeId(0))));
-    assert_eq!(topology(&[1, 1 << 32]), Err(TopologyError::NodeId(NodeId(1 << 32))));
+    assert_eq!(routes(&[1, 1]), Err(RouteTableError::TwoMembers(NodeId(1))));
+    assert_eq!(routes(&[1, 0]), Err(RouteTableError::NodeId(NodeId(0))));
+    assert_eq!(routes(&[1, 1 << 32]), Err(RouteTableError::NodeId(NodeId(1 << 32))));
 }

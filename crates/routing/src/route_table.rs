@@ -1,7 +1,7 @@
-//! The topology: the shard map and the addresses of all nodes, as one process knows them.
+//! The route table: the shard map and the addresses of all nodes, as one process knows them.
 //!
 //! Processes learn of the cluster from their own files and from each other, in any order. So each
-//! part of a topology has a version, and a part is replaced only by a newer one:
+//! part of a route table has a version, and a part is replaced only by a newer one:
 //!
 //! ```text
 //! part                             version                           set by
@@ -25,13 +25,13 @@ const ADDRESS_BYTES_MAX: usize = 300;
 ///
 /// - Every node with a replica is a member.
 /// - A merge never takes an older part, so the order of reports does not matter.
-/// - Two topologies with the same version of a part have the same part. The exception is the lowest
+/// - Two route tables with the same version of a part have the same part. The exception is the lowest
 ///   version of an address, which is that of a cluster file. It never replaces another address.
 ///
 /// ```
-/// use palisade_routing::{AddressVersion, ClusterConfig, NodeId, Topology};
+/// use palisade_routing::{AddressVersion, ClusterConfig, NodeId, RouteTable};
 ///
-/// let known = Topology::of(&ClusterConfig::dev(4, 3, 7400).unwrap());
+/// let known = RouteTable::of(&ClusterConfig::dev(4, 3, 7400).unwrap());
 /// let second_start = AddressVersion { incarnation: 0, starts: 2 };
 /// let moved = known.with_address(NodeId(2), "10.0.0.9:7400", second_start).unwrap();
 ///
@@ -40,7 +40,7 @@ const ADDRESS_BYTES_MAX: usize = 300;
 /// assert!(merged.merged(&known).is_none(), "a cluster file is older than any report");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Topology {
+pub struct RouteTable {
     map: ShardMap,
     members: BTreeMap<NodeId, Member>,
 }
@@ -70,9 +70,9 @@ pub struct AddressVersion {
     pub starts: u64,
 }
 
-/// The reason why values from outside make no topology.
+/// The reason why values from outside make no route table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TopologyError {
+pub enum RouteTableError {
     /// The slots and shards make no map.
     #[error(transparent)]
     Map(#[from] MapError),
@@ -95,44 +95,44 @@ pub enum TopologyError {
     Address(NodeId),
 }
 
-impl Topology {
-    /// The topology that a cluster file describes. The configuration must have been validated.
-    pub fn of(config: &ClusterConfig) -> Topology {
+impl RouteTable {
+    /// The route table that a cluster file describes. The configuration must have been validated.
+    pub fn of(config: &ClusterConfig) -> RouteTable {
         let member = |node: &crate::config::NodeConfig| Member {
             address: node.address.clone(),
             address_version: AddressVersion::default(),
             zone: node.zone.clone(),
         };
         let members = config.nodes.iter().map(|node| (node.id, member(node))).collect();
-        Topology { map: config.shard_map(), members }
+        RouteTable { map: config.shard_map(), members }
     }
 
-    /// A topology from parts that came from outside.
+    /// A route table from parts that came from outside.
     ///
     /// # Errors
-    /// [`TopologyError`] if the parts do not fit each other.
+    /// [`RouteTableError`] if the parts do not fit each other.
     pub fn new(
         map: ShardMap,
         listed: impl IntoIterator<Item = (NodeId, Member)>,
-    ) -> Result<Topology, TopologyError> {
+    ) -> Result<RouteTable, RouteTableError> {
         let mut members = BTreeMap::new();
         for (node, member) in listed {
             if !(1..=NODE_ID_MAX).contains(&node.0) {
-                return Err(TopologyError::NodeId(node));
+                return Err(RouteTableError::NodeId(node));
             }
             if !can_be_dialled(&member.address) {
-                return Err(TopologyError::Address(node));
+                return Err(RouteTableError::Address(node));
             }
             if members.insert(node, member).is_some() {
-                return Err(TopologyError::TwoMembers(node));
+                return Err(RouteTableError::TwoMembers(node));
             }
         }
         for (shard, replicas) in map.shards() {
             if let Some(node) = replicas.nodes.iter().find(|node| !members.contains_key(node)) {
-                return Err(TopologyError::UnknownNode { shard, node: *node });
+                return Err(RouteTableError::UnknownNode { shard, node: *node });
             }
         }
-        Ok(Topology { map, members })
+        Ok(RouteTable { map, members })
     }
 
     /// The map from slots to shards to replicas.
@@ -150,11 +150,11 @@ impl Topology {
         self.members.iter().map(|(node, member)| (*node, member))
     }
 
-    /// This topology with the newer parts of another one. Returns `None` if no part is newer.
+    /// This route table with the newer parts of another one. Returns `None` if no part is newer.
     ///
     /// The map is taken as a whole, with the nodes and their zones. Of a node that both have, the
     /// address with the higher version is taken, from either side.
-    pub fn merged(&self, news: &Topology) -> Option<Topology> {
+    pub fn merged(&self, news: &RouteTable) -> Option<RouteTable> {
         let is_newer = planted_bugs::is_newer(news.map.version(), self.map.version());
         let (base, other) = if is_newer { (news, self) } else { (self, news) };
         let mut merged = base.clone();
@@ -170,14 +170,14 @@ impl Topology {
         changed.then_some(merged)
     }
 
-    /// This topology with the address that a node announced. Returns `None` if the version is not
+    /// This route table with the address that a node announced. Returns `None` if the version is not
     /// newer, the node is no member, or the address cannot be dialled.
     pub fn with_address(
         &self,
         node: NodeId,
         address: &str,
         version: AddressVersion,
-    ) -> Option<Topology> {
+    ) -> Option<RouteTable> {
         let known = self.members.get(&node)?.address_version;
         if !planted_bugs::is_newer(version, known) || !can_be_dialled(address) {
             return None;
@@ -189,21 +189,21 @@ impl Topology {
         Some(with)
     }
 
-    /// This topology with these nodes as well. A node that is a member already stays as it is.
+    /// This route table with these nodes as well. A node that is a member already stays as it is.
     #[must_use]
-    pub fn with_nodes(mut self, nodes: impl IntoIterator<Item = (NodeId, Member)>) -> Topology {
+    pub fn with_nodes(mut self, nodes: impl IntoIterator<Item = (NodeId, Member)>) -> RouteTable {
         for (node, member) in nodes {
             self.members.entry(node).or_insert(member);
         }
         self
     }
 
-    /// This topology with another map, for the same nodes.
+    /// This route table with another map, for the same nodes.
     ///
     /// # Errors
-    /// [`TopologyError::UnknownNode`] if the map has a replica on a node that is no member.
-    pub fn with_map(&self, map: ShardMap) -> Result<Topology, TopologyError> {
-        Topology::new(map, self.members.clone())
+    /// [`RouteTableError::UnknownNode`] if the map has a replica on a node that is no member.
+    pub fn with_map(&self, map: ShardMap) -> Result<RouteTable, RouteTableError> {
+        RouteTable::new(map, self.members.clone())
     }
 }
 

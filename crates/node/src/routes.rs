@@ -1,43 +1,43 @@
-//! The topology as this node knows it now: the shard map, and the present address of each node.
+//! The route table as this node knows it now: the shard map, and the present address of each node.
 //!
 //! A cluster file describes the beginning, and each machine has its own copy of it. From then on a
 //! node learns: a peer announces its address when it greets this node, and tells its knowledge of
 //! the others. So a node that was moved is found by all, although only its own file was changed.
 //!
-//! * The value changes only to newer knowledge: see [`Topology::merged`].
+//! * The value changes only to newer knowledge: see [`RouteTable::merged`].
 //! * Knowledge is forgotten with the process, because each node announces itself at each start.
 
 use crate::view::View;
-use routing::{AddressVersion, NodeId, Topology};
+use routing::{AddressVersion, NodeId, RouteTable};
 use std::sync::Arc;
 use tokio::sync::watch;
 use wire::internal::v1::Member;
 
-/// The current topology, to be read and watched.
+/// The current route table, to be read and watched.
 #[derive(Debug)]
-pub(crate) struct KnownTopology {
+pub(crate) struct KnownRoutes {
     own_address: String,
-    current: watch::Sender<Arc<Topology>>,
+    current: watch::Sender<Arc<RouteTable>>,
 }
 
-impl KnownTopology {
+impl KnownRoutes {
     /// The knowledge of node `own` at its start, from its cluster file. `version` is that of its
     /// own address.
-    pub(crate) fn new(file: Topology, own: NodeId, version: AddressVersion) -> KnownTopology {
+    pub(crate) fn new(file: RouteTable, own: NodeId, version: AddressVersion) -> KnownRoutes {
         let configured = file.address(own).unwrap_or_default().to_owned();
-        let (own_address, topology) = match file.with_address(own, &configured, version) {
+        let (own_address, routes) = match file.with_address(own, &configured, version) {
             Some(announced) => (configured, announced),
             None => (String::new(), file), // other nodes cannot dial it
         };
-        KnownTopology { own_address, current: watch::Sender::new(Arc::new(topology)) }
+        KnownRoutes { own_address, current: watch::Sender::new(Arc::new(routes)) }
     }
 
-    pub(crate) fn now(&self) -> Arc<Topology> {
+    pub(crate) fn now(&self) -> Arc<RouteTable> {
         self.current.borrow().clone()
     }
 
-    /// A receiver that has not seen the present topology yet.
-    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Topology>> {
+    /// A receiver that has not seen the present route table yet.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<RouteTable>> {
         let mut receiver = self.current.subscribe();
         receiver.mark_changed();
         receiver
@@ -49,9 +49,9 @@ impl KnownTopology {
         &self.own_address
     }
 
-    /// Takes the newer parts of another node's topology, and tells whether there were any. The
+    /// Takes the newer parts of another node's route table, and tells whether there were any. The
     /// nodes of the view stay members, and what they announced stays known.
-    pub(crate) fn take(&self, news: &Topology, view: &View) -> bool {
+    pub(crate) fn take(&self, news: &RouteTable, view: &View) -> bool {
         self.update(|known| {
             let next = with_nodes_of(known.merged(news)?, view);
             Some(next.merged(known).unwrap_or(next))
@@ -99,7 +99,7 @@ impl KnownTopology {
         let _ = self.current.subscribe().wait_for(|now| now.address(node) != from).await;
     }
 
-    fn update(&self, change: impl FnOnce(&Topology) -> Option<Topology>) -> bool {
+    fn update(&self, change: impl FnOnce(&RouteTable) -> Option<RouteTable>) -> bool {
         self.current.send_if_modified(|known| {
             let Some(next) = change(known) else { return false };
             log_changes(known, &next);
@@ -109,11 +109,11 @@ impl KnownTopology {
     }
 }
 
-fn with_nodes_of(topology: Topology, view: &View) -> Topology {
-    topology.with_nodes(view.nodes.iter().map(|(node, member)| (*node, member.clone())))
+fn with_nodes_of(routes: RouteTable, view: &View) -> RouteTable {
+    routes.with_nodes(view.nodes.iter().map(|(node, member)| (*node, member.clone())))
 }
 
-fn log_changes(before: &Topology, after: &Topology) {
+fn log_changes(before: &RouteTable, after: &RouteTable) {
     for (node, member) in after.members() {
         let (address, former) = (member.address.as_str(), before.address(node));
         if former.is_some_and(|former| former != address) {
@@ -128,10 +128,10 @@ fn log_changes(before: &Topology, after: &Topology) {
 }
 
 /// The nodes with announced addresses, to be told to other processes.
-pub(crate) fn announced(topology: &Topology) -> Vec<Member> {
+pub(crate) fn announced(routes: &RouteTable) -> Vec<Member> {
     let announced =
         |(_, member): &(NodeId, &routing::Member)| member.address_version > Default::default();
-    topology.members().filter(announced).map(Member::from).collect()
+    routes.members().filter(announced).map(Member::from).collect()
 }
 
 #[cfg(test)]
@@ -141,8 +141,8 @@ mod tests {
 
     const FIRST: AddressVersion = AddressVersion { incarnation: 0, starts: 1 };
 
-    fn file() -> Topology {
-        Topology::of(&ClusterConfig::dev(1, 3, 20_000).unwrap())
+    fn file() -> RouteTable {
+        RouteTable::of(&ClusterConfig::dev(1, 3, 20_000).unwrap())
     }
 
     fn view() -> View {
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn what_a_peer_says_of_itself_counts_before_the_file() {
-        let known = KnownTopology::new(file(), NodeId(1), FIRST);
+        let known = KnownRoutes::new(file(), NodeId(1), FIRST);
         let configured = file().address(NodeId(2)).unwrap().to_owned();
         let addresses = || known.addresses(NodeId(2), vec![configured.clone()]);
         assert_eq!(addresses(), std::slice::from_ref(&configured));
@@ -170,15 +170,15 @@ mod tests {
     fn an_address_that_stands_for_all_is_not_told() {
         let mut cluster = ClusterConfig::dev(1, 3, 20_000).unwrap();
         cluster.nodes[0].address = "0.0.0.0:7401".into();
-        let known = KnownTopology::new(Topology::of(&cluster), NodeId(1), FIRST);
+        let known = KnownRoutes::new(RouteTable::of(&cluster), NodeId(1), FIRST);
         assert_eq!((known.own_address(), announced(&known.now())), ("", Vec::new()));
-        let known = KnownTopology::new(Topology::of(&cluster), NodeId(2), FIRST);
+        let known = KnownRoutes::new(RouteTable::of(&cluster), NodeId(2), FIRST);
         assert_eq!(known.own_address(), cluster.nodes[1].address);
     }
 
     #[tokio::test]
-    async fn a_watcher_sees_the_present_topology_and_each_newer_one() {
-        let known = KnownTopology::new(file(), NodeId(1), FIRST);
+    async fn a_watcher_sees_the_present_routes_and_each_newer_one() {
+        let known = KnownRoutes::new(file(), NodeId(1), FIRST);
         let mut watcher = known.watch();
         watcher.changed().await.unwrap();
         assert!(!known.take(&file(), &view()), "a file is not newer");
@@ -195,7 +195,7 @@ mod tests {
     /// node that has not heard of it takes nothing away.
     #[test]
     fn a_node_of_the_view_is_a_member_whatever_map_comes() {
-        let known = KnownTopology::new(file(), NodeId(1), FIRST);
+        let known = KnownRoutes::new(file(), NodeId(1), FIRST);
         let mut view = view();
         let fourth = routing::Member {
             address: "four:1".into(),
