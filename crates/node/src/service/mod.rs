@@ -160,6 +160,7 @@ impl ShardService for Shards {
         Ok(Response::new(ClusterResponse {
             identity: Some(context.identity.clone()),
             map_version: routes.map().version().0,
+            topology_version: routes.map().edition().topology,
             nodes: routes.members().map(Member::from).collect(),
             shards: context
                 .board

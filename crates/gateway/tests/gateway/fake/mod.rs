@@ -85,6 +85,18 @@ struct FakeNode {
     watches: Arc<Watches>,
 }
 
+impl FakeNode {
+    fn serve(&self, id: u64, listener: tokio::net::TcpListener) {
+        let identity = ClusterIdentity { node: id, ..self.identity.clone() };
+        let fake = FakeNode { id, identity, ..self.clone() };
+        tokio::spawn(
+            tonic::transport::Server::builder()
+                .add_service(ShardServiceServer::new(fake))
+                .serve_with_incoming(TcpListenerStream::new(listener)),
+        );
+    }
+}
+
 /// The nodes' reports of the cluster.
 #[derive(Default)]
 pub struct Said {
@@ -105,6 +117,8 @@ pub struct Fakes {
     pub watches: Arc<Watches>,
     seen: Arc<Mutex<Vec<(u64, Operation)>>>,
     frames: Arc<Mutex<Vec<usize>>>,
+    /// No node: what each node is made of.
+    parts: FakeNode,
 }
 
 impl Fakes {
@@ -158,6 +172,15 @@ impl Fakes {
         let said = Arc::new(Mutex::new(Said { leaders, ..Said::default() }));
         let identity = ClusterIdentity::new(config.fingerprint().0, config.cluster.clone(), shards);
         let watches = Arc::new(Watches::default());
+        let parts = FakeNode {
+            id: 0,
+            identity,
+            said: said.clone(),
+            seen: seen.clone(),
+            frames: frames.clone(),
+            handler,
+            watches: watches.clone(),
+        };
         for node in &mut config.nodes {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             node.address = listener.local_addr().unwrap().to_string();
@@ -165,16 +188,7 @@ impl Fakes {
             if down.contains(&node.id.0) {
                 continue;
             }
-            let (said, seen, frames, handler) =
-                (said.clone(), seen.clone(), frames.clone(), handler.clone());
-            let identity = ClusterIdentity { node: node.id.0, ..identity.clone() };
-            let watches = watches.clone();
-            let fake = FakeNode { id: node.id.0, identity, said, seen, frames, handler, watches };
-            tokio::spawn(
-                tonic::transport::Server::builder()
-                    .add_service(ShardServiceServer::new(fake))
-                    .serve_with_incoming(TcpListenerStream::new(listener)),
-            );
+            parts.serve(node.id.0, listener);
         }
         let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (cluster, metrics_listener) = (config.clone(), Some(listen()));
@@ -191,7 +205,15 @@ impl Fakes {
         change(&mut options);
         let config = options.cluster.clone();
         let gateway = Gateway::start(options).await.unwrap();
-        Fakes { gateway, config, watches, seen, frames, said }
+        Fakes { gateway, config, watches, seen, frames, said, parts }
+    }
+
+    /// Starts a node that the cluster file does not have. Returns its address.
+    pub async fn start_node(&self, id: u64) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        self.parts.serve(id, listener);
+        address
     }
 
     /// Waits until the gateway is ready.
@@ -343,6 +365,7 @@ impl ShardService for FakeNode {
         Ok(Response::new(ClusterResponse {
             identity: Some(self.identity.clone()),
             map_version: said.routes.as_ref().map_or(1, |routes| routes.map_version),
+            topology_version: said.routes.as_ref().map_or(0, |routes| routes.topology_version),
             nodes: said.addresses.iter().map(address).collect(),
             shards: said.leaders.iter().map(hosted).collect(),
         }))
