@@ -4,7 +4,7 @@
 //! The shard threads write it every [`STATUS_EVERY_MS`](crate::limits::STATUS_EVERY_MS) and at each
 //! change of leadership. Between these times it is a little old, so it decides no operation.
 
-use crate::meta::AppliedTopology;
+use crate::topology_copy::TopologyCopy;
 use routing::{NodeId, ShardId};
 use shard::{Member, Role, Status};
 use std::collections::BTreeMap;
@@ -27,7 +27,8 @@ pub(crate) struct Leader {
 pub(crate) struct Board {
     cells: Mutex<BTreeMap<ShardId, Status>>,
     arriving: Mutex<BTreeMap<ShardId, usize>>,
-    pub(crate) topology: AppliedTopology,
+    /// The topology as META's replica here has applied it.
+    pub(crate) topology: TopologyCopy,
 }
 
 /// Counts a snapshot on its way here, until the value is dropped.
@@ -55,7 +56,7 @@ impl Board {
         let board = Board {
             cells: Mutex::default(),
             arriving: Mutex::default(),
-            topology: AppliedTopology::default(),
+            topology: TopologyCopy::default(),
         };
         shards.into_iter().for_each(|shard| board.admit(shard));
         board
@@ -108,6 +109,15 @@ impl Board {
     pub(crate) fn led(&self) -> Vec<Status> {
         let cells = self.lock();
         cells.values().filter(|status| status.role == Role::Leader).cloned().collect()
+    }
+
+    /// The shards that this node leads, each with the version of the wish that its group has taken.
+    /// 0 is a group that never had one.
+    pub(crate) fn wishes_taken(&self) -> Vec<(ShardId, u64)> {
+        let cells = self.lock();
+        let led = cells.values().filter(|status| status.role == Role::Leader);
+        let taken = |status: &Status| status.wanted.as_ref().map_or(0, shard::Wanted::version);
+        led.map(|status| (status.shard, taken(status))).collect()
     }
 
     /// Notes that a snapshot of a shard is on its way here.

@@ -9,6 +9,7 @@ use crate::metrics::Metrics;
 use crate::moves::Moves;
 use crate::peer_identities::PeerIdentities;
 use crate::routes::KnownRoutes;
+use crate::topology_copy::TopologyCopy;
 use crate::view::KnownView;
 use crate::writer::LogWriter;
 use audit::Audit;
@@ -28,6 +29,8 @@ pub(crate) struct Context {
     pub(crate) identity: ClusterIdentity,
     /// The shard map and the present addresses of all nodes.
     pub(crate) routes: KnownRoutes,
+    /// The topology of the cluster as this node knows it, and has it on disk.
+    pub(crate) cluster: TopologyCopy,
     /// The nodes of the cluster and the groups of its shards. Each other node is a peer.
     pub(crate) view: KnownView,
     pub(crate) host: Arc<Host>,

@@ -42,6 +42,17 @@ pub enum NodeError {
         /// The message of the runtime.
         reason: String,
     },
+    /// The topology says that this node is out of the cluster.
+    #[error(
+        "node {node} was removed from this cluster, as version {version} of the topology says: wipe this \
+         directory and join under a new id"
+    )]
+    Removed {
+        /// This node.
+        node: routing::NodeId,
+        /// The version that is known here.
+        version: topology::Version,
+    },
     /// A fatal failure happened while the node ran. The whole node has stopped and answers nothing.
     #[error("{0}")]
     Failed(String),

@@ -10,10 +10,12 @@
 //! the stream's task.
 
 mod board;
+mod certificates;
 mod clock;
 mod context;
 mod disk;
 mod error;
+mod following;
 mod guard;
 mod handover;
 mod health;
@@ -23,12 +25,14 @@ mod lifecycle;
 mod limits;
 mod lineage;
 mod mailbox;
+mod members;
 mod meta;
 mod metrics;
 mod moves;
 mod node;
 mod peer_identities;
 mod placement;
+mod proposals;
 mod recovery;
 mod refusals;
 mod retention;
@@ -39,6 +43,7 @@ mod service;
 mod taking_part;
 #[cfg(test)]
 mod testing;
+mod topology_copy;
 mod transport;
 mod view;
 mod watching;
@@ -48,3 +53,4 @@ pub use error::NodeError;
 pub use hosting::HostingError;
 pub use node::{Node, NodeHandle, NodeOptions};
 pub use peer_identities::FirstStart;
+pub use proposals::NotApplied;

@@ -120,6 +120,28 @@ pub(crate) const PEER_FRAME_BYTES_MAX: usize = 32 << 20;
 pub(crate) const RECONNECT: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_secs(1));
 
+/// First and longest pause before a node asks another one for the topology, after a failure.
+pub(crate) const FOLLOW_PAUSE: (Duration, Duration) =
+    (Duration::from_millis(100), Duration::from_secs(5));
+/// The period at which a node looks whether it is told the topology.
+pub(crate) const FOLLOW_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A node that watches the topology of another one goes on to the next after this silence. Most
+/// silences are those of a topology that does not change, so this costs a call now and again.
+pub(crate) const FOLLOW_SILENCE_MAX: Duration = Duration::from_secs(60);
+/// Largest topology, encoded. A shard takes some 200 bytes of it.
+pub(crate) const TOPOLOGY_BYTES_MAX: usize = 64 << 20;
+/// Calls that watch the topology. Excess calls are refused with RESOURCE_EXHAUSTED.
+pub(crate) const TOPOLOGY_WATCHES_MAX: usize = 1_024;
+/// Changes of the topology on their way to one watcher. What comes later waits as a version.
+pub(crate) const TOPOLOGY_CHANGES_UNDER_WAY: usize = 4;
+/// A watcher of the topology that takes no change for this time is ended.
+pub(crate) const TOPOLOGY_WATCHER_SLOW: Duration = Duration::from_secs(30);
+/// First and longest pause before a replica that did not come or go is tried again.
+pub(crate) const MEMBERS_PAUSE: (Duration, Duration) =
+    (Duration::from_millis(100), Duration::from_secs(5));
+/// The period at which the groups that are led here are given the members that they shall have.
+pub(crate) const WISHES_EVERY: Duration = Duration::from_millis(500);
+
 /// A peer must answer a greeting within this time.
 pub(crate) const GREET_TIMEOUT: Duration = Duration::from_secs(2);
 /// The period at which the answers to probes are brought up to date.
@@ -186,3 +208,8 @@ pub(crate) const HANDOVER_TRY: Duration = Duration::from_secs(1);
 pub(crate) const LINGER: Duration = Duration::from_millis(200);
 /// The time that a shutdown waits for open connections.
 pub(crate) const CLOSE_MAX: Duration = Duration::from_secs(2);
+
+/// A proposal that is not in the log after this time is given up.
+pub(crate) const PROPOSAL_GIVE_UP: Duration = Duration::from_secs(5);
+/// The outcome of a proposal is awaited for this time.
+pub(crate) const PROPOSAL_MAX: Duration = Duration::from_secs(10);

@@ -4,14 +4,11 @@
 //! never found two METAs. It is no shard of the map: no operation of a client reaches it, it has no
 //! slot, and readiness does not ask for it, because locks are served without it.
 //!
-//! This module knows where META is, how it is created in a data directory, and what its replica here
-//! has told of the topology. Nothing acts on that yet.
+//! This module knows where META is at first, and how it is created in a data directory. How the node
+//! follows what its replica tells, `following.rs` knows.
 
 use routing::{META, Replicas, ShardId, ShardMap};
-use shard::TopologyNews;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use storage::{Engine, ShardWrite, StorageError};
-use topology::Topology;
 
 /// The shard whose members found META.
 const FOUNDERS: ShardId = ShardId(0);
@@ -58,35 +55,6 @@ pub(crate) fn create(engine: &dyn Engine, birth: u32) -> Result<(), StorageError
     engine.put_node_records(&[(CREATED.to_vec(), created.to_vec())])
 }
 
-/// The topology as META's replica here has applied it.
-#[derive(Debug, Default)]
-pub(crate) struct AppliedTopology(Mutex<Arc<Topology>>);
-
-impl AppliedTopology {
-    /// Version 0, which is empty, if there is no replica here or nothing was founded yet.
-    pub(crate) fn now(&self) -> Arc<Topology> {
-        self.lock().clone()
-    }
-
-    /// Takes what the replica told, in the order in which it was told.
-    pub(crate) fn take(&self, news: TopologyNews) {
-        let mut now = self.lock();
-        match news {
-            TopologyNews::All(all) => *now = Arc::from(all),
-            TopologyNews::Deltas(deltas) => {
-                let topology = Arc::make_mut(&mut now);
-                for delta in deltas {
-                    topology.follow(&delta).expect("a replica tells each change in order");
-                }
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Arc<Topology>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,7 +62,6 @@ mod tests {
     use routing::ClusterConfig;
     use routing::NodeId;
     use storage::{Identity, MemoryEngine};
-    use topology::{Command, Proposal, Seed, Version};
 
     #[test]
     fn meta_is_where_shard_0_is() {
@@ -154,20 +121,5 @@ mod tests {
         assert!(refused.contains("re-seed this replica"), "{refused}");
         create(&engine, 7).expect("a later life, which came by a wish");
         assert!(engine.recover(META).unwrap().hard_state.is_none());
-    }
-
-    #[test]
-    fn the_topology_follows_what_the_replica_tells() {
-        let mut topology = Topology::default();
-        let seed = Seed::of(&ClusterConfig::dev(1, 3, 20_000).unwrap());
-        let applied = AppliedTopology::default();
-        let founding = Proposal::new(7, Command::Bootstrap { seed });
-        let delta = topology.apply(&founding).unwrap().unwrap();
-        applied.take(TopologyNews::Deltas(vec![delta]));
-        assert_eq!(*applied.now(), topology);
-        let prefer = Command::Prefer { shard: META, node: NodeId(2) };
-        topology.apply(&Proposal::new(8, prefer)).unwrap().unwrap();
-        applied.take(TopologyNews::All(Box::new(topology.clone())));
-        assert_eq!((applied.now().version(), &*applied.now()), (Version(2), &topology));
     }
 }

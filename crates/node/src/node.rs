@@ -8,35 +8,37 @@
 //! node runs only the last steps, and sends nothing.
 
 use crate::board::Board;
+use crate::certificates::{accepted, record_certificates};
 use crate::clock::Clock;
 use crate::context::Context;
 use crate::disk::{DiskWatch, Watched, Watcher, keep_sizes, read_sizes};
 use crate::error::NodeError;
+use crate::following;
 use crate::guard::Guard;
 use crate::handover::hand_over;
-use crate::host::{Host, InboxEnd, Newcomer, Stepper, Worker, WorkerParts};
+use crate::host::{Host, InboxEnd, Newcomer, Stepper, Worker, WorkerParts, shard_threads};
 use crate::hosting::{Hosting, HostingError};
-use crate::lifecycle::{Lifecycle, Phase};
+use crate::lifecycle::{Lifecycle, Phase, StopsOnDrop};
 use crate::limits::{CLOSE_MAX, HISTORY_READS_MAX, LINGER, THREADS_END_MAX};
 use crate::meta;
 use crate::metrics::Metrics;
 use crate::peer_identities::{self, FirstStart, PeerIdentities};
+use crate::proposals::NotApplied;
 use crate::recovery::{Opening, begin_new_terms, groups_of, hosted_shards};
 use crate::refusals::say_refusals;
 use crate::routes::KnownRoutes;
 use crate::service::Shards;
 use crate::taking_part::{keep_identities, take_part};
+use crate::topology_copy::TopologyCopy;
 use crate::transport::{
     Greeter, Outboxes, Peers, SnapshotQueue, choose_incarnation, keep_links, send_snapshots,
 };
 use crate::view::{KnownView, View};
 use crate::writer::{LogWriter, Report};
-use crate::{placement, retention, server};
+use crate::{members, placement, proposals, retention, server};
 use audit::{Audit, Event, Kind};
-use net::accept::{Accepted, source_of};
-use net::reload::Outcome;
-use net::tls::{Inside, TlsError};
-use routing::{ClusterConfig, META, NodeId, RouteTable, Settings, ShardId};
+use net::tls::Inside;
+use routing::{ClusterConfig, META, NodeId, RouteTable, ShardId};
 use shard::{Input, Replica, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -47,7 +49,7 @@ use std::time::Duration;
 use storage::{Engine, Identity};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use topology::Seed;
+use topology::{Command, Proposal, Seed, Version};
 use wire::internal::v1::ClusterIdentity;
 
 /// The parts and settings that a node starts with.
@@ -75,6 +77,9 @@ pub struct NodeOptions {
     pub audit: Audit,
     /// Whether the node serves other machines without TLS. Its status tells it.
     pub insecure: bool,
+    /// Whether replicas come and go here by [`NodeHandle::host`] and [`NodeHandle::unhost`] alone, and
+    /// not as the topology says. For tests of single steps.
+    pub by_hand: bool,
 }
 
 /// The entry point to this crate: see [`Node::start`].
@@ -97,6 +102,7 @@ impl Node {
             metrics_listener,
             audit,
             insecure,
+            by_hand,
         } = options;
         let me = cluster.node(id).ok_or_else(|| {
             let known: Vec<String> = cluster.nodes.iter().map(|node| node.id.to_string()).collect();
@@ -110,11 +116,16 @@ impl Node {
             return Err(NodeError::NoTls);
         }
         let (my_address, my_metrics) = (me.address.clone(), me.metrics.clone());
-        let view = View::of(&cluster);
-        let hosted = hosted_shards(view.shards_of(id), &engine.lives(), &view);
+        let fingerprint = cluster.fingerprint();
+        let file = View::of(&cluster);
+        let (topology, lives) = following::recall(engine.clone(), fingerprint).await?;
+        let (view, listed) = match topology.is_founded() {
+            true => (View::of_topology(&topology), Vec::new()),
+            false => (file.clone(), file.shards_of(id).collect()),
+        };
+        let hosted = hosted_shards(listed, &lives, &view);
         let of_locks: Vec<ShardId> =
             hosted.iter().copied().filter(|shard| *shard != META).collect();
-        let fingerprint = cluster.fingerprint();
         let settings = &cluster.settings;
         let clock = Clock::start();
 
@@ -167,6 +178,7 @@ impl Node {
             let (engine, settings, disk) = (engine.clone(), settings.clone(), disk.clone());
             let (view, hosted) = (view.clone(), hosted.clone());
             let seed = Seed::of(&cluster);
+            let is_founder = file.shards_of(id).any(|shard| shard == META);
             let guard = guard_file.map(|path| Guard::new(path, &identity));
             let opened = tokio::task::spawn_blocking(move || {
                 engine.measure_syncs(&|| ())?.into_iter().for_each(|took| disk.synced(took));
@@ -181,7 +193,7 @@ impl Node {
                 )?;
                 let incarnation = identities.own().incarnation;
                 tracing::info!(node = %id, boot, incarnation, shards = hosted.len(), "recovering");
-                if hosted.contains(&META) {
+                if is_founder && hosted.contains(&META) {
                     let known = engine.lives().get(&META).and_then(|lives| lives.hosted);
                     meta::create(&*engine, known.unwrap_or(incarnation))?;
                 }
@@ -199,9 +211,13 @@ impl Node {
             });
             tokio::select! {
                 opened = opened => opened.map_err(|error| NodeError::of_task("the recovery of the replicas", &error))??,
-                failure = failure(&lifecycle) => return Err(failure),
+                failure = lifecycle.until_failure() => return Err(failure),
             }
         };
+        if let Some(removed) = following::removal(&topology, id) {
+            return Err(removed);
+        }
+        following::say_if_file_is_former(&file, &view);
 
         let report: Report = {
             let host = host.clone();
@@ -233,7 +249,8 @@ impl Node {
             audit,
             insecure,
             needs_principal: cluster.access.is_some(),
-            view: KnownView::new(view),
+            cluster: TopologyCopy::new(topology),
+            view: KnownView::new(file),
             host,
             writer,
             disk,
@@ -247,6 +264,8 @@ impl Node {
             history_reads: Semaphore::new(HISTORY_READS_MAX),
         });
 
+        context.view.replace(view);
+        context.routes.follow(&context.view.now());
         let outboxes = Arc::new(Outboxes::new(context.view.now().peers(id)));
         let (snapshots, snapshot_jobs) = SnapshotQueue::new();
         let mut handle = NodeHandle {
@@ -268,6 +287,12 @@ impl Node {
         handle.tasks.spawn(keep_links(context.clone(), greeter.clone(), outboxes.clone()));
         handle.tasks.spawn(send_snapshots(context.clone(), greeter.clone(), snapshot_jobs));
         handle.spawn_until_leaving(take_part(context.clone()));
+        handle.spawn_until_leaving(following::follow(context.clone()));
+        handle.spawn_until_leaving(members::give_wishes(context.clone()));
+        if !by_hand {
+            let hosting = handle.hosting.clone();
+            handle.spawn_until_leaving(members::keep_members(context.clone(), hosting));
+        }
         handle.tasks.spawn(keep_identities(context.clone()));
         if let Some(tls) = tls {
             let context = context.clone();
@@ -297,26 +322,6 @@ impl Node {
         context.audit.record(Event::of(Kind::Started));
         Ok(handle)
     }
-}
-
-/// Counts of connections that tell the audit log of each refused certificate.
-fn accepted(audit: Audit) -> Accepted {
-    Accepted::telling(move |remote, why| {
-        let (source, why) = (source_of(remote).to_string(), why.to_owned());
-        let remote = remote.to_string();
-        audit.record(Event { remote, source, why, ..Event::of(Kind::PeerRefused) });
-    })
-}
-
-/// Records the outcome of reading certificates again.
-fn record_certificates(audit: &Audit, outcome: &Outcome<TlsError>) {
-    audit.record(match outcome {
-        Outcome::Same => return,
-        Outcome::Taken => Event::of(Kind::CertificatesChanged),
-        Outcome::Refused(error) => {
-            Event { why: error.to_string(), ..Event::of(Kind::CertificatesRefused) }
-        }
-    });
 }
 
 /// A running node. Dropping it stops the node without waiting; [`shutdown`](Self::shutdown) is
@@ -367,10 +372,25 @@ impl NodeHandle {
         self.context.board.get(META)
     }
 
+    /// The topology as this node knows it, and acts on. It is empty until the node has heard of the
+    /// founding.
+    pub fn known_topology(&self) -> Arc<topology::Topology> {
+        self.context.cluster.now()
+    }
+
     /// The topology as the replica of META here has applied it. It is empty if there is none here, or
     /// nothing was founded yet.
     pub fn applied_topology(&self) -> Arc<topology::Topology> {
         self.context.board.topology.now()
+    }
+
+    /// Proposes a change of the topology, if META is led here, and returns the version with it.
+    ///
+    /// # Errors
+    /// [`NotApplied`], with whether the change may have been made nevertheless.
+    pub async fn propose(&self, command: Command) -> Result<Version, NotApplied> {
+        let wall_s = self.context.clock.now().wall_ms / 1_000;
+        proposals::propose(&self.context, &Proposal::new(wall_s, command)).await
     }
 
     /// The rounds that each shard thread has finished. The number of a thread that works rises with
@@ -426,7 +446,13 @@ impl NodeHandle {
     /// should end with this message. The future is pending while the node is well, and for ever
     /// after a shutdown.
     pub async fn wait_failed(&self) -> NodeError {
-        failure(&self.context.lifecycle).await
+        self.context.lifecycle.until_failure().await
+    }
+
+    /// Returns when the topology says that this node is out of the cluster. The process should end
+    /// with this message, after [`shutdown`](Self::shutdown).
+    pub async fn wait_removed(&self) -> NodeError {
+        following::removed(&self.context).await
     }
 
     /// Ends the node as if its process was killed: it writes, answers and hands over nothing more.
@@ -549,32 +575,6 @@ impl Drop for NodeHandle {
         self.context.host.stop();
         self.context.writer.stop();
     }
-}
-
-/// Ends the parts of a node if its start returns early.
-struct StopsOnDrop(Option<Arc<Lifecycle>>);
-
-impl Drop for StopsOnDrop {
-    fn drop(&mut self) {
-        if let Some(lifecycle) = &self.0 {
-            lifecycle.enter(Phase::Stopped);
-        }
-    }
-}
-
-/// Returns when the node has failed.
-async fn failure(lifecycle: &Lifecycle) -> NodeError {
-    lifecycle.reached(Phase::Failed).await;
-    lifecycle.failure().unwrap_or_else(|| NodeError::Failed("the node failed".into()))
-}
-
-/// The number of shard threads. A node without replicas may get any number of them.
-fn shard_threads(settings: &Settings, shards: usize) -> usize {
-    let wanted = match settings.shard_threads {
-        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
-        threads => threads,
-    };
-    wanted.clamp(1, if shards == 0 { wanted.max(1) } else { shards })
 }
 
 /// Ends the shard threads first, so that the writer still writes the last jobs that they queue.

@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use storage::{Engine, Lives};
 use topology::Seed;
 
-/// The shards with a replica on a node at its start. `listed` are those of the cluster file, and
-/// `lives` what the store knows.
+/// The shards with a replica on a node at its start. `listed` are those of the cluster file, or
+/// none if the store has a later topology. `lives` is what the store knows.
 ///
 /// A replica of a shard that `view` does not know is left alone: a program of a later version may
 /// have put it there.
@@ -31,7 +31,7 @@ pub(crate) fn hosted_shards(
             (Some(birth), false) => tracing::warn!(
                 %shard,
                 birth,
-                "the data directory has a replica of a shard that the cluster file does not name; it is left alone"
+                "the data directory has a replica of a shard that this node does not know; it is left alone"
             ),
             (None, _) => {} // destroyed
         }
@@ -84,8 +84,9 @@ impl Opening {
             shard,
             node: self.node,
             incarnation: birth,
-            voters: group.founders.clone(),
-            preferred_leader: group.preferred_leader,
+            voters: group.founders.iter().copied().collect(),
+            // No node has number 0.
+            preferred_leader: group.preferred_leader.unwrap_or(NodeId(0)),
             boot: self.boot,
             raft: (&self.settings).into(),
             election_seed: None,

@@ -29,9 +29,10 @@ enum Callers {
 
 /// The services of a node. Probes come from the inside too, because the port of a node takes no
 /// other certificates.
-const SERVICES: [(&str, Callers); 3] = [
+const SERVICES: [(&str, Callers); 4] = [
     ("palisade.internal.v1.PeerService", Callers::Nodes),
     ("palisade.internal.v1.ShardService", Callers::NodesAndGateways),
+    ("palisade.internal.v1.TopologyService", Callers::NodesAndGateways),
     ("grpc.health.v1.Health", Callers::NodesAndGateways),
 ];
 
@@ -202,6 +203,8 @@ mod tests {
         assert!(may("/palisade.internal.v1.PeerService/Greet", &node));
         assert!(!may("/palisade.internal.v1.PeerService/Greet", &gateway));
         assert!(may("/palisade.internal.v1.ShardService/Operate", &gateway));
+        let watch = "/palisade.internal.v1.TopologyService/Watch";
+        assert!(may(watch, &node) && may(watch, &gateway));
         for path in [
             "",
             "/",

@@ -426,7 +426,7 @@ impl Worker {
             self.wakes.insert((at_ms, index));
         }
         if let Some(news) = outputs.topology {
-            self.board.topology.take(news);
+            self.board.topology.take(news).expect("a replica tells each change in order");
         }
         if !outputs.ended.is_empty() {
             self.ended.ended(&outputs.ended);

@@ -1,4 +1,4 @@
-//! Replicas that come to a node while it runs, leave it, and come back.
+//! Replicas that come to a node while it runs, leave it, and come back, each by a call of the test.
 
 use crate::cluster::*;
 use palisade_node::{FirstStart, HostingError, Node, NodeOptions};
@@ -26,7 +26,7 @@ struct Four {
 impl Four {
     async fn start() -> Four {
         let settings = Settings { election_ticks: 20, ..Settings::default() };
-        let cluster = Cluster::start(4, 1, settings).await;
+        let cluster = Cluster::start_with(4, 1, settings, true).await;
         let founders = cluster.map.replicas(SHARD).unwrap().nodes.clone();
         let outsider = (1..=4).map(NodeId).find(|node| !founders.contains(node)).unwrap();
         Four { cluster, founders, outsider }

@@ -3,6 +3,7 @@
 mod cluster;
 mod edges;
 mod hosting;
+mod members;
 mod meta;
 mod nodes;
 mod probes;
