@@ -118,7 +118,7 @@ fn as_of(known: &RouteTable, view: &View) -> RouteTable {
     }
     let replicas = |(shard, group): (&ShardId, &Group)| {
         let nodes: Vec<NodeId> = group.nodes.iter().copied().collect();
-        let preferred = Some(group.preferred_leader).filter(|node| nodes.contains(node));
+        let preferred = group.preferred_leader.filter(|node| nodes.contains(node));
         let preferred_leader = preferred.or(nodes.first().copied())?;
         Some((*shard, Replicas { nodes, preferred_leader }))
     };
