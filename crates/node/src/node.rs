@@ -17,10 +17,13 @@ use crate::handover::hand_over;
 use crate::host::{Host, InboxEnd, Newcomer, Stepper, Worker, WorkerParts};
 use crate::hosting::{Hosting, HostingError};
 use crate::lifecycle::{Lifecycle, Phase};
-use crate::limits::{CLOSE_MAX, HISTORY_READS_MAX, LINGER, THREADS_END_MAX};
+use crate::limits::{
+    CLOSE_MAX, HISTORY_READS_MAX, LINGER, PROPOSALS_AT_ONCE, THREADS_END_MAX,
+};
 use crate::meta;
 use crate::metrics::Metrics;
 use crate::peer_identities::{self, FirstStart, PeerIdentities};
+use crate::proposals::NotApplied;
 use crate::recovery::{Opening, begin_new_terms, groups_of, hosted_shards};
 use crate::refusals::say_refusals;
 use crate::routes::KnownRoutes;
@@ -31,7 +34,7 @@ use crate::transport::{
 };
 use crate::view::{KnownView, View};
 use crate::writer::{LogWriter, Report};
-use crate::{placement, retention, server};
+use crate::{controller, placement, proposals, reports, retention, server};
 use audit::{Audit, Event, Kind};
 use net::accept::{Accepted, source_of};
 use net::reload::Outcome;
@@ -47,7 +50,7 @@ use std::time::Duration;
 use storage::{Engine, Identity};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use topology::Seed;
+use topology::{Command, Proposal, Seed, Version};
 use wire::internal::v1::ClusterIdentity;
 
 /// The parts and settings that a node starts with.
@@ -110,6 +113,7 @@ impl Node {
             return Err(NodeError::NoTls);
         }
         let (my_address, my_metrics) = (me.address.clone(), me.metrics.clone());
+        let my_zone = me.zone.clone();
         let view = View::of(&cluster);
         let hosted = hosted_shards(view.shards_of(id), &engine.lives(), &view);
         let of_locks: Vec<ShardId> =
@@ -244,6 +248,8 @@ impl Node {
             board: Arc::new(Board::new(hosted)),
             clock,
             moves: crate::moves::Moves::default(),
+            controller: Default::default(),
+            proposals: Semaphore::new(PROPOSALS_AT_ONCE),
             history_reads: Semaphore::new(HISTORY_READS_MAX),
         });
 
@@ -280,6 +286,9 @@ impl Node {
         read_sizes(&context.disk, &context.engine).await;
         handle.spawn_until_leaving(keep_sizes(context.disk.clone(), context.engine.clone()));
         handle.spawn_until_leaving(placement::place_leaders(context.clone()));
+        handle.spawn_until_leaving(controller::control(context.clone()));
+        let told = reports::told(&context, my_zone);
+        handle.spawn_until_leaving(reports::report(context.clone(), told));
         handle.spawn_until_leaving(retention::drop_old_history(
             context.clone(),
             settings.history_days,
@@ -371,6 +380,21 @@ impl NodeHandle {
     /// nothing was founded yet.
     pub fn applied_topology(&self) -> Arc<topology::Topology> {
         self.context.board.topology.now()
+    }
+
+    /// Proposes a change of the topology, if META is led here, and returns the version with it.
+    ///
+    /// # Errors
+    /// [`NotApplied`], with whether the change may have been made nevertheless.
+    pub async fn propose(&self, command: Command) -> Result<Version, NotApplied> {
+        let wall_s = self.context.clock.now().wall_ms / 1_000;
+        proposals::propose(&self.context, &Proposal::new(wall_s, command)).await
+    }
+
+    /// How many times the controller here has planned and proposed, since the start. The number
+    /// rises every second or so while META is led here.
+    pub fn control_rounds(&self) -> u64 {
+        self.context.controller.rounds()
     }
 
     /// The rounds that each shard thread has finished. The number of a thread that works rises with

@@ -26,7 +26,7 @@ use routing::{META, ShardId};
 use service::Request;
 use shard::{Input, Reply, Ticket};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
@@ -160,6 +160,7 @@ pub(crate) struct Host {
     /// Operations that an inbox takes for each shard in it.
     operations_max: usize,
     seats: RwLock<Seats>,
+    next_stream: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -220,7 +221,8 @@ impl Host {
             inboxes.push(Inbox { sender, load: load.clone() });
             ends.push(InboxEnd { receiver, load });
         }
-        (Host { inboxes, operations_max, seats: RwLock::new(seats) }, ends)
+        let seats = RwLock::new(seats);
+        (Host { inboxes, operations_max, seats, next_stream: AtomicU32::new(1) }, ends)
     }
 
     /// Adds a replica to a running shard thread. The incarnations of the peers are to be told to it
@@ -316,6 +318,17 @@ impl Host {
         }
         self.say(thread, HostMessage::Submit(batch));
         Ok(())
+    }
+
+    /// A key for the next stream of operations.
+    pub(crate) fn next_stream(&self) -> StreamKey {
+        loop {
+            // A key is reused after 2^32 streams. By then its former stream is long gone.
+            let key = StreamKey(self.next_stream.fetch_add(1, Ordering::Relaxed));
+            if key != WATCH_STREAM {
+                return key;
+            }
+        }
     }
 
     pub(crate) fn open_stream(&self, key: StreamKey, port: &AnswerPort) {

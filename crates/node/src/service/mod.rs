@@ -7,6 +7,7 @@
 mod history;
 mod op_table;
 mod operate;
+mod propose;
 mod watch;
 
 #[cfg(test)]
@@ -14,7 +15,6 @@ mod tests;
 
 use crate::board::Leader;
 use crate::context::Context;
-use crate::host::StreamKey;
 use crate::limits::{
     STRANGERS_SAID_EVERY, STREAMS_MAX, WATCH_CALLS_MAX, WATCH_RESPONSES_UNDER_WAY,
 };
@@ -22,7 +22,7 @@ use crate::roles::Caller;
 use crate::watching::{CallId, Handle, Hub};
 use operate::OperateStream;
 use routing::META;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
@@ -42,8 +42,6 @@ const RESULT_FRAMES_UNDER_WAY: usize = 2;
 /// The service for gateways.
 pub(crate) struct Shards {
     context: Arc<Context>,
-    /// The key of the next stream.
-    next_stream: AtomicU32,
     streams: Arc<Semaphore>,
     watching: Arc<Hub>,
     next_call: AtomicU64,
@@ -58,7 +56,6 @@ impl Shards {
         Shards {
             watching: Arc::new(Hub::new(context.clone(), election_timeout)),
             context,
-            next_stream: AtomicU32::new(1),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             next_call: AtomicU64::new(1),
             calls: Arc::new(Semaphore::new(WATCH_CALLS_MAX)),
@@ -97,16 +94,6 @@ impl Shards {
         }
         is_due
     }
-
-    fn next_key(&self) -> StreamKey {
-        loop {
-            // A key is reused after 2^32 streams. By then its former stream is long gone.
-            let key = self.next_stream.fetch_add(1, Ordering::Relaxed);
-            if key != 0 {
-                return StreamKey(key);
-            }
-        }
-    }
 }
 
 #[tonic::async_trait]
@@ -129,7 +116,7 @@ impl ShardService for Shards {
         let (results, stream) = mpsc::channel(RESULT_FRAMES_UNDER_WAY);
         let task = OperateStream::new(
             self.context.clone(),
-            self.next_key(),
+            self.context.host.next_stream(),
             request.into_inner(),
             results,
         );

@@ -22,6 +22,7 @@ mod links_tests;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use connect::{NotConnected, connect};
 pub(crate) use hello::Greeter;
 pub(crate) use incoming::Peers;
 pub(crate) use links::keep_links;
