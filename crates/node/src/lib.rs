@@ -9,6 +9,7 @@
 //! thread) → `writer` (the log writer thread) and `transport` (one stream per peer node) → `host` →
 //! the stream's task.
 
+mod audited;
 mod board;
 mod clock;
 mod context;

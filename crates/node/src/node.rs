@@ -7,6 +7,7 @@
 //! the streams, ends the shard threads, and writes the jobs that they queued. After a failure the
 //! node runs only the last steps, and sends nothing.
 
+use crate::audited::{accepted, record_certificates};
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::context::Context;
@@ -36,9 +37,7 @@ use crate::view::{KnownView, View};
 use crate::writer::{LogWriter, Report};
 use crate::{controller, placement, proposals, reports, retention, server};
 use audit::{Audit, Event, Kind};
-use net::accept::{Accepted, source_of};
-use net::reload::Outcome;
-use net::tls::{Inside, TlsError};
+use net::tls::Inside;
 use routing::{ClusterConfig, META, NodeId, RouteTable, Settings, ShardId};
 use shard::{Input, Replica, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
@@ -306,26 +305,6 @@ impl Node {
         context.audit.record(Event::of(Kind::Started));
         Ok(handle)
     }
-}
-
-/// Counts of connections that tell the audit log of each refused certificate.
-fn accepted(audit: Audit) -> Accepted {
-    Accepted::telling(move |remote, why| {
-        let (source, why) = (source_of(remote).to_string(), why.to_owned());
-        let remote = remote.to_string();
-        audit.record(Event { remote, source, why, ..Event::of(Kind::PeerRefused) });
-    })
-}
-
-/// Records the outcome of reading certificates again.
-fn record_certificates(audit: &Audit, outcome: &Outcome<TlsError>) {
-    audit.record(match outcome {
-        Outcome::Same => return,
-        Outcome::Taken => Event::of(Kind::CertificatesChanged),
-        Outcome::Refused(error) => {
-            Event { why: error.to_string(), ..Event::of(Kind::CertificatesRefused) }
-        }
-    });
 }
 
 /// A running node. Dropping it stops the node without waiting; [`shutdown`](Self::shutdown) is

@@ -8,6 +8,7 @@ mod history;
 mod op_table;
 mod operate;
 mod propose;
+mod strangers;
 mod watch;
 
 #[cfg(test)]
@@ -15,16 +16,15 @@ mod tests;
 
 use crate::board::Leader;
 use crate::context::Context;
-use crate::limits::{
-    STRANGERS_SAID_EVERY, STREAMS_MAX, WATCH_CALLS_MAX, WATCH_RESPONSES_UNDER_WAY,
-};
-use crate::roles::Caller;
+use crate::limits::{STREAMS_MAX, WATCH_CALLS_MAX, WATCH_RESPONSES_UNDER_WAY};
 use crate::watching::{CallId, Handle, Hub};
 use operate::OperateStream;
+pub(crate) use propose::Topologies;
 use routing::META;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
+use strangers::Strangers;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -46,8 +46,7 @@ pub(crate) struct Shards {
     watching: Arc<Hub>,
     next_call: AtomicU64,
     calls: Arc<Semaphore>,
-    /// The time at which the refusal of a stranger was last logged.
-    strangers: Mutex<Option<Instant>>,
+    strangers: Strangers,
 }
 
 impl Shards {
@@ -59,40 +58,8 @@ impl Shards {
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             next_call: AtomicU64::new(1),
             calls: Arc::new(Semaphore::new(WATCH_CALLS_MAX)),
-            strangers: Mutex::default(),
+            strangers: Strangers::new(context.clone()),
         }
-    }
-
-    /// Refuses callers of another cluster, and callers that look for another node, because their
-    /// operations would change the wrong locks.
-    fn check_caller(&self, request: &Request<impl Sized>) -> Result<(), Status> {
-        let (caller, ours) = (ClusterIdentity::of(request.metadata()), &self.context.identity);
-        let why = match (ours.differs(caller.as_ref()), caller.map_or(0, |caller| caller.node)) {
-            (Some(why), _) => format!("node {} refuses this gateway: {why}", ours.node),
-            (None, meant) if meant != 0 && meant != ours.node => {
-                format!(
-                    "this is node {}, not node {meant}: correct the addresses in the cluster file",
-                    ours.node
-                )
-            }
-            (None, _) => return Ok(()),
-        };
-        let caller = Caller::of(request.extensions());
-        if self.says_stranger() {
-            tracing::warn!(remote = %caller.remote, reason = %why, "refused a gateway");
-        }
-        self.context.audit.record(caller.refused(why.clone()));
-        Err(Status::failed_precondition(why))
-    }
-
-    /// Whether it is time to log a refusal again.
-    fn says_stranger(&self) -> bool {
-        let mut said = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = said.is_none_or(|at| at.elapsed() >= STRANGERS_SAID_EVERY);
-        if is_due {
-            *said = Some(Instant::now());
-        }
-        is_due
     }
 }
 
@@ -107,7 +74,7 @@ impl ShardService for Shards {
         if self.context.lifecycle.draining() {
             return Err(Status::unavailable("this node is shutting down: ask another replica"));
         }
-        self.check_caller(&request)?;
+        self.strangers.check(&request)?;
         let permit = self.streams.clone().try_acquire_owned().map_err(|_| {
             Status::resource_exhausted(format!(
                 "this node has {STREAMS_MAX} streams already: send more over each"
@@ -177,7 +144,7 @@ impl ShardService for Shards {
         if self.context.lifecycle.draining() {
             return Err(Status::unavailable("this node is shutting down: watch another replica"));
         }
-        self.check_caller(&request)?;
+        self.strangers.check(&request)?;
         let permit = self.calls.clone().try_acquire_owned().map_err(|_| {
             Status::resource_exhausted(format!(
                 "this node has {WATCH_CALLS_MAX} calls of watches already: start more over each"
