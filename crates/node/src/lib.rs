@@ -9,8 +9,8 @@
 //! thread) → `writer` (the log writer thread) and `transport` (one stream per peer node) → `host` →
 //! the stream's task.
 
-mod audited;
 mod board;
+mod certificates;
 mod clock;
 mod context;
 mod controller;

@@ -206,3 +206,5 @@ pub(crate) const PROPOSAL_MAX: Duration = Duration::from_secs(10);
 /// Proposals of other processes that are under way here. Excess ones are refused with
 /// RESOURCE_EXHAUSTED.
 pub(crate) const PROPOSALS_AT_ONCE: usize = 64;
+/// The period at which a watched topology is looked at.
+pub(crate) const TOPOLOGY_LOOK_EVERY: Duration = Duration::from_millis(100);

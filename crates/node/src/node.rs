@@ -7,8 +7,8 @@
 //! the streams, ends the shard threads, and writes the jobs that they queued. After a failure the
 //! node runs only the last steps, and sends nothing.
 
-use crate::audited::{accepted, record_certificates};
 use crate::board::Board;
+use crate::certificates::{accepted, record_certificates};
 use crate::clock::Clock;
 use crate::context::Context;
 use crate::disk::{DiskWatch, Watched, Watcher, keep_sizes, read_sizes};

@@ -68,7 +68,6 @@ pub(crate) async fn serve(
     shards: Shards,
     peers: Peers,
 ) {
-    let topologies = Topologies::new(context.clone());
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     let incoming = Incoming::new(
@@ -91,8 +90,8 @@ pub(crate) async fn serve(
         .initial_connection_window_size(8 << 20)
         .layer(OnlyPermitted { with_tls: context.tls.is_some(), audit: context.audit.clone() })
         .add_service(ShardServiceServer::new(shards).max_decoding_message_size(FRAME_BYTES_MAX))
-        .add_service(TopologyServiceServer::new(topologies).max_decoding_message_size(FRAME_BYTES_MAX))
         .add_service(PeerServiceServer::new(peers).max_decoding_message_size(PEER_FRAME_BYTES_MAX))
+        .add_service(TopologyServiceServer::new(Topologies::new(context.clone())))
         .add_service(health)
         .serve_with_incoming_shutdown(incoming, context.lifecycle.reached(Phase::Draining));
     let served = tokio::select! {

@@ -9,17 +9,19 @@ mod op_table;
 mod operate;
 mod propose;
 mod strangers;
+mod topology;
 mod watch;
 
 #[cfg(test)]
 mod tests;
+
+pub(crate) use self::topology::Topologies;
 
 use crate::board::Leader;
 use crate::context::Context;
 use crate::limits::{STREAMS_MAX, WATCH_CALLS_MAX, WATCH_RESPONSES_UNDER_WAY};
 use crate::watching::{CallId, Handle, Hub};
 use operate::OperateStream;
-pub(crate) use propose::Topologies;
 use routing::META;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;

@@ -12,61 +12,13 @@ use crate::limits::PROPOSALS_AT_ONCE;
 use crate::proposals::{self, NotApplied};
 use crate::roles::Caller;
 use routing::{META, NodeId};
-use super::strangers::Strangers;
-use std::pin::Pin;
-use std::sync::Arc;
-use tokio_stream::Stream;
-use tonic::{Request, Response, Status};
+use tonic::Status;
 use topology::plan::Report;
 use topology::{Command, Proposal};
 use wire::internal::v1::propose_response::Outcome;
-use wire::internal::v1::topology_service_server::TopologyService;
 use wire::internal::v1::{
     NotMetaLeader, ProposeRequest, ProposeResponse, ReportRequest, ReportResponse,
-    WatchTopologyRequest, WatchTopologyResponse,
 };
-
-/// The service for processes that learn of the topology and change it.
-pub(crate) struct Topologies {
-    context: Arc<Context>,
-    strangers: Strangers,
-}
-
-impl Topologies {
-    pub(crate) fn new(context: Arc<Context>) -> Topologies {
-        Topologies { strangers: Strangers::new(context.clone()), context }
-    }
-}
-
-#[tonic::async_trait]
-impl TopologyService for Topologies {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchTopologyResponse, Status>> + Send>>;
-
-    async fn watch(
-        &self,
-        _: Request<WatchTopologyRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("this build tells nobody the topology"))
-    }
-
-    async fn report(
-        &self,
-        request: Request<ReportRequest>,
-    ) -> Result<Response<ReportResponse>, Status> {
-        self.strangers.check(&request)?;
-        let caller = Caller::of(request.extensions());
-        report(&self.context, &caller, request.into_inner()).map(Response::new)
-    }
-
-    async fn propose(
-        &self,
-        request: Request<ProposeRequest>,
-    ) -> Result<Response<ProposeResponse>, Status> {
-        self.strangers.check(&request)?;
-        let caller = Caller::of(request.extensions());
-        propose(&self.context, &caller, request.into_inner()).await.map(Response::new)
-    }
-}
 
 /// Takes the report of a node, if META is led here.
 ///

@@ -1,4 +1,5 @@
-//! What the audit log is told of connections and certificates.
+//! What the audit log is told of certificates: those of callers that are refused, and new ones of
+//! this node.
 
 use audit::{Audit, Event, Kind};
 use net::accept::{Accepted, source_of};
