@@ -33,8 +33,8 @@ use tonic::{Request, Response, Status, Streaming};
 use watch::WatchCall;
 use wire::internal::v1::shard_service_server::ShardService;
 use wire::internal::v1::{
-    ClusterIdentity, ClusterRequest, ClusterResponse, HostedShard, Member, OperateRequest,
-    OperateResponse, RoutesRequest, RoutesResponse, WatchRequest, WatchResponse,
+    ClusterRequest, ClusterResponse, HostedShard, Member, OperateRequest, OperateResponse,
+    RoutesRequest, RoutesResponse, WatchRequest, WatchResponse,
 };
 
 /// Frames of results under way to the transport. The slower the transport takes them, the fuller
@@ -56,11 +56,11 @@ impl Shards {
     pub(crate) fn new(context: Arc<Context>, election_timeout: Duration) -> Self {
         Shards {
             watching: Arc::new(Hub::new(context.clone(), election_timeout)),
+            strangers: Strangers::new(context.clone()),
             context,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             next_call: AtomicU64::new(1),
             calls: Arc::new(Semaphore::new(WATCH_CALLS_MAX)),
-            strangers: Strangers::new(context.clone()),
         }
     }
 }
