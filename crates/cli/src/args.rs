@@ -1,6 +1,7 @@
 //! The command line: its verbs and options, with their help. It decides nothing.
 
 mod cert;
+mod cluster;
 mod installed;
 mod policy;
 mod remote;
@@ -14,6 +15,7 @@ use crate::failure::Exit;
 use crate::lock::at_start::AtStart;
 use crate::output::Times;
 pub use cert::{Cert, CertCa, CertIssue};
+pub use cluster::{Change, Cluster, ClusterCheck, ClusterStatus};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 pub use installed::{Completions, ManPages};
 pub use policy::{Policy, PolicyCheck, PolicyHash, PolicyToken};
@@ -93,7 +95,7 @@ pub enum Command {
     /// Make certificates for a cluster and its clients
     #[command(subcommand)]
     Cert(Cert),
-    /// Show the state of a cluster, or check its file
+    /// Show a cluster and change it, or check its file
     #[command(subcommand)]
     Cluster(Cluster),
     /// Ask what a policy permits, or make a token
@@ -371,31 +373,6 @@ pub struct SessionOn {
     pub shards: Vec<u32>,
     #[command(flatten)]
     pub remote: Remote,
-}
-
-/// Cluster verbs.
-#[derive(Debug, Subcommand)]
-pub enum Cluster {
-    /// Show nodes and shards. The exit code is 1 if a shard has no leader
-    Status(ClusterStatus),
-    /// Check a cluster file, and show the cluster that it describes
-    Check(ClusterCheck),
-}
-
-#[derive(Debug, Args)]
-pub struct ClusterStatus {
-    #[command(flatten)]
-    pub remote: Remote,
-}
-
-#[derive(Debug, Args)]
-pub struct ClusterCheck {
-    /// The path of the cluster file
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-    /// Print only lines `node N ADDRESS` and `gateway K ADDRESS`, for scripts
-    #[arg(long)]
-    pub members: bool,
 }
 
 #[derive(Debug, Args)]

@@ -21,6 +21,7 @@
 
 mod acquiring;
 mod client;
+mod cluster;
 pub mod clock;
 pub mod endpoint;
 mod ends;
@@ -57,8 +58,9 @@ pub use net::dial::{ClientSide, Pem};
 pub use net::token::Token;
 pub use wire::v1::{
     CancelWaitResponse as Cancelled, CheckResponse as Checked,
-    ClusterStatusResponse as ClusterStatus, Consistency, ErrorCode, Event, EventKind, Grant,
-    GrantState, HeartbeatResponse as Heartbeat, ListResponse as Listing, Mode, NodeStatus,
+    ClusterStatusResponse as ClusterStatus, ClusterTopology, Consistency, ErrorCode, Event,
+    EventKind, Grant, GrantState, HeartbeatResponse as Heartbeat, Job, JobKind, JobSpec,
+    ListResponse as Listing, Mode, NodeStatus,
     OpenSessionResponse as Opened, ReleaseResponse as Released, RenewResponse as Renewal,
-    ShardStatus, Tenure, Waiter, WatchState,
+    ShardStatus, StartJobResponse as StartedJob, Tenure, Waiter, WatchState,
 };

@@ -243,6 +243,8 @@ mod tests {
         assert_eq!(planned(start), 0, "these reports were to another leadership");
         all(start, &[1, 2]);
         let late = now(start.mono_ms + HEARD_MS + 1, start.wall_ms + HEARD_MS + 1);
+        assert_eq!(planned(late), 0, "these are not heard of any more");
+        all(late, &[1, 2]);
         assert_eq!(planned(late), 2, "node 3 is down");
         lead(&board, 6, Role::Follower);
         assert!(controller.plan(&board, late, &topology).is_none());

@@ -149,7 +149,9 @@ mod tests {
     }
 
     fn by(node: Option<u64>) -> Caller {
-        Caller { node: node.map(NodeId), ..Caller::default() }
+        let mut caller = Caller::at("two:1");
+        caller.node = node.map(NodeId);
+        caller
     }
 
     fn request_of(node: u64) -> ReportRequest {

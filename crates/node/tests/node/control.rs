@@ -8,7 +8,9 @@ use routing::{META, NodeId, Settings};
 use std::time::Duration;
 use tonic::{Code, Request, Status};
 use topology::plan::Report;
-use topology::*;
+use topology::{
+    Command, JobId, JobKind, NodeState, NodeTold, Proposal, Refusal, RequestId, Shard, Topology, Version,
+};
 use wire::internal::v1::propose_response::Outcome;
 use wire::internal::v1::topology_service_client::TopologyServiceClient;
 use wire::internal::v1::{ProposeRequest, ReportRequest};

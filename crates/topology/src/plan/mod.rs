@@ -119,8 +119,9 @@ impl<'a> Round<'a> {
     fn record_facts(&mut self) {
         let reports = self.reports;
         for (node, report) in &reports.nodes {
-            // A node that is not known joins by a request of its own, not by a report.
-            if self.topology.node(*node).is_some() {
+            // A node that is not known joins by a request of its own, not by a report. One that is
+            // not heard of any more, as after its removal, is no news.
+            if self.topology.node(*node).is_some() && self.is_heard(*node) {
                 self.plan_fact(Command::NodeIs { told: report.told.clone() });
             }
         }

@@ -108,6 +108,8 @@ fn a_fact_that_is_not_believed_is_never_proposed_and_said_with_its_reason() {
             plan.disbelieved
         );
     }
+    world.now_s += plan::HEARD_MS / 1_000 + 1;
+    assert_eq!(plan_of(&world).disbelieved, [], "reports that nobody repeats");
 }
 
 #[test]
