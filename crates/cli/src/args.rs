@@ -15,15 +15,14 @@ use crate::failure::Exit;
 use crate::lock::at_start::AtStart;
 use crate::output::Times;
 pub use cert::{Cert, CertCa, CertIssue};
-pub use cluster::{Change, Cluster, ClusterCheck, ClusterStatus};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+pub use cluster::{Change, Cluster, ClusterCheck, ClusterStatus};
 pub use installed::{Completions, ManPages};
 pub use policy::{Policy, PolicyCheck, PolicyHash, PolicyToken};
 pub use remote::{Gateways, Remote};
 use routing::Address;
 pub use servers::{Dev, Gateway, LogFormat, Node, Traces};
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
 pub use top::Top;
 pub use watch::Watch;
 

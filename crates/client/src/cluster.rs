@@ -33,8 +33,7 @@ impl Client {
         request_id: RequestId,
         job: JobSpec,
     ) -> Result<StartedJob, Error> {
-        let request =
-            v1::StartJobRequest { request_id: request_id.to_vec(), job: Some(job) };
+        let request = v1::StartJobRequest { request_id: request_id.to_vec(), job: Some(job) };
         self.rpc(REPEATABLE, |channel, timeout| {
             let request = unary::timed(request.clone(), timeout);
             async move {

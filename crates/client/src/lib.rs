@@ -21,8 +21,8 @@
 
 mod acquiring;
 mod client;
-mod cluster;
 pub mod clock;
+mod cluster;
 pub mod endpoint;
 mod ends;
 mod error;
@@ -60,7 +60,7 @@ pub use wire::v1::{
     CancelWaitResponse as Cancelled, CheckResponse as Checked,
     ClusterStatusResponse as ClusterStatus, ClusterTopology, Consistency, ErrorCode, Event,
     EventKind, Grant, GrantState, HeartbeatResponse as Heartbeat, Job, JobKind, JobSpec,
-    ListResponse as Listing, Mode, NodeStatus,
-    OpenSessionResponse as Opened, ReleaseResponse as Released, RenewResponse as Renewal,
-    ShardStatus, StartJobResponse as StartedJob, Tenure, Waiter, WatchState,
+    ListResponse as Listing, Mode, NodeStatus, OpenSessionResponse as Opened,
+    ReleaseResponse as Released, RenewResponse as Renewal, ShardStatus,
+    StartJobResponse as StartedJob, Tenure, Waiter, WatchState,
 };

@@ -18,9 +18,7 @@ use crate::handover::hand_over;
 use crate::host::{Host, InboxEnd, Newcomer, Stepper, Worker, WorkerParts};
 use crate::hosting::{Hosting, HostingError};
 use crate::lifecycle::{Lifecycle, Phase};
-use crate::limits::{
-    CLOSE_MAX, HISTORY_READS_MAX, LINGER, PROPOSALS_AT_ONCE, THREADS_END_MAX,
-};
+use crate::limits::{CLOSE_MAX, HISTORY_READS_MAX, LINGER, PROPOSALS_AT_ONCE, THREADS_END_MAX};
 use crate::meta;
 use crate::metrics::Metrics;
 use crate::peer_identities::{self, FirstStart, PeerIdentities};

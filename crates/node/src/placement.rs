@@ -1,4 +1,5 @@
-//! Returns leadership to the replicas that the map prefers, gently.
+//! Returns leadership to the replicas that the topology prefers, gently. Where the topology is not
+//! known, the map tells them.
 
 use crate::context::Context;
 use crate::limits::{PLACEMENT_EVERY, PLACEMENT_PATIENCE};
@@ -55,8 +56,11 @@ pub(crate) async fn place_leaders(context: Arc<Context>) {
     loop {
         every.tick().await;
         let routes = context.routes.now();
-        let preferred =
-            |shard| meta::replicas(routes.map(), shard).map(|replicas| replicas.preferred_leader);
+        let topology = context.board.topology.now();
+        let preferred = |shard| match topology.shard(shard) {
+            Some(known) => known.preference.map(|preference| preference.node),
+            None => meta::replicas(routes.map(), shard).map(|replicas| replicas.preferred_leader),
+        };
         let led = context.board.led();
         if let Some((shard, to)) =
             wishes.look(Instant::now(), PLACEMENT_PATIENCE, context.id, &led, preferred)

@@ -41,10 +41,7 @@ pub enum NotApplied {
 ///
 /// # Errors
 /// [`NotApplied`]. Only [`NotApplied::Unknown`] leaves the outcome open.
-pub(crate) async fn propose(
-    context: &Context,
-    proposal: &Proposal,
-) -> Result<Version, NotApplied> {
+pub(crate) async fn propose(context: &Context, proposal: &Proposal) -> Result<Version, NotApplied> {
     let host = &*context.host;
     let seat = host.seat(META).ok_or(NotApplied::NotLeader)?;
     let (port, mut answers) = mpsc::unbounded_channel(); // for one answer

@@ -59,9 +59,9 @@ pub(crate) async fn report(context: Arc<Context>, told: NodeTold) {
     loop {
         tokio::time::sleep(pause).await;
         let report = report_of(&context.board, &told, &mut rates, context.clock.mono_ms());
-        let is_due = sent.as_ref().is_none_or(|(at, before)| {
-            at.elapsed() >= REPORT_EVERY || is_news(before, &report)
-        });
+        let is_due = sent
+            .as_ref()
+            .is_none_or(|(at, before)| at.elapsed() >= REPORT_EVERY || is_news(before, &report));
         if !is_due {
             continue;
         }
@@ -245,11 +245,7 @@ struct Search {
 
 impl Search {
     /// Node `own` does not lead META.
-    fn new(
-        own: NodeId,
-        likeliest: impl Iterator<Item = NodeId>,
-        members: Vec<NodeId>,
-    ) -> Search {
+    fn new(own: NodeId, likeliest: impl Iterator<Item = NodeId>, members: Vec<NodeId>) -> Search {
         let next = likeliest.chain(members).map(|node| (node, None)).collect();
         Search { next, asked: vec![own] }
     }
@@ -296,7 +292,8 @@ mod tests {
     use shard::Member;
 
     fn status(role: shard::Role) -> Status {
-        let member = |node, incarnation, learner| Member { node: NodeId(node), incarnation, learner };
+        let member =
+            |node, incarnation, learner| Member { node: NodeId(node), incarnation, learner };
         Status {
             shard: ShardId(2),
             node: NodeId(3),
@@ -403,7 +400,8 @@ mod tests {
         let nodes = |ids: &[u64]| ids.iter().copied().map(NodeId).collect::<Vec<_>>();
         let mut search = Search::new(NodeId(1), nodes(&[4]).into_iter(), nodes(&[1, 2, 3, 4]));
         assert_eq!(search.next(), Some((NodeId(4), None)));
-        let hint = |leader, address: &str| NotMetaLeader { leader, address: address.into(), term: 3 };
+        let hint =
+            |leader, address: &str| NotMetaLeader { leader, address: address.into(), term: 3 };
         search.hint(&hint(9, "nine:1"));
         assert_eq!(search.next(), Some((NodeId(9), Some("nine:1".into()))));
         search.hint(&hint(4, "four:1"));

@@ -30,10 +30,7 @@ use wire::{reason, root_cause};
 ///
 /// # Errors
 /// NO_LEADER, if no node tells it in time.
-pub(crate) async fn topology(
-    router: &Router,
-    at_least: Version,
-) -> Result<Topology, Box<Error>> {
+pub(crate) async fn topology(router: &Router, at_least: Version) -> Result<Topology, Box<Error>> {
     let deadline = Instant::now() + TOPOLOGY_PATIENCE;
     let mut last = "no node was asked".to_owned();
     while Instant::now() < deadline {
@@ -142,9 +139,7 @@ async fn ask(router: &Router, node: NodeId) -> Result<Topology, String> {
         let first = watched.into_inner().message().await;
         let first = first.map_err(|status| reason(&status).to_string())?;
         match first.and_then(|told| told.change) {
-            Some(Change::All(bytes)) => {
-                Topology::decode(&bytes).map_err(|error| error.to_string())
-            }
+            Some(Change::All(bytes)) => Topology::decode(&bytes).map_err(|error| error.to_string()),
             _ => Err("it tells no whole topology".to_owned()),
         }
     };
@@ -174,10 +169,10 @@ async fn propose_to(
                 | Code::Unimplemented
         ),
     })?;
-    response.into_inner().outcome.ok_or_else(|| NotTold {
-        why: "its answer is empty".into(),
-        may_be_done: true,
-    })
+    response
+        .into_inner()
+        .outcome
+        .ok_or_else(|| NotTold { why: "its answer is empty".into(), may_be_done: true })
 }
 
 /// A call to this node of this cluster.

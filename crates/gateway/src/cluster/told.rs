@@ -1,7 +1,7 @@
 //! The topology and its jobs between the crate `topology` and the protocol for clients.
 
-use topology::{Balance, Job, JobKind, JobState, NodeState, Shard, Topology};
 use routing::{META, NodeId, ShardId};
+use topology::{Balance, Job, JobKind, JobState, NodeState, Shard, Topology};
 use wire::v1::{self, ClusterTopology, Error, JobSpec, TopologyNode, TopologyShard};
 
 /// The topology as clients see it.

@@ -36,7 +36,11 @@ pub(crate) fn report(
         .map_err(|error| Status::invalid_argument(format!("the report is damaged: {error}")))?;
     let node = report.told.node;
     if caller.node.is_some_and(|proven| proven != node) {
-        return Err(refused(context, caller, format!("a node reports for itself, not for node {node}")));
+        return Err(refused(
+            context,
+            caller,
+            format!("a node reports for itself, not for node {node}"),
+        ));
     }
     let topology = context.board.topology.now();
     if topology.is_founded() && topology.node(node).is_none() {
@@ -195,7 +199,9 @@ mod tests {
         let job = Command::Job { request: RequestId(1), kind: JobKind::Drain { node: NodeId(3) } };
         assert!(may_propose(&job, None).is_ok() && may_propose(&job, Some(NodeId(3))).is_ok());
         let node_is = Command::NodeIs { told: told(2) };
-        assert!(may_propose(&node_is, None).is_ok() && may_propose(&node_is, Some(NodeId(2))).is_ok());
+        assert!(
+            may_propose(&node_is, None).is_ok() && may_propose(&node_is, Some(NodeId(2))).is_ok()
+        );
         assert!(may_propose(&node_is, Some(NodeId(3))).is_err());
         let want = Command::Want { shard: ShardId(1), members: BTreeSet::from([NodeId(1)]) };
         let prefer = Command::Prefer { shard: ShardId(1), node: NodeId(1) };
@@ -207,7 +213,8 @@ mod tests {
     #[tokio::test]
     async fn a_proposal_is_not_lost_in_silence() {
         let (context, _inbox) = context(NodeId(1), 8);
-        let command = Command::Job { request: RequestId(1), kind: JobKind::Drain { node: NodeId(3) } };
+        let command =
+            Command::Job { request: RequestId(1), kind: JobKind::Drain { node: NodeId(3) } };
         let request = ProposeRequest { proposal: Proposal::new(1, command).encode() };
         let answer = propose(&context, &by(None), request.clone()).await.unwrap();
         assert_eq!(answer.outcome, Some(Outcome::Elsewhere(NotMetaLeader::default())));

@@ -9,7 +9,8 @@ use std::time::Duration;
 use tonic::{Code, Request, Status};
 use topology::plan::Report;
 use topology::{
-    Command, JobId, JobKind, NodeState, NodeTold, Proposal, Refusal, RequestId, Shard, Topology, Version,
+    Command, JobId, JobKind, NodeState, NodeTold, Proposal, Refusal, RequestId, Shard, Topology,
+    Version,
 };
 use wire::internal::v1::propose_response::Outcome;
 use wire::internal::v1::topology_service_client::TopologyServiceClient;
@@ -82,10 +83,7 @@ async fn propose(cluster: &Cluster, at: NodeId, command: Command) -> Result<Outc
     Ok(client.propose(request).await?.into_inner().outcome.expect("an outcome"))
 }
 
-async fn client(
-    cluster: &Cluster,
-    at: NodeId,
-) -> TopologyServiceClient<tonic::transport::Channel> {
+async fn client(cluster: &Cluster, at: NodeId) -> TopologyServiceClient<tonic::transport::Channel> {
     let address = &cluster.config.node(at).unwrap().address;
     TopologyServiceClient::connect(format!("http://{address}")).await.unwrap()
 }

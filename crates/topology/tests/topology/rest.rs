@@ -46,7 +46,11 @@ fn after_the_facts_nothing_is_proposed_for_an_hour() {
     let seed = World::as_founded(7, 6, 3, 0, 1).topology;
     for (id, shard) in seed.shards() {
         let now = world.topology.shard(*id).unwrap();
-        assert_eq!((&now.wanted, &now.preference), (&shard.wanted, &shard.preference), "shard {id}");
+        assert_eq!(
+            (&now.wanted, &now.preference),
+            (&shard.wanted, &shard.preference),
+            "shard {id}"
+        );
     }
 }
 

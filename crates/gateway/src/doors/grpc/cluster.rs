@@ -5,8 +5,8 @@ use crate::doors::single::Single;
 use crate::permissions::{Method, method};
 use crate::visitor::Visitor;
 use audit::{Event, Kind};
-use topology::{Command, JobId, RequestId, Version};
 use tonic::{Request, Response, Status};
+use topology::{Command, JobId, RequestId, Version};
 use wire::limits::REQUEST_ID_BYTES;
 use wire::v1::cluster_service_server::ClusterService;
 use wire::v1::*;
@@ -53,8 +53,7 @@ impl Clusters {
     ) -> Result<GetTopologyResponse, Box<Error>> {
         self.admit(visitor, "/palisade.v1.ClusterService/GetTopology", "get_topology")?;
         let _permit = self.0.router.admission.call()?;
-        let topology =
-            cluster::topology(&self.0.router, Version(request.at_least_version)).await?;
+        let topology = cluster::topology(&self.0.router, Version(request.at_least_version)).await?;
         Ok(GetTopologyResponse { topology: Some(told::topology(&topology)) })
     }
 

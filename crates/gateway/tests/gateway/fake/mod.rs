@@ -1,6 +1,7 @@
 //! Small fake nodes on loopback ports, and a gateway in front of them.
 #![allow(dead_code)] // each test file uses its own part of it
 
+mod topologies;
 mod watches;
 
 use audit::Audit;
@@ -23,6 +24,7 @@ use wire::internal::v1::shard_service_server::{ShardService, ShardServiceServer}
 use wire::internal::v1::*;
 use wire::v1::{AcquireRequest, CancelWaitResponse, Error, ErrorCode, Grant};
 
+pub use topologies::Topologies;
 pub use watches::{Watches, event};
 
 pub const LONG: Duration = Duration::from_secs(60);
@@ -103,6 +105,8 @@ pub struct Fakes {
     pub config: ClusterConfig,
     /// What the nodes serve to watches.
     pub watches: Arc<Watches>,
+    /// What the nodes have for the topology.
+    pub topologies: Arc<Topologies>,
     seen: Arc<Mutex<Vec<(u64, Operation)>>>,
     frames: Arc<Mutex<Vec<usize>>>,
 }
@@ -158,6 +162,7 @@ impl Fakes {
         let said = Arc::new(Mutex::new(Said { leaders, ..Said::default() }));
         let identity = ClusterIdentity::new(config.fingerprint().0, config.cluster.clone(), shards);
         let watches = Arc::new(Watches::default());
+        let topologies = Arc::new(Topologies::of(&config));
         for node in &mut config.nodes {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             node.address = listener.local_addr().unwrap().to_string();
@@ -173,6 +178,7 @@ impl Fakes {
             tokio::spawn(
                 tonic::transport::Server::builder()
                     .add_service(ShardServiceServer::new(fake))
+                    .add_service(topologies.at(node.id.0, node.address.clone()))
                     .serve_with_incoming(TcpListenerStream::new(listener)),
             );
         }
@@ -191,7 +197,7 @@ impl Fakes {
         change(&mut options);
         let config = options.cluster.clone();
         let gateway = Gateway::start(options).await.unwrap();
-        Fakes { gateway, config, watches, seen, frames, said }
+        Fakes { gateway, config, watches, topologies, seen, frames, said }
     }
 
     /// Waits until the gateway is ready.
