@@ -1,32 +1,25 @@
 //! The controller: on the node that leads META, it plans the next changes of the topology from what
-//! nodes report, and proposes them.
+//! nodes report.
 //!
 //! * It works exactly while META is led here. Another term begins it anew, without reports, and the
 //!   plans wait until each live node has reported to it.
 //! * It has no state beside the last report of each node: a plan is a function of the topology, the
 //!   reports and the time ([`topology::plan`]).
-//! * The commands of a plan are proposed in order, up to the first that is refused. Then it plans
-//!   anew. A plan has no command that would change nothing, so a cluster at rest costs META no
-//!   entries.
 //! * Its time is the wall time at which it began, carried on by the monotonic clock. So a wall clock
 //!   that jumps makes no node look silent.
 //!
-//! What stands in the way of a plan is logged once, and shown in the status of the cluster.
+//! What stands in the way of a plan is logged once, and shown in the status of the cluster. This
+//! module knows nothing of proposals: `control.rs` carries plans out.
 
 use crate::board::Board;
-use crate::context::Context;
-use crate::limits::{CONTROL_EVERY, CONTROL_PAUSE};
-use crate::proposals::{NotApplied, propose};
-use crate::reports::is_news;
 use routing::META;
 use shard::{Now, Role};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
-use tokio::time::MissedTickBehavior;
+use topology::Topology;
 use topology::plan::{self, Plan, Report, Reports};
-use topology::{Proposal, Topology};
 
 /// The controller's part of a node, whether META is led here or not.
 #[derive(Debug, Default)]
@@ -66,7 +59,7 @@ impl Controller {
         let Some(tenure) = &mut *tenure else { return false };
         let report = Report { heard_ms: tenure.time_ms(now), ..report };
         let before = tenure.reports.nodes.insert(report.told.node, report.clone());
-        if before.is_none_or(|before| is_news(&before, &report)) {
+        if before.is_none_or(|before| report.is_news_after(&before)) {
             self.news.notify_one();
         }
         true
@@ -83,8 +76,18 @@ impl Controller {
         self.rounds.load(Ordering::Relaxed)
     }
 
+    /// Returns once a report has brought news.
+    pub(crate) async fn has_news(&self) {
+        self.news.notified().await;
+    }
+
+    /// Counts a plan that was carried out.
+    pub(crate) fn finished_round(&self) {
+        self.rounds.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The next plan, with the time in seconds for its commands. `None` if META is not led here.
-    fn plan(&self, board: &Board, now: Now, topology: &Topology) -> Option<(u64, Plan)> {
+    pub(crate) fn plan(&self, board: &Board, now: Now, topology: &Topology) -> Option<(u64, Plan)> {
         let mut tenure = self.tenure(board, now);
         let tenure = tenure.as_mut()?;
         let time_ms = tenure.time_ms(now);
@@ -128,52 +131,13 @@ fn obstacles_of(plan: &Plan) -> Vec<String> {
     obstacles
 }
 
-/// Plans and proposes, while META is led here, until the future is dropped.
-pub(crate) async fn control(context: Arc<Context>) {
-    let mut every = tokio::time::interval(CONTROL_EVERY);
-    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = every.tick() => {}
-            () = context.controller.news.notified() => {}
-        }
-        round(&context).await;
-        tokio::time::sleep(CONTROL_PAUSE).await;
-    }
-}
-
-async fn round(context: &Context) {
-    let (controller, topology) = (&context.controller, context.board.topology.now());
-    let Some((wall_s, plan)) = controller.plan(&context.board, context.clock.now(), &topology)
-    else {
-        return;
-    };
-    for command in plan.commands {
-        let proposal = Proposal::new(wall_s, command);
-        match propose(context, &proposal).await {
-            Ok(version) => {
-                tracing::info!(%version, change = ?proposal.command, "the topology has changed");
-            }
-            Err(NotApplied::Refused(refusal)) => {
-                tracing::info!(change = ?proposal.command, "a planned change was refused: {refusal}");
-                break;
-            }
-            Err(error) => {
-                tracing::debug!(%error, "a planned change was not made");
-                break;
-            }
-        }
-    }
-    controller.rounds.fetch_add(1, Ordering::Relaxed);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use routing::{ClusterConfig, NodeId, ShardId};
     use shard::Status;
     use topology::plan::HEARD_MS;
-    use topology::{Command, Levels, NodeTold, Seed, StoreId};
+    use topology::{Command, Levels, NodeTold, Proposal, Seed, StoreId};
 
     fn now(mono_ms: u64, wall_ms: u64) -> Now {
         Now { mono_ms, wall_ms }

@@ -13,6 +13,7 @@ mod board;
 mod certificates;
 mod clock;
 mod context;
+mod control;
 mod controller;
 mod disk;
 mod error;

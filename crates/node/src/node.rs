@@ -33,7 +33,7 @@ use crate::transport::{
 };
 use crate::view::{KnownView, View};
 use crate::writer::{LogWriter, Report};
-use crate::{controller, placement, proposals, reports, retention, server};
+use crate::{control, placement, proposals, reports, retention, server};
 use audit::{Audit, Event, Kind};
 use net::tls::Inside;
 use routing::{ClusterConfig, META, NodeId, RouteTable, Settings, ShardId};
@@ -283,7 +283,7 @@ impl Node {
         read_sizes(&context.disk, &context.engine).await;
         handle.spawn_until_leaving(keep_sizes(context.disk.clone(), context.engine.clone()));
         handle.spawn_until_leaving(placement::place_leaders(context.clone()));
-        handle.spawn_until_leaving(controller::control(context.clone()));
+        handle.spawn_until_leaving(control::control(context.clone()));
         let told = reports::told(&context, my_zone);
         handle.spawn_until_leaving(reports::report(context.clone(), told));
         handle.spawn_until_leaving(retention::drop_old_history(

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;
-use topology::plan::{LEVEL_LAG_ENTRIES, ReplicaReport, Report, Role};
+use topology::plan::{ReplicaReport, Report, Role};
 use topology::{Birth, Levels, Life, Members, NodeTold, StoreId, Version};
 use wire::internal::v1::topology_service_client::TopologyServiceClient;
 use wire::internal::v1::{ClusterIdentity, NotMetaLeader, ReportRequest};
@@ -59,9 +59,9 @@ pub(crate) async fn report(context: Arc<Context>, told: NodeTold) {
     loop {
         tokio::time::sleep(pause).await;
         let report = report_of(&context.board, &told, &mut rates, context.clock.mono_ms());
-        let is_due = sent
-            .as_ref()
-            .is_none_or(|(at, before)| at.elapsed() >= REPORT_EVERY || is_news(before, &report));
+        let is_due = sent.as_ref().is_none_or(|(at, before)| {
+            at.elapsed() >= REPORT_EVERY || report.is_news_after(before)
+        });
         if !is_due {
             continue;
         }
@@ -112,19 +112,6 @@ fn replica_of(status: &Status, ops_per_s: u64) -> ReplicaReport {
         members,
         ops_per_s: if leads { ops_per_s } else { 0 },
     }
-}
-
-/// Whether a report tells something that a plan should not wait for. Rates and small lags change all
-/// the time.
-pub(crate) fn is_news(before: &Report, now: &Report) -> bool {
-    let rough = |report: &Report| -> BTreeMap<ShardId, (bool, ReplicaReport)> {
-        let rough = |replica: &ReplicaReport| {
-            let is_level = replica.lag_entries <= LEVEL_LAG_ENTRIES;
-            (is_level, ReplicaReport { lag_entries: 0, ops_per_s: 0, ..replica.clone() })
-        };
-        report.replicas.iter().map(|(shard, replica)| (*shard, rough(replica))).collect()
-    };
-    before.told != now.told || rough(before) != rough(now)
 }
 
 /// How many operations each shard applies per second, as a mean over some seconds.
@@ -320,10 +307,6 @@ mod tests {
         }
     }
 
-    fn report(replica: ReplicaReport) -> Report {
-        Report { heard_ms: 0, told: told(), replicas: [(ShardId(2), replica)].into() }
-    }
-
     #[test]
     fn a_replica_is_reported_as_its_status_has_it() {
         let life = |node, birth| Life { node: NodeId(node), birth: Birth(birth) };
@@ -359,27 +342,6 @@ mod tests {
         board.publish(status(shard::Role::Follower));
         let told = report_of(&board, &told(), &mut Rates::default(), 1);
         assert_eq!(told.replicas.keys().copied().collect::<Vec<_>>(), [ShardId(2)]);
-    }
-
-    #[test]
-    fn loads_and_small_lags_are_no_news() {
-        let replica = replica_of(&status(shard::Role::Leader), 800);
-        let before = report(replica.clone());
-        let with = |change: fn(&mut ReplicaReport)| {
-            let mut changed = replica.clone();
-            change(&mut changed);
-            is_news(&before, &report(changed))
-        };
-        assert!(!with(|replica| replica.ops_per_s = 9));
-        assert!(!with(|replica| replica.lag_entries = LEVEL_LAG_ENTRIES));
-        assert!(with(|replica| replica.lag_entries = LEVEL_LAG_ENTRIES + 1));
-        assert!(with(|replica| replica.role = Role::Follower));
-        assert!(with(|replica| replica.term += 1));
-        assert!(with(|replica| replica.members.conf_index += 1));
-        let mut restarted = before.clone();
-        restarted.told.start.starts += 1;
-        assert!(is_news(&before, &restarted));
-        assert!(is_news(&before, &Report { replicas: BTreeMap::new(), ..before.clone() }));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The command lines of the verbs for clusters.
 
-use super::Remote;
+use super::remote::Remote;
 use crate::duration;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;

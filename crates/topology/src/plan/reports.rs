@@ -62,6 +62,21 @@ pub enum Role {
     Learner,
 }
 
+impl Report {
+    /// Whether it tells something that a plan should not wait for, after the report before it. Loads
+    /// and small lags change all the time.
+    pub fn is_news_after(&self, before: &Report) -> bool {
+        let rough = |report: &Report| -> BTreeMap<ShardId, (bool, ReplicaReport)> {
+            let rough = |replica: &ReplicaReport| {
+                let is_level = replica.lag_entries <= LEVEL_LAG_ENTRIES;
+                (is_level, ReplicaReport { lag_entries: 0, ops_per_s: 0, ..replica.clone() })
+            };
+            report.replicas.iter().map(|(shard, replica)| (*shard, rough(replica))).collect()
+        };
+        self.told != before.told || rough(self) != rough(before)
+    }
+}
+
 impl Reports {
     /// Whether the node has reported lately.
     pub fn is_heard(&self, node: NodeId, now_ms: u64) -> bool {

@@ -1,7 +1,7 @@
 //! Bytes: one encoding for each value, and damaged ones are errors.
 
 use crate::{Lcg, NOW_S, apply, cluster, founded, nodes, told};
-use palisade_topology::plan::{ReplicaReport, Report, Role};
+use palisade_topology::plan::{self, ReplicaReport, Report, Role};
 use palisade_topology::*;
 use routing::{NodeId, ShardId};
 
@@ -83,6 +83,28 @@ fn reports_come_back_with_the_time_of_their_receiver() {
     let report = report();
     let heard = Report::decode(&report.encode(), 77).expect("a report");
     assert_eq!(heard, Report { heard_ms: 77, ..report });
+}
+
+#[test]
+fn loads_and_small_lags_are_no_news() {
+    let before = report();
+    let with = |change: fn(&mut Report)| {
+        let mut later = before.clone();
+        change(&mut later);
+        later.is_news_after(&before)
+    };
+    fn replica(report: &mut Report) -> &mut ReplicaReport {
+        report.replicas.get_mut(&ShardId(1)).unwrap()
+    }
+    assert!(!with(|_| {}) && !with(|report| report.heard_ms += 1));
+    assert!(!with(|report| replica(report).ops_per_s = 9));
+    assert!(!with(|report| replica(report).lag_entries = plan::LEVEL_LAG_ENTRIES));
+    assert!(with(|report| replica(report).lag_entries = plan::LEVEL_LAG_ENTRIES + 1));
+    assert!(with(|report| replica(report).role = Role::Learner));
+    assert!(with(|report| replica(report).term += 1));
+    assert!(with(|report| replica(report).members.conf_index += 1));
+    assert!(with(|report| report.told.start.starts += 1));
+    assert!(with(|report| drop(report.replicas.remove(&ShardId(0)))));
 }
 
 #[test]
