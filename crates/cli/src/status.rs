@@ -184,6 +184,9 @@ fn print(status: &json::ClusterStatus) {
     if let Some(group) = &status.topology {
         emit("");
         emit(&topology_in_words(group));
+        for obstacle in &group.obstacles {
+            emit(&format!("the topology does not change as planned: {}", shown(obstacle)));
+        }
     }
     let missing: Vec<String> = status.shards.iter().flat_map(missing).collect();
     if !missing.is_empty() {

@@ -347,6 +347,20 @@ impl Router {
         identities.permit(visitor, kind, name, &self.audit, &self.metrics)
     }
 
+    /// Whether a visitor may make a call about the cluster as a whole.
+    ///
+    /// # Errors
+    /// As of [`permit`](Router::permit).
+    pub(crate) fn permit_cluster(
+        &self,
+        visitor: &Visitor,
+        verb: Verb,
+        operation: &'static str,
+    ) -> Result<(), Box<Error>> {
+        let Some(identities) = &self.identities else { return Ok(()) };
+        identities.permit_cluster(visitor, verb, operation, &self.audit, &self.metrics)
+    }
+
     /// Whether a visitor may open a stream.
     ///
     /// # Errors

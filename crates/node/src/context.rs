@@ -2,6 +2,7 @@
 
 use crate::board::Board;
 use crate::clock::Clock;
+use crate::controller::Controller;
 use crate::disk::DiskWatch;
 use crate::host::Host;
 use crate::lifecycle::Lifecycle;
@@ -55,6 +56,10 @@ pub(crate) struct Context {
     pub(crate) needs_principal: bool,
     /// Counts of accepted connections.
     pub(crate) accepted: Arc<Accepted>,
+    /// What nodes report while META is led here, and the plans that follow.
+    pub(crate) controller: Controller,
+    /// Permits for changes of the topology that other processes propose.
+    pub(crate) proposals: Semaphore,
     /// Permits for history reads on the disk.
     pub(crate) history_reads: Semaphore,
 }

@@ -209,7 +209,22 @@ pub(crate) const LINGER: Duration = Duration::from_millis(200);
 /// The time that a shutdown waits for open connections.
 pub(crate) const CLOSE_MAX: Duration = Duration::from_secs(2);
 
+/// The period at which a node looks whether it has news for the leader of META.
+pub(crate) const REPORT_LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The longest time between two reports, and the longest pause after attempts that failed.
+pub(crate) const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// A node must take a report within this time.
+pub(crate) const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The nodes that are asked, at most, until one takes a report.
+pub(crate) const REPORT_TRIES: usize = 8;
+/// The period at which the controller plans.
+pub(crate) const CONTROL_EVERY: Duration = Duration::from_secs(1);
+/// The shortest time between two plans, however many reports come.
+pub(crate) const CONTROL_PAUSE: Duration = Duration::from_millis(100);
 /// A proposal that is not in the log after this time is given up.
 pub(crate) const PROPOSAL_GIVE_UP: Duration = Duration::from_secs(5);
 /// The outcome of a proposal is awaited for this time.
 pub(crate) const PROPOSAL_MAX: Duration = Duration::from_secs(10);
+/// Proposals of other processes that are under way here. Excess ones are refused with
+/// RESOURCE_EXHAUSTED.
+pub(crate) const PROPOSALS_AT_ONCE: usize = 64;

@@ -19,7 +19,7 @@ use crate::handover::hand_over;
 use crate::host::{Host, InboxEnd, Newcomer, Stepper, Worker, WorkerParts, shard_threads};
 use crate::hosting::{Hosting, HostingError};
 use crate::lifecycle::{Lifecycle, Phase, StopsOnDrop};
-use crate::limits::{CLOSE_MAX, HISTORY_READS_MAX, LINGER, THREADS_END_MAX};
+use crate::limits::{CLOSE_MAX, HISTORY_READS_MAX, LINGER, PROPOSALS_AT_ONCE, THREADS_END_MAX};
 use crate::meta;
 use crate::metrics::Metrics;
 use crate::peer_identities::{self, FirstStart, PeerIdentities};
@@ -35,7 +35,7 @@ use crate::transport::{
 };
 use crate::view::{KnownView, View};
 use crate::writer::{LogWriter, Report};
-use crate::{members, placement, proposals, retention, server};
+use crate::{control, members, placement, proposals, reports, retention, server};
 use audit::{Audit, Event, Kind};
 use net::tls::Inside;
 use routing::{ClusterConfig, META, NodeId, RouteTable, ShardId};
@@ -116,6 +116,7 @@ impl Node {
             return Err(NodeError::NoTls);
         }
         let (my_address, my_metrics) = (me.address.clone(), me.metrics.clone());
+        let my_zone = me.zone.clone();
         let fingerprint = cluster.fingerprint();
         let file = View::of(&cluster);
         let (topology, lives) = following::recall(engine.clone(), fingerprint).await?;
@@ -261,6 +262,8 @@ impl Node {
             board: Arc::new(Board::new(hosted)),
             clock,
             moves: crate::moves::Moves::default(),
+            controller: Default::default(),
+            proposals: Semaphore::new(PROPOSALS_AT_ONCE),
             history_reads: Semaphore::new(HISTORY_READS_MAX),
         });
 
@@ -305,6 +308,9 @@ impl Node {
         read_sizes(&context.disk, &context.engine).await;
         handle.spawn_until_leaving(keep_sizes(context.disk.clone(), context.engine.clone()));
         handle.spawn_until_leaving(placement::place_leaders(context.clone()));
+        handle.spawn_until_leaving(control::control(context.clone()));
+        let told = reports::told(&context, my_zone);
+        handle.spawn_until_leaving(reports::report(context.clone(), told));
         handle.spawn_until_leaving(retention::drop_old_history(
             context.clone(),
             settings.history_days,
@@ -391,6 +397,12 @@ impl NodeHandle {
     pub async fn propose(&self, command: Command) -> Result<Version, NotApplied> {
         let wall_s = self.context.clock.now().wall_ms / 1_000;
         proposals::propose(&self.context, &Proposal::new(wall_s, command)).await
+    }
+
+    /// How many times the controller here has planned and proposed, since the start. The number
+    /// rises every second or so while META is led here.
+    pub fn control_rounds(&self) -> u64 {
+        self.context.controller.rounds()
     }
 
     /// The rounds that each shard thread has finished. The number of a thread that works rises with

@@ -129,6 +129,8 @@ pub(crate) fn context_of(
         board: Arc::new(Board::new(shards)),
         clock: Clock::start(),
         moves: crate::moves::Moves::default(),
+        controller: Default::default(),
+        proposals: Semaphore::new(crate::limits::PROPOSALS_AT_ONCE),
         history_reads: Semaphore::new(1),
     };
     (Arc::new(context), inboxes.remove(0))

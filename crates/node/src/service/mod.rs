@@ -7,6 +7,7 @@
 mod history;
 mod op_table;
 mod operate;
+mod propose;
 mod strangers;
 mod topology;
 mod watch;

@@ -1,15 +1,18 @@
-//! The service for the topology: what this node knows of it, to whoever watches.
+//! The service for the topology: what this node knows of it, to whoever watches, and the way
+//! to META's leader (`propose.rs`).
 //!
 //! * A watcher is a version: what comes after it is read from the node's copy, and nothing is kept
 //!   for one watcher. So a watcher that lags costs no memory, and delays no other.
 //! * A watcher that takes no change for [`TOPOLOGY_WATCHER_SLOW`] is ended.
 //! * What a node tells is on its own disk.
 
+use super::propose;
 use super::strangers::Strangers;
 use crate::context::Context;
 use crate::lifecycle::Phase;
 use crate::limits::{TOPOLOGY_CHANGES_UNDER_WAY, TOPOLOGY_WATCHER_SLOW, TOPOLOGY_WATCHES_MAX};
 use shard::TopologyNews;
+use crate::roles::Caller;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
@@ -70,15 +73,22 @@ impl TopologyService for Topologies {
         Ok(response)
     }
 
-    async fn report(&self, _: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
-        Err(Status::unimplemented("this node takes no reports"))
+    async fn report(
+        &self,
+        request: Request<ReportRequest>,
+    ) -> Result<Response<ReportResponse>, Status> {
+        self.strangers.check(&request)?;
+        let caller = Caller::of(request.extensions());
+        propose::report(&self.context, &caller, request.into_inner()).map(Response::new)
     }
 
     async fn propose(
         &self,
-        _: Request<ProposeRequest>,
+        request: Request<ProposeRequest>,
     ) -> Result<Response<ProposeResponse>, Status> {
-        Err(Status::unimplemented("this node takes no proposals"))
+        self.strangers.check(&request)?;
+        let caller = Caller::of(request.extensions());
+        propose::propose(&self.context, &caller, request.into_inner()).await.map(Response::new)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests of nodes in this process, over loopback.
 
 mod cluster;
+mod control;
 mod edges;
 mod hosting;
 mod members;

@@ -1,6 +1,7 @@
 //! Small fake nodes on loopback ports, and a gateway in front of them.
 #![allow(dead_code)] // each test file uses its own part of it
 
+mod topologies;
 mod watches;
 
 use audit::Audit;
@@ -23,6 +24,7 @@ use wire::internal::v1::shard_service_server::{ShardService, ShardServiceServer}
 use wire::internal::v1::*;
 use wire::v1::{AcquireRequest, CancelWaitResponse, Error, ErrorCode, Grant};
 
+pub use topologies::Topologies;
 pub use watches::{Watches, event};
 
 pub const LONG: Duration = Duration::from_secs(60);
@@ -83,15 +85,18 @@ struct FakeNode {
     frames: Arc<Mutex<Vec<usize>>>,
     handler: Arc<Handler>,
     watches: Arc<Watches>,
+    topologies: Arc<Topologies>,
 }
 
 impl FakeNode {
     fn serve(&self, id: u64, listener: tokio::net::TcpListener) {
         let identity = ClusterIdentity { node: id, ..self.identity.clone() };
         let fake = FakeNode { id, identity, ..self.clone() };
+        let topologies = self.topologies.at(id, listener.local_addr().unwrap().to_string());
         tokio::spawn(
             tonic::transport::Server::builder()
                 .add_service(ShardServiceServer::new(fake))
+                .add_service(topologies)
                 .serve_with_incoming(TcpListenerStream::new(listener)),
         );
     }
@@ -115,6 +120,8 @@ pub struct Fakes {
     pub config: ClusterConfig,
     /// What the nodes serve to watches.
     pub watches: Arc<Watches>,
+    /// What the nodes have for the topology.
+    pub topologies: Arc<Topologies>,
     seen: Arc<Mutex<Vec<(u64, Operation)>>>,
     frames: Arc<Mutex<Vec<usize>>>,
     /// No node: what each node is made of.
@@ -172,6 +179,7 @@ impl Fakes {
         let said = Arc::new(Mutex::new(Said { leaders, ..Said::default() }));
         let identity = ClusterIdentity::new(config.fingerprint().0, config.cluster.clone(), shards);
         let watches = Arc::new(Watches::default());
+        let topologies = Arc::new(Topologies::of(&config));
         let parts = FakeNode {
             id: 0,
             identity,
@@ -180,6 +188,7 @@ impl Fakes {
             frames: frames.clone(),
             handler,
             watches: watches.clone(),
+            topologies: topologies.clone(),
         };
         for node in &mut config.nodes {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -205,7 +214,7 @@ impl Fakes {
         change(&mut options);
         let config = options.cluster.clone();
         let gateway = Gateway::start(options).await.unwrap();
-        Fakes { gateway, config, watches, seen, frames, said, parts }
+        Fakes { gateway, config, watches, topologies, seen, frames, said, parts }
     }
 
     /// Starts a node that the cluster file does not have. Returns its address.
