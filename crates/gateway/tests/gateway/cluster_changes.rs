@@ -52,7 +52,7 @@ async fn only_operators_change_the_cluster_and_each_change_is_on_record() {
         let cancelled = client().cancel_job(signed(CancelJobRequest { job: 1 }, who)).await;
         assert_eq!(code(cancelled.map(drop)), changes, "{who:?}");
     }
-    assert_eq!(*fakes.topologies.asked.lock().unwrap(), [], "no change reached a node");
+    assert!(fakes.topologies.asked.lock().unwrap().is_empty(), "a change reached a node");
     let refused = line(&files, "start_job").await;
     assert_eq!((&refused["event"], &refused["principal"]), (&"denied".into(), &"reader".into()));
 
