@@ -1,5 +1,7 @@
 //! The reasons why a node does not start, or stopped.
 
+use storage::StorageError;
+
 /// The reason why a node cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -21,7 +23,7 @@ pub enum NodeError {
     },
     /// The store cannot be used.
     #[error(transparent)]
-    Storage(#[from] storage::StorageError),
+    Storage(#[from] StorageError),
     /// The contents of the store cannot be a replica's.
     #[error(transparent)]
     Shard(#[from] shard::Fatal),
@@ -59,6 +61,11 @@ pub enum NodeError {
 }
 
 impl NodeError {
+    /// Whether the bytes of one replica are unusable, and its node is not touched.
+    pub(crate) fn is_of_a_replica(&self) -> bool {
+        matches!(self, NodeError::Shard(_) | NodeError::Storage(StorageError::Damaged(_)))
+    }
+
     /// The error for a task that did not come to its end.
     pub(crate) fn of_task(part: &'static str, error: &tokio::task::JoinError) -> NodeError {
         match error.is_panic() {

@@ -25,10 +25,11 @@
 
 use crate::context::Context;
 use crate::error::NodeError;
-use crate::host::{Newcomer, Stepper};
+use crate::host::{Newcomer, Stepper, tell_failed};
+use crate::meta;
 use crate::recovery::Opening;
-use routing::ShardId;
-use shard::Input;
+use routing::{META, ShardId};
+use shard::{Founders, Input};
 use std::sync::Arc;
 use storage::{LifeRefused, StorageError};
 use tokio::sync::Mutex;
@@ -50,9 +51,24 @@ pub enum HostingError {
     /// The life may not begin or end here.
     #[error(transparent)]
     Refused(#[from] LifeRefused),
+    /// The data of a replica of META cannot be used. The node serves on without it.
+    #[error("{0}")]
+    Unusable(String),
     /// The disk failed, or holds damaged bytes. The whole node stops.
     #[error("this node has failed: {0}")]
     Failed(String),
+}
+
+/// How META began on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begun {
+    /// It began in an earlier run, or by a wish.
+    Before,
+    /// With the replica of a founder.
+    Founder,
+    /// The founder was on a data directory that is lost. With a replica of the present directory,
+    /// which META's leader takes in.
+    Lost,
 }
 
 /// Brings replicas to a node and takes them from it.
@@ -77,6 +93,44 @@ impl Hosting {
     /// [`HostingError`]: the shard is unknown, or the life may not begin here now.
     pub(crate) async fn host(&self, shard: ShardId, wanted: u32) -> Result<u32, HostingError> {
         let _one_at_a_time = self.one_at_a_time.lock().await;
+        self.host_now(shard, wanted, None).await
+    }
+
+    /// Begins META here, unless it was here before. `birth` is that of the founder on this node.
+    ///
+    /// If the data directory has a higher incarnation, the founder was on a lost one: a re-seed
+    /// takes a number above all that this node had in shard 0. If it has not, and no replica of
+    /// META ever was in it, then the founder has never begun.
+    ///
+    /// # Errors
+    /// [`HostingError`].
+    pub(crate) async fn begin_meta(
+        &self,
+        founders: &Founders,
+        birth: u32,
+    ) -> Result<Begun, HostingError> {
+        let _one_at_a_time = self.one_at_a_time.lock().await;
+        let engine = self.context.engine.clone();
+        if self.on_disk(move || Ok(engine.lives().contains_key(&META))).await? {
+            return Ok(Begun::Before);
+        }
+        if self.context.identities.own().incarnation <= birth {
+            self.host_now(META, birth, Some(founders.clone())).await?;
+            return Ok(Begun::Founder);
+        }
+        tracing::info!("re-seeds the replica of the topology's group: it has no vote yet");
+        self.host_now(META, birth, None).await?;
+        Ok(Begun::Lost)
+    }
+
+    /// Hosts a replica, while nothing else comes or goes. `founds` are META's founders, if this is
+    /// the replica of one that has never begun.
+    async fn host_now(
+        &self,
+        shard: ShardId,
+        wanted: u32,
+        founds: Option<Founders>,
+    ) -> Result<u32, HostingError> {
         let context = &self.context;
         if context.lifecycle.leaving() {
             return Err(HostingError::Stopping);
@@ -93,11 +147,22 @@ impl Hosting {
             if is_seated {
                 // Another life than this one is refused.
                 engine.host_shard(shard, birth)?;
-                return Ok(None);
+                return Ok(Ok(None));
             }
-            opening.open(&*engine, (shard, birth), &group).map(Some)
+            if let Some(founders) = founds {
+                meta::found(&*engine, &founders, birth)?;
+            }
+            match opening.open(&*engine, (shard, birth), &group) {
+                // The node serves on without META.
+                Err(error) if shard == META && error.is_of_a_replica() => Ok(Err(error)),
+                opened => opened.map(|replica| Ok(Some(replica))),
+            }
         });
-        let Some(replica) = opened.await? else { return Ok(birth) };
+        let opened = opened.await?.map_err(|error| {
+            tell_failed(&context.board, error.to_string());
+            HostingError::Unusable(error.to_string())
+        })?;
+        let Some(replica) = opened else { return Ok(birth) };
         context.metrics.admit(shard);
         context.host.admit(Newcomer { shard, replica: Box::new(replica) as Box<dyn Stepper> });
         // One that is learnt meanwhile is told to all seats.

@@ -18,6 +18,7 @@ mod controller;
 mod disk;
 mod error;
 mod following;
+mod founding;
 mod guard;
 mod handover;
 mod health;

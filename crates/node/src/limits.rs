@@ -14,12 +14,13 @@ const _: () = {
 /// The version of the protocol between nodes. A peer of another version is refused. Version 1 did
 /// not name the peer's data directory, version 2 not how far the directory was, version 3 spoke in
 /// another package, version 4 did not tell the topology, version 5 cannot read entries that name a
-/// caller by its number, version 6 cannot read the wish for members in entries and snapshots, and
-/// version 7 did not tell which version of the topology it knows.
+/// caller by its number, version 6 cannot read the wish for members in entries and snapshots,
+/// version 7 did not tell which version of the topology it knows, and version 8 cannot read the
+/// founding of META.
 ///
 /// It rises as well if two builds would apply an entry differently, because nodes of one number may
 /// run different builds during an upgrade.
-pub(crate) const PROTOCOL: u32 = 8;
+pub(crate) const PROTOCOL: u32 = 9;
 
 /// A frame of results is closed once it holds this much.
 pub(crate) const RESULT_FRAME_BYTES: usize = 1 << 20;
@@ -142,6 +143,9 @@ pub(crate) const MEMBERS_PAUSE: (Duration, Duration) =
 /// The period at which the groups that are led here are given the members that they shall have.
 pub(crate) const WISHES_EVERY: Duration = Duration::from_millis(500);
 
+/// The period at which a node tries again to begin META, and looks whether its replica of META has
+/// its vote.
+pub(crate) const META_RETRY: Duration = Duration::from_millis(200);
 /// A peer must answer a greeting within this time.
 pub(crate) const GREET_TIMEOUT: Duration = Duration::from_secs(2);
 /// The period at which the answers to probes are brought up to date.

@@ -14,17 +14,17 @@ use crate::context::Context;
 use crate::disk::{DiskWatch, Watched, Watcher, keep_sizes, read_sizes};
 use crate::error::NodeError;
 use crate::following;
+use crate::founding::begin_meta;
 use crate::guard::Guard;
 use crate::handover::hand_over;
-use crate::host::{Host, InboxEnd, Newcomer, Stepper, Worker, WorkerParts, shard_threads};
+use crate::host::{Host, InboxEnd, Newcomer, Worker, WorkerParts, shard_threads};
 use crate::hosting::{Hosting, HostingError};
 use crate::lifecycle::{Lifecycle, Phase, StopsOnDrop};
 use crate::limits::{CLOSE_MAX, HISTORY_READS_MAX, LINGER, PROPOSALS_AT_ONCE, THREADS_END_MAX};
-use crate::meta;
 use crate::metrics::Metrics;
 use crate::peer_identities::{self, FirstStart, PeerIdentities};
 use crate::proposals::NotApplied;
-use crate::recovery::{Opening, begin_new_terms, groups_of, hosted_shards};
+use crate::recovery::{Opened, Opening, begin_new_terms, groups_of, hosted_shards};
 use crate::refusals::say_refusals;
 use crate::routes::KnownRoutes;
 use crate::service::Shards;
@@ -39,8 +39,8 @@ use crate::{control, members, placement, proposals, reports, retention, server};
 use audit::{Audit, Event, Kind};
 use net::tls::Inside;
 use routing::{ClusterConfig, META, NodeId, RouteTable, ShardId};
-use shard::{Input, Replica, Wanted};
-use std::collections::{BTreeMap, BTreeSet};
+use shard::{Input, Wanted};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -174,12 +174,11 @@ impl Node {
         }
         .start()
         .map_err(|error| NodeError::Thread(error.to_string()))?;
-        let (identities, opening, replicas) = {
+        let (identities, opening, opened) = {
             let identity = Identity { fingerprint: fingerprint.0, node: id.0 };
             let (engine, settings, disk) = (engine.clone(), settings.clone(), disk.clone());
             let (view, hosted) = (view.clone(), hosted.clone());
             let seed = Seed::of(&cluster);
-            let is_founder = file.shards_of(id).any(|shard| shard == META);
             let guard = guard_file.map(|path| Guard::new(path, &identity));
             let opened = tokio::task::spawn_blocking(move || {
                 engine.measure_syncs(&|| ())?.into_iter().for_each(|took| disk.synced(took));
@@ -194,10 +193,6 @@ impl Node {
                 )?;
                 let incarnation = identities.own().incarnation;
                 tracing::info!(node = %id, boot, incarnation, shards = hosted.len(), "recovering");
-                if is_founder && hosted.contains(&META) {
-                    let known = engine.lives().get(&META).and_then(|lives| lives.hosted);
-                    meta::create(&*engine, known.unwrap_or(incarnation))?;
-                }
                 if first_start.puts_back() {
                     // The terms come first. Without new terms, the replicas must not continue as if
                     // these directories had been put back.
@@ -205,10 +200,10 @@ impl Node {
                     identities.keep()?;
                 }
                 let opening = Opening { node: id, boot, settings, clock, seed };
-                let replicas = opening.open_all(&*engine, &hosted, &view, incarnation)?;
+                let opened = opening.open_all(&*engine, &hosted, &view, incarnation)?;
                 // Their own logs know the members better than the cluster file does.
-                identities.set_groups(&peers, groups_of(&replicas, id));
-                Ok::<_, NodeError>((Arc::new(identities), opening, replicas))
+                identities.set_groups(&peers, groups_of(&opened.replicas, id));
+                Ok::<_, NodeError>((Arc::new(identities), opening, opened))
             });
             tokio::select! {
                 opened = opened => opened.map_err(|error| NodeError::of_task("the recovery of the replicas", &error))??,
@@ -281,7 +276,7 @@ impl Node {
         };
         // From here on an early return drops the handle, which ends everything that was started.
         unless_started.0 = None;
-        handle.start_shard_threads(inboxes, replicas, settings.tick_ms, &outboxes, &snapshots)?;
+        handle.start_shard_threads(inboxes, opened, settings.tick_ms, &outboxes, &snapshots)?;
         for (peer, store) in context.identities.known() {
             let incarnation = store.incarnation;
             context.host.input_all(&Input::Incarnation { node: peer, incarnation });
@@ -307,6 +302,7 @@ impl Node {
         // Before the first scrape, which would otherwise show a disk of 0 bytes.
         read_sizes(&context.disk, &context.engine).await;
         handle.spawn_until_leaving(keep_sizes(context.disk.clone(), context.engine.clone()));
+        handle.spawn_until_leaving(begin_meta(context.clone(), handle.hosting.clone()));
         handle.spawn_until_leaving(placement::place_leaders(context.clone()));
         handle.spawn_until_leaving(control::control(context.clone()));
         let told = reports::told(&context, my_zone);
@@ -532,18 +528,14 @@ impl NodeHandle {
     fn start_shard_threads(
         &mut self,
         inboxes: Vec<InboxEnd>,
-        mut replicas: BTreeMap<ShardId, Replica>,
+        mut opened: Opened,
         tick_ms: u64,
         outboxes: &Arc<Outboxes>,
         snapshots: &SnapshotQueue,
     ) -> Result<(), NodeError> {
         let context = &self.context;
         for (thread, inbox) in inboxes.into_iter().enumerate() {
-            let take = |shard: ShardId| {
-                let replica: Box<dyn Stepper> =
-                    Box::new(replicas.remove(&shard).expect("opened above"));
-                Newcomer { shard, replica }
-            };
+            let take = |shard| Newcomer { shard, replica: opened.take(shard, &context.board) };
             let worker = Worker::new(WorkerParts {
                 thread,
                 inbox,

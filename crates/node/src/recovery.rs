@@ -2,10 +2,14 @@
 //!
 //! Which replicas there are, and with which births, the store itself tells. The cluster file
 //! describes the beginning: a replica that it names has no birth on disk at its first start, and
-//! gets the incarnation of the data directory as one.
+//! gets the incarnation of the data directory as one. META is the exception: it begins later, and
+//! is here only if the store says so (`meta.rs`).
 
+use crate::board::Board;
 use crate::clock::Clock;
 use crate::error::NodeError;
+use crate::host::{Failed, Stepper, tell_failed};
+use crate::meta;
 use crate::view::{Group, View};
 use routing::{META, NodeId, Settings, ShardId};
 use shard::{Replica, ReplicaConfig};
@@ -23,7 +27,9 @@ pub(crate) fn hosted_shards(
     lives: &BTreeMap<ShardId, Lives>,
     view: &View,
 ) -> Vec<ShardId> {
-    let is_untold = |shard: &ShardId| lives.get(shard).is_none_or(|it| *it == Lives::default());
+    let is_untold = |shard: &ShardId| {
+        *shard != META && lives.get(shard).is_none_or(|it| *it == Lives::default())
+    };
     let mut hosted: Vec<ShardId> = listed.into_iter().filter(is_untold).collect();
     for (shard, lives) in lives {
         match (lives.hosted, view.groups.contains_key(shard)) {
@@ -55,6 +61,31 @@ pub(crate) fn begin_new_terms(engine: &dyn Engine, hosted: &[ShardId]) -> Result
     Ok(())
 }
 
+/// The replicas of a node at its start.
+#[derive(Default)]
+pub(crate) struct Opened {
+    pub(crate) replicas: BTreeMap<ShardId, Replica>,
+    /// Why META's replica is not among them, although it is hosted here.
+    meta_failure: Option<(NodeId, String)>,
+}
+
+impl Opened {
+    /// The replica of a hosted shard. In the place of META's there is something that refuses, if
+    /// that could not be opened.
+    ///
+    /// # Panics
+    /// If the shard was not opened, or was taken before.
+    pub(crate) fn take(&mut self, shard: ShardId, board: &Board) -> Box<dyn Stepper> {
+        match self.meta_failure.take_if(|_| shard == META) {
+            Some((node, why)) => {
+                tell_failed(board, why);
+                Box::new(Failed::unopened(node))
+            }
+            None => Box::new(self.replicas.remove(&shard).expect("it was opened")),
+        }
+    }
+}
+
 /// What all replicas of a run of a node are opened with.
 #[derive(Clone, Debug)]
 pub(crate) struct Opening {
@@ -80,11 +111,17 @@ impl Opening {
         group: &Group,
     ) -> Result<Replica, NodeError> {
         engine.host_shard(shard, birth)?;
+        let mut voters: Vec<NodeId> = group.founders.iter().copied().collect();
+        if shard == META && !meta::has_begun(engine, birth)? {
+            // A founder's life that comes empty has no say in what the founders were. It waits for
+            // a snapshot.
+            voters.retain(|node| birth > 0 || *node != self.node);
+        }
         let config = ReplicaConfig {
             shard,
             node: self.node,
             incarnation: birth,
-            voters: group.founders.iter().copied().collect(),
+            voters,
             // No node has number 0.
             preferred_leader: group.preferred_leader.unwrap_or(NodeId(0)),
             boot: self.boot,
@@ -92,27 +129,37 @@ impl Opening {
             election_seed: None,
         };
         let replica = Replica::open(config, engine.recover(shard)?, self.clock.now())?;
-        let replica = replica.with_host_built_snapshots();
+        let mut replica = replica.with_host_built_snapshots();
+        if shard == meta::FOUNDED_BY {
+            replica.found_meta();
+        }
         Ok(if shard == META { replica.with_seed(self.seed.clone()) } else { replica })
     }
 
     /// Opens the replica of each hosted shard. One without a birth on disk gets `incarnation`.
+    /// META's is left out if it cannot be opened, and the disk works.
     pub(crate) fn open_all(
         &self,
         engine: &dyn Engine,
         hosted: &[ShardId],
         view: &View,
         incarnation: u32,
-    ) -> Result<BTreeMap<ShardId, Replica>, NodeError> {
+    ) -> Result<Opened, NodeError> {
         let lives = engine.lives();
         let birth = |shard: &ShardId| lives.get(shard).and_then(|lives| lives.hosted);
-        let mut replicas = BTreeMap::new();
+        let mut opened = Opened::default();
         for shard in hosted {
             let life = (*shard, birth(shard).unwrap_or(incarnation));
             let group = view.groups.get(shard).expect("a hosted shard is in the view");
-            replicas.insert(*shard, self.open(engine, life, group)?);
+            match self.open(engine, life, group) {
+                Ok(replica) => drop(opened.replicas.insert(*shard, replica)),
+                Err(error) if *shard == META && error.is_of_a_replica() => {
+                    opened.meta_failure = Some((self.node, error.to_string()));
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok(replicas)
+        Ok(opened)
     }
 }
 
@@ -152,5 +199,10 @@ mod tests {
         let moved = [(0, None, Some(0)), (1, Some(9), Some(0)), (3, Some(9), None)];
         assert_eq!(lives(&moved), [1, 2, 3].map(ShardId));
         assert_eq!(lives(&[(77, Some(9), None)]), listed, "of a later version");
+        let meta = |lives: &[(ShardId, Lives)]| {
+            hosted_shards([META], &lives.iter().copied().collect(), &view)
+        };
+        assert_eq!(meta(&[]), [], "it begins once it is founded");
+        assert_eq!(meta(&[(META, Lives { hosted: Some(0), destroyed: None })]), [META]);
     }
 }

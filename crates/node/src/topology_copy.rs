@@ -12,7 +12,7 @@ use topology::{Delta, Gap, Recent, Since, Topology, Version};
 
 /// The topology as it was told last.
 ///
-/// * The version only rises.
+/// * The version only rises, until all is forgotten.
 /// * `recent` ends with the version of `topology`, or is empty.
 #[derive(Debug, Default)]
 struct State {
@@ -117,6 +117,12 @@ impl TopologyCopy {
         let Some(next) = self.after(&news)? else { return Ok(false) };
         self.put(next, news);
         Ok(true)
+    }
+
+    /// Begins anew, because the replica that told it has left this node. The next one tells from its
+    /// own beginning.
+    pub(crate) fn forget(&self) {
+        self.0.send_replace(State::default());
     }
 }
 

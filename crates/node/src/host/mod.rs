@@ -8,17 +8,21 @@
 //! * A seat is never given to another shard. So a message that was on its way to a retired replica
 //!   reaches no other one.
 
+mod failed;
 mod news;
 mod stages;
+mod stepper;
 mod ticker;
 mod worker;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use failed::{Failed, tell_failed};
 pub(crate) use news::{News, NewsPort, NewsReader, news};
 pub(crate) use stages::EntryTimes;
-pub(crate) use worker::{Stepper, Worker, WorkerParts};
+pub(crate) use stepper::Stepper;
+pub(crate) use worker::{Worker, WorkerParts};
 
 use crate::limits::INBOX_PEER_BYTES_MAX;
 use crate::mailbox::{Receiver, Sender, mailbox};

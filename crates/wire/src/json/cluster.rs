@@ -202,11 +202,15 @@ impl From<&ClusterStatusResponse> for ClusterStatus {
 impl Shard {
     /// The number of votes that count, and of all votes.
     pub fn votes(&self) -> (usize, usize) {
-        let of = |counts: &dyn Fn(&Member) -> bool| {
-            self.members.iter().filter(|member| counts(member)).count()
-        };
-        (of(&|member| member.counts), of(&|member| member.has_vote))
+        votes(&self.members)
     }
+}
+
+/// The number of a group's votes that count, and of all its votes.
+pub fn votes(members: &[Member]) -> (usize, usize) {
+    let of =
+        |counts: &dyn Fn(&Member) -> bool| members.iter().filter(|member| counts(member)).count();
+    (of(&|member| member.counts), of(&|member| member.has_vote))
 }
 
 /// The worst report on a node's disk. Each replica of the node reports at another moment, so their

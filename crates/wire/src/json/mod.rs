@@ -25,7 +25,7 @@ mod waiter;
 mod watch;
 mod words;
 
-pub use cluster::{ClusterStatus, Member, Node, Replica, Shard, TopologyGroup};
+pub use cluster::{ClusterStatus, Member, Node, Replica, Shard, TopologyGroup, votes};
 pub use lists::{Listing, Locks};
 pub use probes::{Liveness, Missing, Readiness};
 pub use topology::{Group, Job, Planned, Topology};
