@@ -9,6 +9,7 @@
 //! thread) → `writer` (the log writer thread) and `transport` (one stream per peer node) → `host` →
 //! the stream's task.
 
+mod beginning;
 mod board;
 mod clock;
 mod context;
@@ -45,6 +46,6 @@ mod watching;
 mod writer;
 
 pub use error::NodeError;
-pub use hosting::HostingError;
+pub use hosting::{HostingError, Recorded, WantedLife};
 pub use node::{Node, NodeHandle, NodeOptions};
 pub use peer_identities::FirstStart;

@@ -7,6 +7,7 @@
 //! the streams, ends the shard threads, and writes the jobs that they queued. After a failure the
 //! node runs only the last steps, and sends nothing.
 
+use crate::beginning::beginning;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::context::Context;
@@ -15,20 +16,18 @@ use crate::error::NodeError;
 use crate::guard::Guard;
 use crate::handover::hand_over;
 use crate::host::{Host, InboxEnd, Newcomer, Stepper, Worker, WorkerParts};
-use crate::hosting::{Hosting, HostingError};
+use crate::hosting::{Hosting, HostingError, WantedLife};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::limits::{CLOSE_MAX, HISTORY_READS_MAX, LINGER, THREADS_END_MAX};
 use crate::meta;
 use crate::metrics::Metrics;
-use crate::peer_identities::{self, FirstStart, PeerIdentities};
+use crate::peer_identities::{FirstStart, PeerIdentities};
 use crate::recovery::{Opening, begin_new_terms, groups_of, hosted_shards};
 use crate::refusals::say_refusals;
 use crate::routes::KnownRoutes;
 use crate::service::Shards;
 use crate::taking_part::{keep_identities, take_part};
-use crate::transport::{
-    Greeter, Outboxes, Peers, SnapshotQueue, choose_incarnation, keep_links, send_snapshots,
-};
+use crate::transport::{Greeter, Outboxes, Peers, SnapshotQueue, keep_links, send_snapshots};
 use crate::view::{KnownView, View};
 use crate::writer::{LogWriter, Report};
 use crate::{placement, retention, server};
@@ -111,9 +110,6 @@ impl Node {
         }
         let (my_address, my_metrics) = (me.address.clone(), me.metrics.clone());
         let view = View::of(&cluster);
-        let hosted = hosted_shards(view.shards_of(id), &engine.lives(), &view);
-        let of_locks: Vec<ShardId> =
-            hosted.iter().copied().filter(|shard| *shard != META).collect();
         let fingerprint = cluster.fingerprint();
         let settings = &cluster.settings;
         let clock = Clock::start();
@@ -127,28 +123,20 @@ impl Node {
             }
         };
 
+        let named = (id, fingerprint);
+        let beginning = beginning(&engine, first_start, named, tls.as_ref(), &view, clock).await?;
+        let listed = beginning.shards.iter().copied();
+        let hosted = hosted_shards(listed, &engine.lives(), &view);
         let peers: BTreeSet<NodeId> = view.peers(id).collect();
         let groups: Vec<BTreeSet<NodeId>> =
-            of_locks.iter().map(|shard| view.others_of(*shard, id)).collect();
-        let incarnation = match first_start {
-            FirstStart::Reseed { force } => {
-                let engine = engine.clone();
-                let checked =
-                    tokio::task::spawn_blocking(move || peer_identities::check_empty(&*engine));
-                checked.await.map_err(|error| NodeError::Failed(error.to_string()))??;
-                let address = |peer: &NodeId| (*peer, view.nodes[peer].address.clone());
-                let peers = peers.iter().map(address).collect();
-                choose_incarnation((id, fingerprint), tls.as_ref(), &peers, &groups, force).await?
-            }
-            _ => 0,
-        };
+            hosted.iter().map(|shard| view.others_of(*shard, id)).collect();
         let metrics = Metrics::new(hosted.iter().copied(), peers.iter().copied())
             .map_err(|error| NodeError::Config(format!("metrics cannot be set up: {error}")))?;
         let lifecycle = Arc::new(Lifecycle::new());
         // An early return ends the thread that watches the disk.
         let mut unless_started = StopsOnDrop(Some(lifecycle.clone()));
         let (host, inboxes) =
-            Host::new(&hosted, shard_threads(settings, of_locks.len()), settings.queue_ops_max);
+            Host::new(&hosted, shard_threads(settings, &hosted), settings.queue_ops_max);
         let (host, metrics, disk) =
             (Arc::new(host), Arc::new(metrics), Arc::new(DiskWatch::new(clock)));
         let engine: Arc<dyn Engine> = Arc::new(Watched { inner: engine, disk: disk.clone() });
@@ -176,7 +164,7 @@ impl Node {
                     &peers,
                     groups,
                     first_start,
-                    incarnation,
+                    &beginning,
                     guard,
                 )?;
                 let incarnation = identities.own().incarnation;
@@ -194,7 +182,7 @@ impl Node {
                 let opening = Opening { node: id, boot, settings, clock, seed };
                 let replicas = opening.open_all(&*engine, &hosted, &view, incarnation)?;
                 // Their own logs know the members better than the cluster file does.
-                identities.set_groups(&peers, groups_of(&replicas, id));
+                identities.set_groups(groups_of(&replicas, id));
                 Ok::<_, NodeError>((Arc::new(identities), opening, replicas))
             });
             tokio::select! {
@@ -391,14 +379,13 @@ impl NodeHandle {
         self.context.host.input(shard, Input::Want(wanted));
     }
 
-    /// Hosts a replica of `shard`, and returns its birth once it runs: `birth`, or the incarnation of
-    /// this node's data directory if that is higher. The replica starts empty, and takes part once
-    /// its group has taken it in ([`Self::want`]). Nothing changes if it is here already.
+    /// Hosts a replica of `shard`, and returns once it runs. The replica starts empty, and takes part
+    /// once its group has taken it in ([`Self::want`]). Nothing changes if it is here already.
     ///
     /// # Errors
     /// [`HostingError`], if the life may not begin here now.
-    pub async fn host(&self, shard: ShardId, birth: u32) -> Result<u32, HostingError> {
-        self.hosting.host(shard, birth).await
+    pub async fn host(&self, shard: ShardId, wanted: WantedLife) -> Result<(), HostingError> {
+        self.hosting.host(shard, wanted).await
     }
 
     /// Destroys the replica of `shard` with this birth, and returns once its tombstone is on disk.
@@ -569,7 +556,8 @@ async fn failure(lifecycle: &Lifecycle) -> NodeError {
 }
 
 /// The number of shard threads. A node without replicas may get any number of them.
-fn shard_threads(settings: &Settings, shards: usize) -> usize {
+fn shard_threads(settings: &Settings, hosted: &[ShardId]) -> usize {
+    let shards = hosted.iter().filter(|shard| **shard != META).count();
     let wanted = match settings.shard_threads {
         0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
         threads => threads,

@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use storage::{Engine, Lives};
 use topology::Seed;
 
-/// The shards with a replica on a node at its start. `listed` are those of the cluster file, and
-/// `lives` what the store knows.
+/// The shards with a replica on a node at its start. `listed` are those that its directory begins
+/// with, and `lives` what the store knows.
 ///
 /// A replica of a shard that `view` does not know is left alone: a program of a later version may
 /// have put it there.
@@ -24,7 +24,9 @@ pub(crate) fn hosted_shards(
     view: &View,
 ) -> Vec<ShardId> {
     let is_untold = |shard: &ShardId| lives.get(shard).is_none_or(|it| *it == Lives::default());
-    let mut hosted: Vec<ShardId> = listed.into_iter().filter(is_untold).collect();
+    let is_known = |shard: &ShardId| view.groups.contains_key(shard);
+    let listed = listed.into_iter().filter(is_known);
+    let mut hosted: Vec<ShardId> = listed.filter(is_untold).collect();
     for (shard, lives) in lives {
         match (lives.hosted, view.groups.contains_key(shard)) {
             (Some(_), true) => hosted.push(*shard),
@@ -115,7 +117,8 @@ impl Opening {
     }
 }
 
-/// For each replica, the other nodes that are members of its group or shall be.
+/// For each replica, the other nodes that are members of its group or shall be. META's are among them:
+/// an older copy of its replica has forgotten votes like any other.
 pub(crate) fn groups_of(
     replicas: &BTreeMap<ShardId, Replica>,
     own: NodeId,
@@ -126,9 +129,7 @@ pub(crate) fn groups_of(
         let nodes = status.members.iter().map(|member| member.node).chain(wanted);
         nodes.filter(|node| *node != own).collect()
     };
-    // Locks are served without META, so nothing waits for its members.
-    let of_locks = replicas.iter().filter(|(shard, _)| **shard != META);
-    of_locks.map(|(_, replica)| group(replica)).collect()
+    replicas.values().map(group).collect()
 }
 
 #[cfg(test)]
@@ -151,5 +152,7 @@ mod tests {
         let moved = [(0, None, Some(0)), (1, Some(9), Some(0)), (3, Some(9), None)];
         assert_eq!(lives(&moved), [1, 2, 3].map(ShardId));
         assert_eq!(lives(&[(77, Some(9), None)]), listed, "of a later version");
+        let unknown = hosted_shards([ShardId(1), ShardId(77)], &BTreeMap::new(), &view);
+        assert_eq!(unknown, [ShardId(1)], "a re-seed was told of it by a later version");
     }
 }

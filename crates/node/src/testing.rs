@@ -8,7 +8,7 @@ use crate::disk::DiskWatch;
 use crate::host::{Host, InboxEnd};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
-use crate::peer_identities::{FirstStart, PeerIdentities};
+use crate::peer_identities::{Beginning, FirstStart, PeerIdentities};
 use crate::routes::KnownRoutes;
 use crate::view::{KnownView, View};
 use crate::writer::LogWriter;
@@ -70,7 +70,7 @@ pub(crate) fn context_of(
         &[peer].into(),
         vec![[peer].into()],
         FirstStart::AskPeers,
-        0,
+        &Beginning::default(),
         None,
     )
     .unwrap();
