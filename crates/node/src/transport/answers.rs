@@ -26,8 +26,11 @@
 //!
 //! A group that moved here of which no peer that answers has a replica is not in question. That is
 //! sound, because its replica begins here only once the topology has recorded the new directory
-//! (`hosting.rs`), with a birth above all others. If no group is known to want a replica here at all, a
-//! majority of the nodes of the cluster file must answer.
+//! (`hosting.rs`), with a birth above all others. If no group with a member elsewhere is known to want a
+//! replica here, a majority of the nodes of the cluster file must answer.
+//!
+//! A group that had its only voter here is lost, unless it has moved since. If none of its present
+//! members answers, nothing but the clock keeps the incarnation above the births that it had here.
 //!
 //! The module knows nothing of sockets and time.
 
@@ -211,8 +214,11 @@ impl Answers {
         for shard in &shards {
             lacks.extend(self.lack_of(*shard).map(|lack| (Some(*shard), lack)));
         }
-        let is_told = |shard: &ShardId| self.groups(*shard).next().is_some();
-        if !shards.iter().any(|shard| is_told(shard) && self.wants_node(*shard)) {
+        let is_elsewhere = |shard: &ShardId| {
+            let mut members = self.groups(*shard).flat_map(|group| &group.members);
+            members.any(|member| member.node != self.node)
+        };
+        if !shards.iter().any(|shard| is_elsewhere(shard) && self.wants_node(*shard)) {
             let (more, of) = (majority(1 + self.file.len()), &self.file);
             let lack = self.lack(more, of, |peer| self.counted(peer).is_some());
             lacks.extend(lack.map(|lack| (None, lack)));

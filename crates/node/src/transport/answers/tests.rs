@@ -173,7 +173,7 @@ fn a_replica_begins_where_the_last_known_wish_has_the_node() {
 fn enough_answers_know_each_birth_that_has_voted() {
     let mut random = Random(7);
     let (mut enough, mut with_moves) = (0, 0);
-    for seed in 0..40_000 {
+    for seed in 0..10_000 {
         random.0 = seed;
         let history = History::make(&mut random);
         let mut answers = answers(&[1, 2]);
@@ -200,7 +200,7 @@ fn enough_answers_know_each_birth_that_has_voted() {
             votes
         );
     }
-    assert!(enough > 2_000 && with_moves > 200, "{enough} were enough, {with_moves} after moves");
+    assert!(enough > 1_000 && with_moves > 100, "{enough} were enough, {with_moves} after moves");
 }
 
 struct Random(u64);
@@ -242,10 +242,11 @@ impl History {
         match next.iter().position(|member| member.node == NodeId(node)) {
             None => next.push(learner(node, 100 * number as u32)),
             Some(at) if next[at].learner => next[at].learner = false,
-            Some(at) if next.iter().filter(|member| !member.learner).count() > 1 => {
-                next.remove(at);
-            }
-            Some(_) => return,
+            Some(at) => drop(next.remove(at)),
+        }
+        // The data of a group with its only voter on the lost node are gone.
+        if next.iter().all(|member| member.learner || member.node == ME) {
+            return;
         }
         // A majority of the voters before has it, and anybody else may have it, too.
         let mut voters: Vec<Member> =
