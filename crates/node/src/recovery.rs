@@ -136,6 +136,7 @@ pub(crate) fn groups_of(
 mod tests {
     use super::*;
     use routing::ClusterConfig;
+    use storage::{Identity, MemoryEngine};
 
     #[test]
     fn the_store_tells_which_replicas_there_are_and_the_file_which_there_were_at_first() {
@@ -154,5 +155,22 @@ mod tests {
         assert_eq!(lives(&[(77, Some(9), None)]), listed, "of a later version");
         let unknown = hosted_shards([ShardId(1), ShardId(77)], &BTreeMap::new(), &view);
         assert_eq!(unknown, [ShardId(1)], "a re-seed was told of it by a later version");
+    }
+
+    /// An older copy of a directory was vouched for by the groups of locks alone. Its replica of META,
+    /// which had forgotten votes, took part with them.
+    #[test]
+    fn the_members_of_the_topologys_group_vouch_for_a_copy_too() {
+        let cluster = ClusterConfig::dev(1, 5, 20_000).unwrap();
+        let mut view = View::of(&cluster);
+        view.groups.get_mut(&ShardId(0)).unwrap().founders = [1, 2, 3].map(NodeId).to_vec();
+        view.groups.get_mut(&META).unwrap().founders = [1, 4, 5].map(NodeId).to_vec();
+        let engine = MemoryEngine::new();
+        engine.claim(&Identity { fingerprint: [7; 16], node: 1 }).unwrap();
+        let (settings, seed) = (Settings::default(), Seed::of(&cluster));
+        let opening = Opening { node: NodeId(1), boot: 1, settings, clock: Clock::start(), seed };
+        let replicas = opening.open_all(&engine, &[ShardId(0), META], &view, 0).unwrap();
+        let expected = [[2, 3], [4, 5]].map(|others| others.map(NodeId).into());
+        assert_eq!(groups_of(&replicas, NodeId(1)), expected);
     }
 }
