@@ -26,7 +26,7 @@ pub(crate) struct Leader {
 /// * `arriving` counts the snapshots on their way here, by shard; only counts above 0.
 #[derive(Debug)]
 pub(crate) struct Board {
-    cells: Mutex<BTreeMap<ShardId, Status>>,
+    cells: Mutex<BTreeMap<ShardId, Cell>>,
     arriving: Mutex<BTreeMap<ShardId, usize>>,
     /// The topology as META's replica here has applied it.
     pub(crate) topology: TopologyCopy,
@@ -34,6 +34,14 @@ pub(crate) struct Board {
     founders: watch::Sender<Option<Founders>>,
     /// Why META's replica here has failed, if it has.
     meta_failure: Mutex<Option<String>>,
+}
+
+/// What is known of one replica.
+#[derive(Debug, Default)]
+struct Cell {
+    status: Status,
+    /// The commit index that the replica was opened with. `None` until it has published a status.
+    opened_at: Option<u64>,
 }
 
 /// Counts a snapshot on its way here, until the value is dropped.
@@ -71,7 +79,8 @@ impl Board {
 
     /// Adds a shard, of which nothing is known yet.
     pub(crate) fn admit(&self, shard: ShardId) {
-        self.lock().insert(shard, Status { shard, ..Status::default() });
+        let status = Status { shard, ..Status::default() };
+        self.lock().insert(shard, Cell { status, opened_at: None });
     }
 
     /// Removes a shard that this node hosts no longer.
@@ -107,29 +116,38 @@ impl Board {
     /// shard.
     pub(crate) fn publish(&self, status: Status) {
         if let Some(cell) = self.lock().get_mut(&status.shard) {
-            *cell = status;
+            cell.opened_at.get_or_insert(status.committed_index);
+            cell.status = status;
         }
     }
 
     pub(crate) fn get(&self, shard: ShardId) -> Option<Status> {
-        self.lock().get(&shard).cloned()
+        self.lock().get(&shard).map(|cell| cell.status.clone())
     }
 
     /// All statuses, in order of their shards.
     pub(crate) fn all(&self) -> Vec<Status> {
-        self.lock().values().cloned().collect()
+        self.lock().values().map(|cell| cell.status.clone()).collect()
+    }
+
+    /// The statuses of the replicas that have applied at least what they knew to be committed when
+    /// they were opened. The members of another one may be those of an old checkpoint.
+    pub(crate) fn settled(&self) -> Vec<Status> {
+        let is_settled =
+            |cell: &&Cell| cell.opened_at.is_some_and(|at| cell.status.applied_index >= at);
+        self.lock().values().filter(is_settled).map(|cell| cell.status.clone()).collect()
     }
 
     /// The shards with a status that is like that.
     pub(crate) fn shards_where(&self, is_like_that: impl Fn(&Status) -> bool) -> Vec<u32> {
         let cells = self.lock();
-        let found = cells.iter().filter(|(_, status)| is_like_that(status));
+        let found = cells.iter().filter(|(_, cell)| is_like_that(&cell.status));
         found.map(|(shard, _)| shard.0).collect()
     }
 
     /// The leader of each shard, without the rest of the status.
     pub(crate) fn leaders(&self) -> impl Iterator<Item = Leader> + use<> {
-        let leader = |(shard, status): (&ShardId, &Status)| {
+        let leader = |(shard, Cell { status, .. }): (&ShardId, &Cell)| {
             let is_me = status.role == Role::Leader;
             Leader { shard: *shard, leader: status.leader, term: status.term, is_me }
         };
@@ -139,14 +157,16 @@ impl Board {
     /// The statuses of the shards that this node leads.
     pub(crate) fn led(&self) -> Vec<Status> {
         let cells = self.lock();
-        cells.values().filter(|status| status.role == Role::Leader).cloned().collect()
+        let statuses = cells.values().map(|cell| &cell.status);
+        statuses.filter(|status| status.role == Role::Leader).cloned().collect()
     }
 
     /// The shards that this node leads, each with the version of the wish that its group has taken.
     /// 0 is a group that never had one.
     pub(crate) fn wishes_taken(&self) -> Vec<(ShardId, u64)> {
         let cells = self.lock();
-        let led = cells.values().filter(|status| status.role == Role::Leader);
+        let statuses = cells.values().map(|cell| &cell.status);
+        let led = statuses.filter(|status| status.role == Role::Leader);
         let taken = |status: &Status| status.wanted.as_ref().map_or(0, shard::Wanted::version);
         led.map(|status| (status.shard, taken(status))).collect()
     }
@@ -162,18 +182,29 @@ impl Board {
         lock(&self.arriving).keys().copied().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ShardId, Status>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ShardId, Cell>> {
         lock(&self.cells)
     }
 }
 
-/// Whether a replica is not yet a voter under the incarnation of its directory. Of a replica that
-/// has not published its status nothing is known.
-pub(crate) fn is_reseeding(status: &Status, me: NodeId) -> bool {
-    let is_me = |member: &Member| {
-        member.node == me && member.incarnation == status.incarnation && !member.learner
-    };
-    status.incarnation > 0 && !status.members.iter().any(is_me)
+/// Whether a replica on node `me` has a vote, as far as it knows.
+fn has_vote(status: &Status, me: NodeId) -> bool {
+    let own = Member { node: me, incarnation: status.incarnation, learner: false };
+    status.members.contains(&own)
+}
+
+/// Whether a replica came back with a re-seeded directory of this incarnation, and has no vote yet.
+/// Of a replica that has not published its status nothing is known.
+pub(crate) fn is_reseeding(status: &Status, me: NodeId, incarnation: u32) -> bool {
+    let is_wanted = status.wanted.as_ref().is_none_or(|wanted| wanted.members().contains_key(&me));
+    incarnation > 0 && status.incarnation == incarnation && is_wanted && !has_vote(status, me)
+}
+
+/// Whether a replica came to a node that has served without it, or is about to leave. It has no vote,
+/// and its group does not count on it.
+pub(crate) fn is_on_its_way(status: &Status, me: NodeId, incarnation: u32) -> bool {
+    let is_known = !status.members.is_empty();
+    is_known && !has_vote(status, me) && !is_reseeding(status, me, incarnation)
 }
 
 /// The entries that a replica knows to lack.

@@ -40,8 +40,9 @@ pub(crate) async fn begin_meta(context: Arc<Context>, hosting: Arc<Hosting>) {
             }
         }
     }
+    let incarnation = context.identities.own().incarnation;
     let has_vote = || match context.board.get(META) {
-        Some(status) => !is_reseeding(&status, context.id),
+        Some(status) => !is_reseeding(&status, context.id, incarnation),
         None => true, // it has left this node
     };
     while !has_vote() {

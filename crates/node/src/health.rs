@@ -4,7 +4,7 @@
 //! A node that answers "not ready" may be well itself: its shards may lack a quorum, for example.
 //! So the answer is for readiness and for alarms. It is no reason to restart the process.
 
-use crate::board::{Board, behind_entries, is_reseeding};
+use crate::board::{Board, behind_entries, is_on_its_way, is_reseeding};
 use crate::context::Context;
 use crate::limits::{BEHIND_ENTRIES_MAX, DISK_FREE_BYTES_MIN, HEALTH_EVERY, THREAD_STUCK_AFTER};
 use crate::peer_identities::Standing;
@@ -58,7 +58,8 @@ pub(crate) fn readiness(context: &Context) -> Readiness {
         missing.push(Missing::new("STANDS_BY", format!("the node takes no part yet: {why}")));
     }
     missing.extend(missing_disk(context));
-    missing.extend(missing_replicas(&context.board, context.id));
+    let incarnation = context.identities.own().incarnation;
+    missing.extend(missing_replicas(&context.board, context.id, incarnation));
     Readiness::new(missing)
 }
 
@@ -88,16 +89,18 @@ fn missing_disk(context: &Context) -> Option<Missing> {
 }
 
 /// The conditions that the replicas of this node lack, the worst first. A replica that lacks
-/// several conditions is listed with each of them.
-fn missing_replicas(board: &Board, me: NodeId) -> Vec<Missing> {
+/// several conditions is listed with each of them. `incarnation` is that of the data directory.
+fn missing_replicas(board: &Board, me: NodeId, incarnation: u32) -> Vec<Missing> {
     let arriving = board.arriving();
-    // Locks are served without the topology's shard.
-    let of_locks = |is_like_that: &dyn Fn(&Status) -> bool| {
-        board.shards_where(|status| status.shard != META && is_like_that(status))
+    // Locks are served without the topology's shard. A replica that comes to this node or leaves it
+    // takes nothing from what the node serves.
+    let counts = |status: &Status| status.shard != META && !is_on_its_way(status, me, incarnation);
+    let counted = |is_like_that: &dyn Fn(&Status) -> bool| {
+        board.shards_where(|status| counts(status) && is_like_that(status))
     };
-    let leaderless = of_locks(&|status| status.leader.is_none());
-    let reseeding = of_locks(&|status| is_reseeding(status, me));
-    let behind = of_locks(&|status| {
+    let leaderless = counted(&|status| status.leader.is_none());
+    let reseeding = counted(&|status| is_reseeding(status, me, incarnation));
+    let behind = counted(&|status| {
         let entries = behind_entries(status);
         entries > BEHIND_ENTRIES_MAX || entries > 0 && arriving.contains(&status.shard)
     });
@@ -152,23 +155,29 @@ pub(crate) async fn report(context: Arc<Context>, reporter: HealthReporter) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shard::Member;
+    use shard::{Member, Wanted};
     use storage::Sizes;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     const ME: NodeId = NodeId(1);
+    /// The incarnation of this node's directory.
+    const OWN: u32 = 2;
+
+    fn missing(board: &Board) -> Vec<(&'static str, Vec<u32>)> {
+        codes(&missing_replicas(board, ME, OWN))
+    }
 
     fn codes(missing: &[Missing]) -> Vec<(&'static str, Vec<u32>)> {
         missing.iter().map(|one| (one.code, one.shards.clone())).collect()
     }
 
     fn well(shard: u32) -> Status {
-        let member = Member { node: ME, incarnation: 2, learner: false };
+        let member = Member { node: ME, incarnation: OWN, learner: false };
         Status {
             shard: ShardId(shard),
             node: ME,
             leader: Some(NodeId(2)),
-            incarnation: 2,
+            incarnation: OWN,
             members: vec![member],
             ..Status::default()
         }
@@ -177,26 +186,59 @@ mod tests {
     #[test]
     fn a_replica_must_have_a_leader_a_vote_and_the_log() {
         let board = Board::new([ShardId(0), ShardId(1)]);
-        assert_eq!(codes(&missing_replicas(&board, ME)), [("LEADER", vec![0, 1])]);
+        assert_eq!(missing(&board), [("LEADER", vec![0, 1])]);
         board.publish(well(0));
         board.publish(well(1));
-        assert_eq!(codes(&missing_replicas(&board, ME)), []);
-        let learner = Member { node: ME, incarnation: 2, learner: true };
+        assert_eq!(missing(&board), []);
+        let learner = Member { node: ME, incarnation: OWN, learner: true };
         let former = Member { node: ME, incarnation: 1, learner: false };
         board.publish(Status { members: vec![former, learner], ..well(1) });
-        assert_eq!(codes(&missing_replicas(&board, ME)), [("RESEEDING", vec![1])]);
+        assert_eq!(missing(&board), [("RESEEDING", vec![1])]);
         let told_committed_index = BEHIND_ENTRIES_MAX + 1;
         board.publish(Status { told_committed_index, ..well(1) });
-        assert_eq!(codes(&missing_replicas(&board, ME)), [("BEHIND", vec![1])]);
+        assert_eq!(missing(&board), [("BEHIND", vec![1])]);
         board.publish(Status { told_committed_index, applied_index: 1, ..well(1) });
-        assert_eq!(codes(&missing_replicas(&board, ME)), []);
+        assert_eq!(missing(&board), []);
         let arriving = (board.arrives(ShardId(0)), board.arrives(ShardId(0)));
         drop(arriving.0);
-        assert_eq!(codes(&missing_replicas(&board, ME)), [], "it lacks nothing");
+        assert_eq!(missing(&board), [], "it lacks nothing");
         board.publish(Status { told_committed_index: 1, ..well(0) });
-        assert_eq!(codes(&missing_replicas(&board, ME)), [("BEHIND", vec![0])]);
+        assert_eq!(missing(&board), [("BEHIND", vec![0])]);
         drop(arriving.1);
-        assert_eq!(codes(&missing_replicas(&board, ME)), []);
+        assert_eq!(missing(&board), []);
+    }
+
+    /// A replica that came to a running node as a learner made that node "being re-seeded", and not
+    /// ready. So did one that had left its group.
+    #[test]
+    fn a_replica_that_comes_or_leaves_makes_no_node_unready() {
+        let board = Board::new([ShardId(0), ShardId(1)]);
+        board.publish(well(0));
+        let [founder, other] =
+            [2, 3].map(|node| Member { node: NodeId(node), incarnation: 0, learner: false });
+        let learner = Member { node: ME, incarnation: 900, learner: true };
+        let comes = Status {
+            incarnation: 900,
+            leader: None,
+            told_committed_index: 1 + BEHIND_ENTRIES_MAX,
+            members: vec![founder, other],
+            ..well(1)
+        };
+        board.publish(comes.clone());
+        assert_eq!(missing(&board), [], "its group has not taken it in");
+        board.publish(Status { members: vec![founder, other, learner], ..comes.clone() });
+        assert_eq!(missing(&board), [], "it has no vote yet");
+        let voter = Member { learner: false, ..learner };
+        board.publish(Status { members: vec![founder, other, voter], ..comes.clone() });
+        assert_eq!(missing(&board), [("LEADER", vec![1]), ("BEHIND", vec![1])]);
+        // A re-seeded replica that is wanted elsewhere will never get its vote back.
+        let members = vec![founder, other];
+        let reseeded = Status { members, leader: Some(NodeId(2)), ..well(1) };
+        board.publish(reseeded.clone());
+        assert_eq!(missing(&board), [("RESEEDING", vec![1])]);
+        let wanted = Wanted::new(5, [(NodeId(2), 0), (NodeId(3), 0)]).unwrap();
+        board.publish(Status { wanted: Some(wanted), ..reseeded });
+        assert_eq!(missing(&board), [], "it is to leave");
     }
 
     /// Locks are served without META, and so are they while it is re-seeded.
@@ -204,11 +246,11 @@ mod tests {
     fn no_replica_of_the_topology_makes_a_node_unready() {
         let board = Board::new([ShardId(0), META]);
         board.publish(well(0));
-        assert_eq!(codes(&missing_replicas(&board, ME)), [], "it knows no leader");
+        assert_eq!(codes(&missing_replicas(&board, ME, OWN)), [], "it knows no leader");
         let learner = Member { node: ME, incarnation: 2, learner: true };
         let told_committed_index = BEHIND_ENTRIES_MAX + 1;
         board.publish(Status { members: vec![learner], told_committed_index, ..well(META.0) });
-        assert_eq!(codes(&missing_replicas(&board, ME)), [], "it is re-seeded, and behind");
+        assert_eq!(codes(&missing_replicas(&board, ME, OWN)), [], "it is re-seeded, and behind");
     }
 
     /// Asks the page of a node for this path.

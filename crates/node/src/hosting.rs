@@ -16,23 +16,84 @@
 //!
 //! * Both can be asked for again after a crash, and change nothing if they are done.
 //! * They are done one after the other. So a shard has one replica here at a time, and its next one
-//!   begins only when nothing of the former one is left.
+//!   begins only when nothing of the former one is left. A caller that goes away stops neither.
 //! * A message for a life that has ended reaches no other one. Inputs of this node go to a seat,
 //!   and a seat is never given again. A peer's message names the birth of the replica that it is
 //!   for. Data on their way to the disk name it as well.
+//!
+//! * A life begins only if the topology that wants it knows this data directory. A re-seed takes its
+//!   incarnation without the topology, so a life that was wanted before may have a higher birth, and
+//!   may have voted on the lost directory. With the record of a re-seeded directory, the topology
+//!   replaces each such life by one that the node never had.
 //!
 //! The module decides nothing about members: it is told which lives there shall be.
 
 use crate::context::Context;
 use crate::error::NodeError;
 use crate::host::{Newcomer, Stepper, tell_failed};
+use crate::lineage;
 use crate::meta;
 use crate::recovery::Opening;
-use routing::{META, ShardId};
+use routing::{META, NodeId, ShardId};
 use shard::{Founders, Input};
 use std::sync::Arc;
 use storage::{LifeRefused, StorageError};
 use tokio::sync::Mutex;
+use topology::{StoreId, Topology, Version};
+
+/// What the topology says of this node's data directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// The name of the directory. `None`: no node with this id has told it yet.
+    pub store: Option<StoreId>,
+    /// The version of the topology at which a re-seeded directory was recorded, else 0.
+    pub since: Version,
+}
+
+/// A life of a replica that the topology wants on this node. All fields are of one version of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WantedLife {
+    /// The birth.
+    pub birth: u32,
+    /// The version of the topology that last changed the wanted members of the shard.
+    pub version: Version,
+    /// The data directory of this node.
+    pub directory: Recorded,
+}
+
+impl WantedLife {
+    /// The life of a shard that the topology wants on a node, if it does.
+    pub fn of(topology: &Topology, shard: ShardId, node: NodeId) -> Option<WantedLife> {
+        let wanted = &topology.shard(shard)?.wanted;
+        let birth = wanted.members.get(&node)?.0;
+        let node = topology.node(node)?;
+        let directory = Recorded { store: node.store, since: node.directory_since };
+        Some(WantedLife { birth, version: wanted.version, directory })
+    }
+
+    /// Checks that no replica with this life can have been on another directory than `own`.
+    ///
+    /// How it goes wrong without the check:
+    ///
+    /// 1. The topology wants a life with birth 900 here. It votes.
+    /// 2. The directory is lost. The peers that answer the re-seed do not have the shard, and the
+    ///    clock of this node is slow. So the new directory has incarnation 800.
+    /// 3. Birth 900 is above that, and begins for a second time.
+    fn check(&self, own: lineage::StoreId) -> Result<(), HostingError> {
+        let is_recorded = self.directory.store == Some(own.in_topology());
+        let is_first = own.incarnation == 0 && self.directory.store.is_none();
+        if !is_recorded && !is_first {
+            return Err(HostingError::NotRecorded);
+        }
+        // The re-seed itself gave the life with its own incarnation as birth.
+        let is_later = self.birth > own.incarnation && self.version >= self.directory.since;
+        if self.birth == own.incarnation || is_later {
+            return Ok(());
+        }
+        let (birth, incarnation) = (self.birth, own.incarnation);
+        Err(HostingError::OnLostDirectory { birth, incarnation })
+    }
+}
 
 /// The reason why a replica does not come or go. Nothing was changed, except by a failure.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +106,23 @@ pub enum HostingError {
     /// The data directory of this node may be an older one.
     #[error("this node takes no part yet: wait until its peers have confirmed its data directory")]
     StandsBy,
+    /// The topology knows another data directory of this node, or none and this one is re-seeded.
+    #[error(
+        "the topology does not have the data directory with which this node runs: wait until the leader of the topology's \
+         group has recorded it"
+    )]
+    NotRecorded,
+    /// The life may have been on a directory that is lost.
+    #[error(
+        "a replica with birth {birth} may have voted on a data directory before incarnation {incarnation}: wait until \
+         the topology wants a later one"
+    )]
+    OnLostDirectory {
+        /// The birth of the life that was to begin.
+        birth: u32,
+        /// The incarnation of this node's directory.
+        incarnation: u32,
+    },
     /// The node stops.
     #[error("this node is stopping: ask again once it has started")]
     Stopping,
@@ -83,20 +161,28 @@ impl Hosting {
         Hosting { context, opening, one_at_a_time: Mutex::default() }
     }
 
-    /// Hosts a replica of the shard, and returns its birth once it has a seat. The call changes
-    /// nothing if it is here already.
-    ///
-    /// The birth is `wanted`, or the incarnation of the data directory if that is higher. The wish
-    /// is from before a re-seed then, and a life of that birth may have voted on the lost directory.
+    /// Hosts a replica of the shard, and returns once it has a seat. The call changes nothing if it is
+    /// here already. The work goes on if the future is dropped.
     ///
     /// # Errors
     /// [`HostingError`]: the shard is unknown, or the life may not begin here now.
-    pub(crate) async fn host(&self, shard: ShardId, wanted: u32) -> Result<u32, HostingError> {
-        let _one_at_a_time = self.one_at_a_time.lock().await;
-        self.host_now(shard, wanted, None).await
+    pub(crate) async fn host(
+        self: &Arc<Self>,
+        shard: ShardId,
+        wanted: WantedLife,
+    ) -> Result<(), HostingError> {
+        let hosting = self.clone();
+        to_its_end(async move {
+            let _one_at_a_time = hosting.one_at_a_time.lock().await;
+            hosting.check_may_host()?;
+            wanted.check(hosting.context.identities.own())?;
+            hosting.host_now(shard, wanted.birth, None).await
+        })
+        .await
     }
 
-    /// Begins META here, unless it was here before. `birth` is that of the founder on this node.
+    /// Begins META here, unless it was here before. `birth` is that of the founder on this node. The
+    /// work goes on if the future is dropped.
     ///
     /// If the data directory has a higher incarnation, the founder was on a lost one: a re-seed
     /// takes a number above all that this node had in shard 0. If it has not, and no replica of
@@ -105,22 +191,61 @@ impl Hosting {
     /// # Errors
     /// [`HostingError`].
     pub(crate) async fn begin_meta(
-        &self,
+        self: &Arc<Self>,
         founders: &Founders,
         birth: u32,
     ) -> Result<Begun, HostingError> {
-        let _one_at_a_time = self.one_at_a_time.lock().await;
-        let engine = self.context.engine.clone();
-        if self.on_disk(move || Ok(engine.lives().contains_key(&META))).await? {
-            return Ok(Begun::Before);
+        let (hosting, founders) = (self.clone(), founders.clone());
+        to_its_end(async move {
+            let _one_at_a_time = hosting.one_at_a_time.lock().await;
+            hosting.check_may_host()?;
+            let engine = hosting.context.engine.clone();
+            if hosting.on_disk(move || Ok(engine.lives().contains_key(&META))).await? {
+                return Ok(Begun::Before);
+            }
+            let incarnation = hosting.context.identities.own().incarnation;
+            if incarnation <= birth {
+                hosting.host_now(META, birth, Some(founders)).await?;
+                return Ok(Begun::Founder);
+            }
+            tracing::info!("re-seeds the replica of the topology's group: it has no vote yet");
+            hosting.host_now(META, incarnation, None).await?;
+            Ok(Begun::Lost)
+        })
+        .await
+    }
+
+    /// Destroys the replica of the shard with this birth, and returns once its tombstone is on disk.
+    /// The call changes nothing if it was destroyed before, or a later life is here. The work goes on
+    /// if the future is dropped.
+    ///
+    /// The group must have removed the replica, and be certain not to take it in again: its votes
+    /// are forgotten.
+    ///
+    /// # Errors
+    /// [`HostingError`]: an earlier life is here, or the node stops meanwhile.
+    pub(crate) async fn unhost(
+        self: &Arc<Self>,
+        shard: ShardId,
+        birth: u32,
+    ) -> Result<(), HostingError> {
+        let hosting = self.clone();
+        to_its_end(async move {
+            let _one_at_a_time = hosting.one_at_a_time.lock().await;
+            hosting.unhost_now(shard, birth).await
+        })
+        .await
+    }
+
+    /// Whether replicas may come at all.
+    fn check_may_host(&self) -> Result<(), HostingError> {
+        if self.context.lifecycle.leaving() {
+            return Err(HostingError::Stopping);
         }
-        if self.context.identities.own().incarnation <= birth {
-            self.host_now(META, birth, Some(founders.clone())).await?;
-            return Ok(Begun::Founder);
+        match self.context.identities.takes_part() {
+            true => Ok(()),
+            false => Err(HostingError::StandsBy),
         }
-        tracing::info!("re-seeds the replica of the topology's group: it has no vote yet");
-        self.host_now(META, birth, None).await?;
-        Ok(Begun::Lost)
     }
 
     /// Hosts a replica, while nothing else comes or goes. `founds` are META's founders, if this is
@@ -128,19 +253,12 @@ impl Hosting {
     async fn host_now(
         &self,
         shard: ShardId,
-        wanted: u32,
+        birth: u32,
         founds: Option<Founders>,
-    ) -> Result<u32, HostingError> {
+    ) -> Result<(), HostingError> {
         let context = &self.context;
-        if context.lifecycle.leaving() {
-            return Err(HostingError::Stopping);
-        }
-        if !context.identities.takes_part() {
-            return Err(HostingError::StandsBy);
-        }
         let group = context.view.now().groups.get(&shard).cloned();
         let group = group.ok_or(HostingError::UnknownShard(shard))?;
-        let birth = wanted.max(context.identities.own().incarnation);
         let is_seated = context.host.seat(shard).is_some();
         let (engine, opening) = (context.engine.clone(), self.opening.clone());
         let opened = self.on_disk(move || {
@@ -162,7 +280,7 @@ impl Hosting {
             tell_failed(&context.board, error.to_string());
             HostingError::Unusable(error.to_string())
         })?;
-        let Some(replica) = opened else { return Ok(birth) };
+        let Some(replica) = opened else { return Ok(()) };
         context.metrics.admit(shard);
         context.host.admit(Newcomer { shard, replica: Box::new(replica) as Box<dyn Stepper> });
         // One that is learnt meanwhile is told to all seats.
@@ -171,19 +289,10 @@ impl Hosting {
             context.host.input(shard, Input::Incarnation { node: peer, incarnation });
         }
         tracing::info!(%shard, birth, "a replica has come to this node");
-        Ok(birth)
+        Ok(())
     }
 
-    /// Destroys the replica of the shard with this birth, and returns once its tombstone is on disk.
-    /// The call changes nothing if it was destroyed before, or a later life is here.
-    ///
-    /// The group must have removed the replica, and be certain not to take it in again: its votes
-    /// are forgotten.
-    ///
-    /// # Errors
-    /// [`HostingError`]: an earlier life is here, or the node stops meanwhile.
-    pub(crate) async fn unhost(&self, shard: ShardId, birth: u32) -> Result<(), HostingError> {
-        let _one_at_a_time = self.one_at_a_time.lock().await;
+    async fn unhost_now(&self, shard: ShardId, birth: u32) -> Result<(), HostingError> {
         let context = &self.context;
         let engine = context.engine.clone();
         let lives = self.on_disk(move || Ok(engine.lives().get(&shard).copied())).await?;
@@ -221,5 +330,51 @@ impl Hosting {
             }
             Err(_) => Err(HostingError::Stopping), // the runtime ends
         }
+    }
+}
+
+/// Does work in a task of its own, which ends it even if the caller goes away. Otherwise the lock would
+/// be free while the disk still works, and a second replica of the shard could be opened.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, HostingError>> + Send + 'static,
+) -> Result<T, HostingError> {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(HostingError::Stopping), // the runtime ends
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_that_may_have_been_on_a_lost_directory_does_not_begin() {
+        let own = lineage::StoreId { incarnation: 800, store: 11 };
+        let former = lineage::StoreId { incarnation: 0, store: 10 };
+        let wanted = |birth, version, store: Option<lineage::StoreId>| {
+            let store = store.map(lineage::StoreId::in_topology);
+            let directory = Recorded { store, since: Version(50) };
+            WantedLife { birth, version: Version(version), directory }
+        };
+        for store in [None, Some(former)] {
+            for birth in [0, 800, 900] {
+                let refused = wanted(birth, 60, store).check(own).unwrap_err();
+                assert!(matches!(refused, HostingError::NotRecorded), "{birth}: {refused}");
+            }
+        }
+        for (birth, version) in [(700, 60), (900, 49)] {
+            let refused = wanted(birth, version, Some(own)).check(own).unwrap_err().to_string();
+            assert!(refused.contains(&format!("birth {birth} may have voted")), "{refused}");
+        }
+        for (birth, version) in [(800, 40), (800, 60), (900, 50), (900, 60)] {
+            wanted(birth, version, Some(own)).check(own).expect("it was wanted since");
+        }
+        // The first directory of a node may be unknown to the topology. A wiped one is refused.
+        let first = WantedLife { birth: 0, ..WantedLife::default() };
+        first.check(former).expect("the cluster file's");
+        let wiped = lineage::StoreId { store: 12, ..former };
+        assert!(wanted(900, 60, Some(former)).check(wiped).is_err());
     }
 }

@@ -9,6 +9,7 @@
 //! thread) → `writer` (the log writer thread) and `transport` (one stream per peer node) → `host` →
 //! the stream's task.
 
+mod beginning;
 mod board;
 mod certificates;
 mod clock;
@@ -54,7 +55,7 @@ mod watching;
 mod writer;
 
 pub use error::NodeError;
-pub use hosting::HostingError;
+pub use hosting::{HostingError, Recorded, WantedLife};
 pub use node::{Node, NodeHandle, NodeOptions};
 pub use peer_identities::FirstStart;
 pub use proposals::NotApplied;

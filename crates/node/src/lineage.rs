@@ -26,6 +26,16 @@ pub(crate) struct StoreId {
     pub(crate) store: u64,
 }
 
+impl StoreId {
+    /// The name of the directory in the topology: `incarnation u64 LE | store u64 LE`.
+    pub(crate) fn in_topology(self) -> topology::StoreId {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&u64::from(self.incarnation).to_le_bytes());
+        bytes[8..].copy_from_slice(&self.store.to_le_bytes());
+        topology::StoreId(bytes)
+    }
+}
+
 /// One process that had a data directory open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Run {

@@ -10,7 +10,7 @@
 //! The module knows nothing of how replicas come and go (`hosting.rs`), or how groups change.
 
 use crate::context::Context;
-use crate::hosting::{Hosting, HostingError};
+use crate::hosting::{Hosting, HostingError, WantedLife};
 use crate::limits::{MEMBERS_PAUSE, WISHES_EVERY};
 use routing::{NodeId, ShardId};
 use shard::{Input, Wanted};
@@ -64,7 +64,7 @@ pub(crate) async fn keep_members(context: Arc<Context>, hosting: Arc<Hosting>) {
         };
         let mut is_done = true;
         for step in steps(&topology, context.id, &lives) {
-            let (shard, outcome) = take(step, &hosting).await;
+            let (shard, outcome) = take(step, &topology, context.id, &hosting).await;
             let Err(error) = outcome else {
                 refused.remove(&shard);
                 continue;
@@ -89,9 +89,17 @@ pub(crate) async fn keep_members(context: Arc<Context>, hosting: Arc<Hosting>) {
     }
 }
 
-async fn take(step: Step, hosting: &Hosting) -> (ShardId, Result<(), HostingError>) {
+async fn take(
+    step: Step,
+    topology: &Topology,
+    own: NodeId,
+    hosting: &Arc<Hosting>,
+) -> (ShardId, Result<(), HostingError>) {
     match step {
-        Step::Host(shard, birth) => (shard, hosting.host(shard, birth.0).await.map(drop)),
+        Step::Host(shard, _) => match WantedLife::of(topology, shard, own) {
+            Some(wanted) => (shard, hosting.host(shard, wanted).await),
+            None => (shard, Ok(())), // it was planned from a wish of this topology
+        },
         Step::Unhost(shard, birth) => (shard, hosting.unhost(shard, birth.0).await),
     }
 }

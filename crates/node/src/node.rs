@@ -7,6 +7,7 @@
 //! the streams, ends the shard threads, and writes the jobs that they queued. After a failure the
 //! node runs only the last steps, and sends nothing.
 
+use crate::beginning::beginning;
 use crate::board::Board;
 use crate::certificates::{accepted, record_certificates};
 use crate::clock::Clock;
@@ -18,11 +19,11 @@ use crate::founding::begin_meta;
 use crate::guard::Guard;
 use crate::handover::hand_over;
 use crate::host::{Host, InboxEnd, Newcomer, Worker, WorkerParts, shard_threads};
-use crate::hosting::{Hosting, HostingError};
+use crate::hosting::{Hosting, HostingError, WantedLife};
 use crate::lifecycle::{Lifecycle, Phase, StopsOnDrop};
 use crate::limits::{CLOSE_MAX, HISTORY_READS_MAX, LINGER, PROPOSALS_AT_ONCE, THREADS_END_MAX};
 use crate::metrics::Metrics;
-use crate::peer_identities::{self, FirstStart, PeerIdentities};
+use crate::peer_identities::{FirstStart, PeerIdentities};
 use crate::proposals::NotApplied;
 use crate::recovery::{Opened, Opening, begin_new_terms, groups_of, hosted_shards};
 use crate::refusals::say_refusals;
@@ -30,9 +31,7 @@ use crate::routes::KnownRoutes;
 use crate::service::Shards;
 use crate::taking_part::{keep_identities, take_part};
 use crate::topology_copy::TopologyCopy;
-use crate::transport::{
-    Greeter, Outboxes, Peers, SnapshotQueue, choose_incarnation, keep_links, send_snapshots,
-};
+use crate::transport::{Greeter, Outboxes, Peers, SnapshotQueue, keep_links, send_snapshots};
 use crate::view::{KnownView, View};
 use crate::writer::{LogWriter, Report};
 use crate::{control, members, placement, proposals, reports, retention, server};
@@ -120,13 +119,10 @@ impl Node {
         let fingerprint = cluster.fingerprint();
         let file = View::of(&cluster);
         let (topology, lives) = following::recall(engine.clone(), fingerprint).await?;
-        let (view, listed) = match topology.is_founded() {
-            true => (View::of_topology(&topology), Vec::new()),
-            false => (file.clone(), file.shards_of(id).collect()),
+        let view = match topology.is_founded() {
+            true => View::of_topology(&topology),
+            false => file.clone(),
         };
-        let hosted = hosted_shards(listed, &lives, &view);
-        let of_locks: Vec<ShardId> =
-            hosted.iter().copied().filter(|shard| *shard != META).collect();
         let settings = &cluster.settings;
         let clock = Clock::start();
 
@@ -139,28 +135,22 @@ impl Node {
             }
         };
 
+        let named = (id, fingerprint);
+        let beginning = beginning(&engine, first_start, named, tls.as_ref(), &view, clock).await?;
+        // Once the topology is known, further replicas come by it.
+        let listed = beginning.shards.iter().copied().filter(|_| !topology.is_founded());
+        let hosted = hosted_shards(listed, &lives, &view);
+        let of_locks = hosted.iter().filter(|shard| **shard != META).count();
         let peers: BTreeSet<NodeId> = view.peers(id).collect();
         let groups: Vec<BTreeSet<NodeId>> =
-            of_locks.iter().map(|shard| view.others_of(*shard, id)).collect();
-        let incarnation = match first_start {
-            FirstStart::Reseed { force } => {
-                let engine = engine.clone();
-                let checked =
-                    tokio::task::spawn_blocking(move || peer_identities::check_empty(&*engine));
-                checked.await.map_err(|error| NodeError::Failed(error.to_string()))??;
-                let address = |peer: &NodeId| (*peer, view.nodes[peer].address.clone());
-                let peers = peers.iter().map(address).collect();
-                choose_incarnation((id, fingerprint), tls.as_ref(), &peers, &groups, force).await?
-            }
-            _ => 0,
-        };
+            hosted.iter().map(|shard| view.others_of(*shard, id)).collect();
         let metrics = Metrics::new(hosted.iter().copied(), peers.iter().copied())
             .map_err(|error| NodeError::Config(format!("metrics cannot be set up: {error}")))?;
         let lifecycle = Arc::new(Lifecycle::new());
         // An early return ends the thread that watches the disk.
         let mut unless_started = StopsOnDrop(Some(lifecycle.clone()));
         let (host, inboxes) =
-            Host::new(&hosted, shard_threads(settings, of_locks.len()), settings.queue_ops_max);
+            Host::new(&hosted, shard_threads(settings, of_locks), settings.queue_ops_max);
         let (host, metrics, disk) =
             (Arc::new(host), Arc::new(metrics), Arc::new(DiskWatch::new(clock)));
         let engine: Arc<dyn Engine> = Arc::new(Watched { inner: engine, disk: disk.clone() });
@@ -188,7 +178,7 @@ impl Node {
                     &peers,
                     groups,
                     first_start,
-                    incarnation,
+                    &beginning,
                     guard,
                 )?;
                 let incarnation = identities.own().incarnation;
@@ -202,7 +192,7 @@ impl Node {
                 let opening = Opening { node: id, boot, settings, clock, seed };
                 let opened = opening.open_all(&*engine, &hosted, &view, incarnation)?;
                 // Their own logs know the members better than the cluster file does.
-                identities.set_groups(&peers, groups_of(&opened.replicas, id));
+                identities.set_groups(groups_of(&opened.replicas, id));
                 Ok::<_, NodeError>((Arc::new(identities), opening, opened))
             });
             tokio::select! {
@@ -419,14 +409,13 @@ impl NodeHandle {
         self.context.host.input(shard, Input::Want(wanted));
     }
 
-    /// Hosts a replica of `shard`, and returns its birth once it runs: `birth`, or the incarnation of
-    /// this node's data directory if that is higher. The replica starts empty, and takes part once
-    /// its group has taken it in ([`Self::want`]). Nothing changes if it is here already.
+    /// Hosts a replica of `shard`, and returns once it runs. The replica starts empty, and takes part
+    /// once its group has taken it in ([`Self::want`]). Nothing changes if it is here already.
     ///
     /// # Errors
     /// [`HostingError`], if the life may not begin here now.
-    pub async fn host(&self, shard: ShardId, birth: u32) -> Result<u32, HostingError> {
-        self.hosting.host(shard, birth).await
+    pub async fn host(&self, shard: ShardId, wanted: WantedLife) -> Result<(), HostingError> {
+        self.hosting.host(shard, wanted).await
     }
 
     /// Destroys the replica of `shard` with this birth, and returns once its tombstone is on disk.

@@ -23,12 +23,12 @@ use crate::error::NodeError;
 use crate::guard::Guard;
 use crate::lineage::{Claim, Known, StoreId, UnfitDirectory, judge};
 use own::Own;
-pub(crate) use own::check_empty;
+pub(crate) use own::{begins, check_empty};
 use peers::Peer;
 pub(crate) use peers::{PeerRun, StillAlive};
 use routing::NodeId;
 pub use standing::FirstStart;
-pub(crate) use standing::Standing;
+pub(crate) use standing::{Beginning, Standing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,6 +47,8 @@ pub(crate) struct PeerIdentities {
     /// For each shard on this node, the other nodes that have a replica of it. Of a node without
     /// replicas, all its peers.
     groups: Vec<BTreeSet<NodeId>>,
+    /// The other nodes at the start.
+    others: BTreeSet<NodeId>,
     /// The directories of peers may be older ones on purpose.
     puts_back: bool,
     /// Never held during a wait for the disk, because the tasks of all streams lock it.
@@ -83,9 +85,9 @@ pub(crate) enum NotAccepted {
 
 impl PeerIdentities {
     /// Claims `engine` for this node and settles which store it is. Returns the boot count too.
-    /// `incarnation` is the incarnation of a re-seed. `groups` has the other nodes of each shard on
-    /// this node, and `peers` all other nodes. The result is on disk, and in the guard file, when
-    /// this returns.
+    /// `beginning` counts if this start is a re-seed. `groups` has the other nodes of each shard on this
+    /// node, and `peers` all other nodes. The result is on disk, and in the guard file, when this
+    /// returns.
     ///
     /// # Errors
     /// [`NodeError`] if the store is damaged or belongs to another node, is not empty but to be
@@ -96,12 +98,14 @@ impl PeerIdentities {
         peers: &BTreeSet<NodeId>,
         groups: Vec<BTreeSet<NodeId>>,
         first_start: FirstStart,
-        incarnation: u32,
+        beginning: &Beginning,
         guard: Option<Guard>,
     ) -> Result<(PeerIdentities, u64), NodeError> {
         let boot = engine.claim(identity)?;
-        let is_alone = groups.iter().all(BTreeSet::is_empty);
-        let own = Own::open(&*engine, boot, first_start, incarnation, is_alone)?;
+        // A node without replicas votes nowhere, and gets none that it may have had before
+        // (`hosting.rs`).
+        let is_alone = peers.is_empty() || groups.is_empty();
+        let own = Own::open(&*engine, boot, first_start, beginning, is_alone)?;
         if let Some(guard) = &guard {
             match guard.check(&own.claim(&*engine)) {
                 Err(refused) if matches!(first_start, FirstStart::AcceptCopy { .. }) => {
@@ -119,13 +123,14 @@ impl PeerIdentities {
             own,
             guard,
             groups: Vec::new(),
+            others: peers.clone(),
             puts_back: first_start.puts_back(),
             peers: Mutex::default(),
             writes: Mutex::new(()),
             greeted: watch::Sender::default(),
             takes_part: AtomicBool::new(false),
         };
-        identities.set_groups(peers, groups);
+        identities.set_groups(groups);
         identities.admit(peers.iter().copied())?;
         Ok((identities, boot))
     }
@@ -133,9 +138,9 @@ impl PeerIdentities {
     /// Sets the other nodes of each shard on this node. A node without replicas has nothing to
     /// forget yet. But one that has lost its directory must hear so from any peer, before it is
     /// given a replica that it had already.
-    pub(crate) fn set_groups(&mut self, peers: &BTreeSet<NodeId>, groups: Vec<BTreeSet<NodeId>>) {
-        self.groups = match groups.is_empty() && !peers.is_empty() {
-            true => vec![peers.clone()],
+    pub(crate) fn set_groups(&mut self, groups: Vec<BTreeSet<NodeId>>) {
+        self.groups = match groups.is_empty() && !self.others.is_empty() {
+            true => vec![self.others.clone()],
             false => groups,
         };
     }
@@ -337,17 +342,24 @@ impl PeerIdentities {
     /// The peers that could still change the outcome. If the set is empty, no peer has to be
     /// awaited.
     pub(crate) fn awaited(&self) -> BTreeSet<NodeId> {
-        awaited(self.own.standing, &self.groups, &self.greeted.borrow())
+        self.awaited_after(&self.greeted.borrow())
     }
 
     /// Returns once no peer is awaited. If no peer could vouch for a copy, it never returns.
     pub(crate) async fn greeted_by_all(&self) {
         let done = |greeted: &BTreeMap<NodeId, bool>| {
-            awaited(self.own.standing, &self.groups, greeted).is_empty()
-                && !self.lacks_vouchers(greeted)
+            self.awaited_after(greeted).is_empty() && !self.lacks_vouchers(greeted)
         };
         // The sender lives in `self`, so only the condition can end the wait.
         let _ = self.greeted.subscribe().wait_for(done).await;
+    }
+
+    fn awaited_after(&self, greeted: &BTreeMap<NodeId, bool>) -> BTreeSet<NodeId> {
+        let is_sole = self.groups.iter().all(BTreeSet::is_empty);
+        match self.own.standing {
+            Standing::New if is_sole => awaited(Standing::New, &[self.others.clone()], greeted),
+            standing => awaited(standing, &self.groups, greeted),
+        }
     }
 
     fn lacks_vouchers(&self, greeted: &BTreeMap<NodeId, bool>) -> bool {
@@ -400,7 +412,7 @@ fn fit(
 }
 
 /// The number of a shard's other replicas to ask when a majority is needed. It is at most `others`.
-pub(crate) fn quorum_of_others(others: usize) -> usize {
+fn quorum_of_others(others: usize) -> usize {
     // With this node, the shard has `others + 1` replicas.
     (others.div_ceil(2) + 1).min(others)
 }

@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use storage::{Engine, Lives};
 use topology::Seed;
 
-/// The shards with a replica on a node at its start. `listed` are those of the cluster file, or
-/// none if the store has a later topology. `lives` is what the store knows.
+/// The shards with a replica on a node at its start. `listed` are those that its directory begins
+/// with, and `lives` what the store knows.
 ///
 /// A replica of a shard that `view` does not know is left alone: a program of a later version may
 /// have put it there.
@@ -30,7 +30,9 @@ pub(crate) fn hosted_shards(
     let is_untold = |shard: &ShardId| {
         *shard != META && lives.get(shard).is_none_or(|it| *it == Lives::default())
     };
-    let mut hosted: Vec<ShardId> = listed.into_iter().filter(is_untold).collect();
+    let is_known = |shard: &ShardId| view.groups.contains_key(shard);
+    let listed = listed.into_iter().filter(is_known);
+    let mut hosted: Vec<ShardId> = listed.filter(is_untold).collect();
     for (shard, lives) in lives {
         match (lives.hosted, view.groups.contains_key(shard)) {
             (Some(_), true) => hosted.push(*shard),
@@ -163,7 +165,8 @@ impl Opening {
     }
 }
 
-/// For each replica, the other nodes that are members of its group or shall be.
+/// For each replica, the other nodes that are members of its group or shall be. META's are among them:
+/// an older copy of its replica has forgotten votes like any other.
 pub(crate) fn groups_of(
     replicas: &BTreeMap<ShardId, Replica>,
     own: NodeId,
@@ -174,15 +177,14 @@ pub(crate) fn groups_of(
         let nodes = status.members.iter().map(|member| member.node).chain(wanted);
         nodes.filter(|node| *node != own).collect()
     };
-    // Locks are served without META, so nothing waits for its members.
-    let of_locks = replicas.iter().filter(|(shard, _)| **shard != META);
-    of_locks.map(|(_, replica)| group(replica)).collect()
+    replicas.values().map(group).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use routing::ClusterConfig;
+    use storage::{Identity, MemoryEngine};
 
     #[test]
     fn the_store_tells_which_replicas_there_are_and_the_file_which_there_were_at_first() {
@@ -204,5 +206,24 @@ mod tests {
         };
         assert_eq!(meta(&[]), [], "it begins once it is founded");
         assert_eq!(meta(&[(META, Lives { hosted: Some(0), destroyed: None })]), [META]);
+        let unknown = hosted_shards([ShardId(1), ShardId(77)], &BTreeMap::new(), &view);
+        assert_eq!(unknown, [ShardId(1)], "a re-seed was told of it by a later version");
+    }
+
+    /// An older copy of a directory was vouched for by the groups of locks alone. Its replica of META,
+    /// which had forgotten votes, took part with them.
+    #[test]
+    fn the_members_of_the_topologys_group_vouch_for_a_copy_too() {
+        let cluster = ClusterConfig::dev(1, 5, 20_000).unwrap();
+        let mut view = View::of(&cluster);
+        view.groups.get_mut(&ShardId(0)).unwrap().founders = [1, 2, 3].map(NodeId).into();
+        view.groups.get_mut(&META).unwrap().founders = [1, 4, 5].map(NodeId).into();
+        let engine = MemoryEngine::new();
+        engine.claim(&Identity { fingerprint: [7; 16], node: 1 }).unwrap();
+        let (settings, seed) = (Settings::default(), Seed::of(&cluster));
+        let opening = Opening { node: NodeId(1), boot: 1, settings, clock: Clock::start(), seed };
+        let opened = opening.open_all(&engine, &[ShardId(0), META], &view, 0).unwrap();
+        let expected = [[2, 3], [4, 5]].map(|others| others.map(NodeId).into());
+        assert_eq!(groups_of(&opened.replicas, NodeId(1)), expected);
     }
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;
 use topology::plan::{ReplicaReport, Report, Role};
-use topology::{Birth, Levels, Life, Members, NodeTold, StoreId, Version};
+use topology::{Birth, Levels, Life, Members, NodeTold, Version};
 use wire::internal::v1::topology_service_client::TopologyServiceClient;
 use wire::internal::v1::{ClusterIdentity, NotMetaLeader, ReportRequest};
 
@@ -29,14 +29,11 @@ const LEVELS: Levels = Levels { min: 1, max: 1 };
 /// What this node tells of itself for as long as it runs.
 pub(crate) fn told(context: &Context, zone: Option<String>) -> NodeTold {
     let claim = context.identities.claim();
-    let mut store = [0; 16];
-    store[..8].copy_from_slice(&u64::from(claim.id.incarnation).to_le_bytes());
-    store[8..].copy_from_slice(&claim.id.store.to_le_bytes());
     NodeTold {
         node: context.id,
         address: context.routes.own_address().to_owned(),
         zone,
-        store: StoreId(store),
+        store: claim.id.in_topology(),
         start: claim.address_version(),
         levels: LEVELS,
         binary: env!("CARGO_PKG_VERSION").to_owned(),
@@ -277,6 +274,7 @@ enum NotTaken {
 mod tests {
     use super::*;
     use shard::Member;
+    use topology::StoreId;
 
     fn status(role: shard::Role) -> Status {
         let member =

@@ -139,6 +139,7 @@ pub(crate) async fn serve_metrics(listener: TcpListener, context: Arc<Context>) 
 pub(crate) fn metrics_text(context: &Context) -> String {
     context.metrics.text(&Present {
         node: context.id,
+        incarnation: context.identities.own().incarnation,
         board: &context.board,
         queued_operations: context.host.queued_operations(),
         accepted: &context.accepted,

@@ -8,7 +8,7 @@ use crate::disk::DiskWatch;
 use crate::host::{Host, InboxEnd};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
-use crate::peer_identities::{FirstStart, PeerIdentities};
+use crate::peer_identities::{Beginning, FirstStart, PeerIdentities};
 use crate::routes::KnownRoutes;
 use crate::topology_copy::TopologyCopy;
 use crate::view::{KnownView, View};
@@ -98,7 +98,7 @@ pub(crate) fn context_of(
         &[peer].into(),
         vec![[peer].into()],
         FirstStart::AskPeers,
-        0,
+        &Beginning::default(),
         None,
     )
     .unwrap();

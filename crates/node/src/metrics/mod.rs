@@ -283,7 +283,7 @@ impl Metrics {
         }
         for status in present.board.all() {
             if let Some(metrics) = self.shards().get(&status.shard) {
-                metrics.show(&status, present.node, present.now_ms);
+                metrics.show(&status, (present.node, present.incarnation), present.now_ms);
             }
         }
         let mut text = Vec::new();
@@ -297,6 +297,8 @@ impl Metrics {
 /// Figures that other parts of the node keep.
 pub(crate) struct Present<'a> {
     pub(crate) node: NodeId,
+    /// Of this node's data directory.
+    pub(crate) incarnation: u32,
     pub(crate) board: &'a Board,
     pub(crate) queued_operations: usize,
     pub(crate) accepted: &'a Accepted,
@@ -344,6 +346,7 @@ mod tests {
         let (board, accepted) = (Board::new([ShardId(3)]), Accepted::default());
         let text = metrics.text(&Present {
             node: NodeId(1),
+            incarnation: 0,
             board: &board,
             queued_operations: 7,
             accepted: &accepted,

@@ -179,8 +179,8 @@ impl ShardMetrics {
         }
     }
 
-    /// Shows the state of the replica on this node.
-    pub(super) fn show(&self, status: &Status, node: NodeId, now_ms: u64) {
+    /// Shows the state of the replica on this node, whose data directory has this incarnation.
+    pub(super) fn show(&self, status: &Status, (node, incarnation): (NodeId, u32), now_ms: u64) {
         let set =
             |gauge: &IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         set(&self.is_leader, (status.role == Role::Leader).into());
@@ -193,7 +193,7 @@ impl ShardMetrics {
         set(&self.sessions, status.counts.sessions);
         set(&self.has_leader, status.leader.is_some().into());
         set(&self.behind_entries, behind_entries(status));
-        set(&self.reseeding, is_reseeding(status, node).into());
+        set(&self.reseeding, is_reseeding(status, node, incarnation).into());
         let leads = status.role == Role::Leader;
         let voters = status.members.iter().filter(|member| !member.learner).count();
         let behind = voters.saturating_sub(status.caught_up.len());

@@ -1,8 +1,10 @@
 //! This node's own data directory: its name, its runs, and whether it was copied.
 
-use super::standing::{FirstStart, Standing};
+use super::standing::{Beginning, FirstStart, Standing};
 use crate::error::NodeError;
 use crate::lineage::{Claim, RUNS_MAX, Run, StoreId};
+use routing::ShardId;
+use std::collections::BTreeSet;
 use storage::{Engine, StorageError};
 
 /// Key of `incarnation u32 LE | store u64 LE | 1 if confirmed, else 0`.
@@ -11,6 +13,8 @@ const OWN: &[u8] = b"own store";
 const RUNS: &[u8] = b"own runs";
 /// Key of the time at which the file system made the directory, if it tells: `u128 LE`.
 const BORN: &[u8] = b"own birth";
+/// Key of the shards of which a replica begins with a re-seeded directory: `shard u32 LE` each.
+const BEGINS: &[u8] = b"own re-seed";
 const RUN_BYTES: usize = 3 * 8;
 
 /// The name, runs and standing of this node's directory.
@@ -18,6 +22,8 @@ pub(super) struct Own {
     pub(super) id: StoreId,
     pub(super) standing: Standing,
     pub(super) forced: bool,
+    /// Set at the start that re-seeds.
+    begins: Option<BTreeSet<ShardId>>,
     /// The last run is the present one.
     runs: Vec<Run>,
     born: Option<u128>,
@@ -31,16 +37,18 @@ impl Own {
         engine: &dyn Engine,
         boot: u64,
         first_start: FirstStart,
-        incarnation: u32,
+        beginning: &Beginning,
         is_alone: bool,
     ) -> Result<Own, NodeError> {
         let found = found(engine)?;
+        let begins =
+            matches!(first_start, FirstStart::Reseed { .. }).then(|| beginning.shards.clone());
         let (id, mut confirmed) = match (found, first_start) {
             (Some((id, _)), FirstStart::Reseed { .. }) => return Err(not_empty(id)),
             (Some(found), _) => found,
             // A re-seeded node is no member yet, so it need not wait.
             (None, FirstStart::Reseed { .. }) => {
-                (StoreId { incarnation, store: rand::random() }, true)
+                (StoreId { incarnation: beginning.incarnation, store: rand::random() }, true)
             }
             (None, _) => (StoreId { incarnation: 0, store: rand::random() }, false),
         };
@@ -64,7 +72,7 @@ impl Own {
                 (true, false) => Standing::Usual,
             };
         let forced = first_start == FirstStart::Reseed { force: true };
-        Ok(Own { id, standing, forced, runs, born, born_before })
+        Ok(Own { id, standing, forced, begins, runs, born, born_before })
     }
 
     /// Writes the records; they are on disk when this returns. A copy stays on record as a copy
@@ -89,6 +97,7 @@ impl Own {
             (RUNS.to_vec(), self.runs.iter().flat_map(encode_run).collect()),
         ];
         records.extend(born.map(|born| (BORN.to_vec(), born.to_le_bytes().to_vec())));
+        records.extend(self.begins.iter().map(|shards| (BEGINS.to_vec(), encode_shards(shards))));
         engine.put_node_records(&records)
     }
 
@@ -103,6 +112,15 @@ impl Own {
 /// [`NodeError`] if the store is not empty or cannot be read.
 pub(crate) fn check_empty(engine: &dyn Engine) -> Result<(), NodeError> {
     found(engine)?.map_or(Ok(()), |(id, _)| Err(not_empty(id)))
+}
+
+/// The shards of which a replica begins with this directory, if it is a re-seeded one. `None`: those
+/// of the cluster file.
+///
+/// # Errors
+/// [`StorageError`], also if the record is damaged.
+pub(crate) fn begins(engine: &dyn Engine) -> Result<Option<BTreeSet<ShardId>>, StorageError> {
+    engine.node_record(BEGINS)?.map(|bytes| decode_shards(&bytes)).transpose()
 }
 
 fn found(engine: &dyn Engine) -> Result<Option<(StoreId, bool)>, StorageError> {
@@ -162,6 +180,19 @@ fn decode_runs(bytes: &[u8]) -> Result<Vec<Run>, StorageError> {
     Ok(runs.iter().map(run).collect())
 }
 
+fn encode_shards(shards: &BTreeSet<ShardId>) -> Vec<u8> {
+    shards.iter().flat_map(|shard| shard.0.to_le_bytes()).collect()
+}
+
+fn decode_shards(bytes: &[u8]) -> Result<BTreeSet<ShardId>, StorageError> {
+    let (shards, rest) = bytes.as_chunks::<4>();
+    if !rest.is_empty() {
+        let what = format!("{} bytes do not list the shards of a re-seed", bytes.len());
+        return Err(StorageError::Damaged(what));
+    }
+    Ok(shards.iter().map(|shard| ShardId(u32::from_le_bytes(*shard))).collect())
+}
+
 fn decode_birth(bytes: &[u8]) -> Result<u128, StorageError> {
     let bytes = bytes
         .try_into()
@@ -190,6 +221,9 @@ mod tests {
             decode_runs(&bytes[1..]).is_err()
                 && decode_runs(&[0; RUN_BYTES * (RUNS_MAX + 1)]).is_err()
         );
+        let shards = [0, 7, u32::MAX - 1].map(ShardId).into();
+        assert_eq!(decode_shards(&encode_shards(&shards)).expect("own bytes"), shards);
+        assert!(decode_shards(&[0; 7]).is_err());
         assert!(decode_birth(&[0; 15]).is_err() && decode_birth(&[0; 17]).is_err());
     }
 }

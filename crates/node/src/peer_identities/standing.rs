@@ -1,5 +1,8 @@
 //! How a node starts with its data directory, and the events that it awaits before it takes part.
 
+use routing::ShardId;
+use std::collections::BTreeSet;
+
 /// How a node starts with a data directory that may have forgotten something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FirstStart {
@@ -35,11 +38,20 @@ impl FirstStart {
     }
 }
 
+/// What a data directory begins with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Beginning {
+    pub(crate) incarnation: u32,
+    /// The shards of its first replicas.
+    pub(crate) shards: BTreeSet<ShardId>,
+}
+
 /// Selects the greetings that a node awaits before it takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// The directory is new. The node awaits all peers, because each could know of an earlier
-    /// directory.
+    /// The directory is new. The node awaits all peers that share a shard with it, because each could
+    /// know of an earlier directory. If no peer does, it awaits all: a shard with its only replica
+    /// here by the cluster file may have moved since.
     New,
     /// The directory was copied here. In each shard the node awaits as many peers as make a quorum,
     /// and these must have no copies. If all directories were put back together, their nodes know

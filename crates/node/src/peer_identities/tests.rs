@@ -3,6 +3,7 @@
 use super::*;
 use crate::lineage::Run;
 use peers::ALIVE_MS;
+use routing::ShardId;
 use std::sync::atomic::AtomicU64;
 use storage::MemoryEngine;
 
@@ -35,13 +36,17 @@ fn peers() -> BTreeSet<NodeId> {
     BTreeSet::from([PEER, OTHER])
 }
 
+fn next() -> Beginning {
+    Beginning { incarnation: NEXT, shards: BTreeSet::from([ShardId(3)]) }
+}
+
 fn try_open(
     engine: &Arc<MemoryEngine>,
     first_start: FirstStart,
 ) -> Result<PeerIdentities, NodeError> {
     engine.crash();
     let identity = Identity { fingerprint: [7; 16], node: 1 };
-    PeerIdentities::open(engine.clone(), &identity, &peers(), groups(), first_start, NEXT, None)
+    PeerIdentities::open(engine.clone(), &identity, &peers(), groups(), first_start, &next(), None)
         .map(|(identities, _)| identities)
 }
 
@@ -309,9 +314,17 @@ fn a_copy_stays_one_until_it_is_accepted() {
     let engine = Arc::new(Dated(Arc::new(MemoryEngine::new()), AtomicU64::new(1)));
     let identity = Identity { fingerprint: [7; 16], node: 1 };
     let open = |first_start| {
-        PeerIdentities::open(engine.clone(), &identity, &peers(), groups(), first_start, 0, None)
-            .expect("open")
-            .0
+        PeerIdentities::open(
+            engine.clone(),
+            &identity,
+            &peers(),
+            groups(),
+            first_start,
+            &next(),
+            None,
+        )
+        .expect("open")
+        .0
     };
     assert_eq!(open(FirstStart::NewCluster).standing(), Standing::Usual);
     assert_eq!(open(FirstStart::AskPeers).standing(), Standing::Usual);
@@ -386,15 +399,42 @@ fn what_the_disk_knows_of_a_node_counts_when_it_becomes_a_peer_again() {
 
 #[test]
 fn a_node_without_replicas_awaits_all_peers_for_a_moment() {
-    let open = |groups| {
-        let (engine, identity) =
-            (Arc::new(MemoryEngine::new()), Identity { fingerprint: [7; 16], node: 1 });
-        PeerIdentities::open(engine, &identity, &peers(), groups, FirstStart::AskPeers, 0, None)
-            .expect("open")
-            .0
-    };
-    let identities = open(Vec::new());
+    let identities = open_with(&peers(), Vec::new());
     assert_eq!((identities.standing(), identities.awaited()), (Standing::Usual, peers()));
-    let identities = open(vec![BTreeSet::new()]);
-    assert_eq!(identities.awaited(), BTreeSet::new(), "its only replicas are the only ones");
+}
+
+/// Opens an empty directory of a node with these peers and groups.
+fn open_with(peers: &BTreeSet<NodeId>, groups: Vec<BTreeSet<NodeId>>) -> PeerIdentities {
+    let (engine, identity) =
+        (Arc::new(MemoryEngine::new()), Identity { fingerprint: [7; 16], node: 1 });
+    let (first_start, beginning) = (FirstStart::AskPeers, Beginning::default());
+    let opened =
+        PeerIdentities::open(engine, &identity, peers, groups, first_start, &beginning, None);
+    opened.expect("open").0
+}
+
+/// By the cluster file the node had the only replica of each of its shards, so it asked nobody. But
+/// the shard had moved, and a lost directory began it a second time.
+#[test]
+fn a_new_directory_with_the_only_replicas_of_the_cluster_file_asks_all_peers() {
+    let sole = || vec![BTreeSet::new(), BTreeSet::new()];
+    let identities = open_with(&peers(), sole());
+    assert_eq!((identities.standing(), identities.awaited()), (Standing::New, peers()));
+    identities.confirmed_by(PEER, false);
+    identities.confirmed_by(OTHER, true);
+    assert!(identities.awaited().is_empty());
+    let identities = open_with(&BTreeSet::new(), sole());
+    assert_eq!(identities.standing(), Standing::Usual, "there is no other node");
+}
+
+#[test]
+fn a_re_seeded_directory_remembers_which_replicas_it_begins_with() {
+    let (engine, usual) = (Arc::new(MemoryEngine::new()), Arc::new(MemoryEngine::new()));
+    open(&engine, FirstStart::Reseed { force: true });
+    for _ in 0..2 {
+        assert_eq!(begins(&*engine).expect("read"), Some(BTreeSet::from([ShardId(3)])));
+        open(&engine, FirstStart::AskPeers);
+    }
+    open(&usual, FirstStart::NewCluster);
+    assert_eq!(begins(&*usual).expect("read"), None);
 }

@@ -1,6 +1,7 @@
 //! Greetings: the first message between nodes, sent in both directions, and first on every stream.
 //! They name the node that speaks, and the data directory that it comes with.
 
+use super::answers::group_of;
 use crate::context::Context;
 use crate::limits::PROTOCOL;
 use crate::lineage::{Claim, Known, Run, StoreId};
@@ -12,7 +13,7 @@ use shard::Input;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Status;
-use wire::internal::v1::{GreetResponse, Hello, StoreRun, StoreSeen};
+use wire::internal::v1::{GreetResponse, Hello, NodeAddress, StoreRun, StoreSeen};
 use wire::v1::{Error, ErrorCode};
 
 /// Makes this node's greetings, and judges those of its peers.
@@ -164,8 +165,11 @@ impl Greeter {
         judged.map_err(|unfit| Refusal::Store(unfit.to_string()))
     }
 
-    /// Answers a peer that lost its data directory: the highest incarnation that this node knows of
-    /// it.
+    /// Answers a peer that lost its data directory: the highest incarnation or birth that this node
+    /// knows of it, and what its own replicas know of their groups.
+    ///
+    /// The statuses of these are a fifth of a second old at most. The former directory has been silent
+    /// for longer, unless the peer forces the re-seed.
     ///
     /// # Errors
     /// [`Refusal`], logged here.
@@ -174,23 +178,33 @@ impl Greeter {
         hello: &Hello,
         caller: &Caller,
     ) -> Result<GreetResponse, Refusal> {
+        let context = &self.context;
         let judged = self.check_setup(Some(hello), caller.node).and_then(|(peer, _)| {
-            let now_ms = self.context.clock.mono_ms();
-            let known = self.context.identities.lost_by(peer, hello.force, now_ms);
+            let now_ms = context.clock.mono_ms();
+            let known = context.identities.lost_by(peer, hello.force, now_ms);
             known
                 .map(|known| known.max(self.highest_birth(peer)))
                 .map_err(|alive| Refusal::Store(alive.to_string()))
         });
         self.note(hello.node, caller, judged.as_ref().err());
-        judged.map(|incarnation| GreetResponse {
+        let incarnation = judged?;
+        let view = context.view.now();
+        let others = view.peers(context.id).filter(|other| other.0 != hello.node);
+        let nodes =
+            others.map(|other| NodeAddress { node: other.0, addresses: context.addresses(other) });
+        Ok(GreetResponse {
             hello: Some(self.hello()),
+            refused_store: String::new(),
             incarnation,
-            ..GreetResponse::default()
+            stands_by: !context.identities.takes_part(),
+            groups: context.board.settled().iter().map(group_of).collect(),
+            nodes: nodes.collect(),
         })
     }
 
-    /// The highest birth with which a peer is a member of a shard here, or is wanted as one. The
-    /// next incarnation must be above it, so that no life from before the re-seed begins again.
+    /// The highest birth that was given to a peer by the topology, or with which it is a member of a
+    /// shard here or is wanted as one. The next incarnation must be above it, so that no life from
+    /// before the re-seed begins again.
     fn highest_birth(&self, peer: NodeId) -> u32 {
         let births_in = |status: &shard::Status| {
             let members = status.members.iter().filter(|member| member.node == peer);
@@ -198,7 +212,9 @@ impl Greeter {
             let wanted = status.wanted.as_ref().and_then(|wanted| wanted.members().get(&peer));
             is.max(wanted.copied())
         };
-        self.context.board.all().iter().filter_map(births_in).max().unwrap_or(0)
+        let board = &self.context.board;
+        let given = board.topology.now().node(peer).map_or(0, |node| node.last_birth.0);
+        board.all().iter().filter_map(births_in).max().unwrap_or(0).max(given)
     }
 
     /// Logs a refusal, once until it changes. The audit log gets each, and sums them up.

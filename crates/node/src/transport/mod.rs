@@ -7,6 +7,7 @@
 //! of it. It refuses both ways, with a reason. The transport knows nothing of the contents of
 //! messages.
 
+mod answers;
 mod connect;
 mod hello;
 mod incoming;

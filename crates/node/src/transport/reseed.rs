@@ -1,16 +1,19 @@
-//! Questions to the peers before a node is re-seeded: the next incarnation, and the silence of the
-//! former one.
+//! Questions to the peers before a node is re-seeded: the next incarnation, the shards that want a
+//! replica here, and the silence of the former directory.
 //!
-//! The module promises an incarnation above all that a majority of each shard's replicas knows. A
-//! member of a shard is known to a majority. So no two directories of a node are members under one
-//! name, and clocks have no influence. The module knows nothing of the directory that will have the
-//! name.
+//! The module promises an incarnation above each birth with which a former replica of this node may
+//! have voted, in the shards that want one here (`answers.rs`). It is also the second of wall time if
+//! that is higher, because births of the topology are seconds, too. A clock that is wrong costs
+//! numbers and nothing else. The module knows nothing of the directory that will have the name.
 
+use super::answers::{Answer, Answers};
 use super::connect::connect;
 use super::hello::hello_without_directory;
+use crate::clock::Clock;
 use crate::error::NodeError;
 use crate::limits::{ASK_EVERY, AWAITED_EVERY, GREET_TIMEOUT, GREETINGS_MAX, SILENCE_MAX};
-use crate::peer_identities::quorum_of_others;
+use crate::peer_identities::Beginning;
+use crate::view::View;
 use futures_util::future::join_all;
 use net::tls::Inside;
 use routing::{Fingerprint, NodeId};
@@ -18,154 +21,139 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wire::internal::v1::peer_service_client::PeerServiceClient;
-use wire::internal::v1::{GreetRequest, Hello};
+use wire::internal::v1::{GreetRequest, GreetResponse, Hello};
 use wire::reason;
 
-/// Asks the peers until enough have answered. `groups` holds, for each shard, the other nodes that
-/// have it. `forced` re-seeds even while the former directory is in use.
+/// Asks the peers until enough have answered: those of the cluster file, and those that they tell of.
+/// `forced` re-seeds even while the former directory is in use.
 ///
 /// # Errors
 /// [`NodeError`]: the former directory is in use, or a peer is of another cluster.
 pub(crate) async fn choose_incarnation(
     (node, fingerprint): (NodeId, Fingerprint),
     tls: Option<&Arc<Inside>>,
-    peers: &BTreeMap<NodeId, String>,
-    groups: &[BTreeSet<NodeId>],
+    file: &View,
+    clock: Clock,
     forced: bool,
-) -> Result<u32, NodeError> {
+) -> Result<Beginning, NodeError> {
     let hello =
         Hello { is_lost: true, force: forced, ..hello_without_directory(node, fingerprint) };
-    let mut answers = Answers::default();
+    let mut peers: BTreeMap<NodeId, BTreeSet<String>> =
+        file.peers(node).map(|peer| (peer, [file.nodes[&peer].address.clone()].into())).collect();
+    let listed = file.shards_of(node).map(|shard| (shard, file.others_of(shard, node))).collect();
+    let mut answers = Answers::new(node, peers.keys().copied().collect(), listed);
     let began = Instant::now();
     let (mut logged, mut enough_since) = (began, None);
     loop {
-        let missing = peers.iter().filter(|(peer, _)| !answers.known.contains_key(peer));
-        let asked = missing
-            .map(|(peer, address)| async { (*peer, ask(tls, *peer, address, &hello).await) });
-        for (peer, answer) in join_all(asked).await {
+        let asked = peers
+            .iter()
+            .map(|(peer, addresses)| async { (*peer, ask(tls, *peer, addresses, &hello).await) });
+        for (peer, (answer, told)) in join_all(asked).await {
             answers.take(peer, answer);
+            // A node that lost its directory has the cluster file of the beginning.
+            for (peer, addresses) in told.into_iter().filter(|(peer, _)| *peer != node) {
+                peers.entry(peer).or_default().extend(addresses);
+            }
         }
-        if let Some(refused) = answers.refused.values().next()
+        if let Some(refused) = answers.refusal()
             && began.elapsed() >= SILENCE_MAX
         {
             return Err(NodeError::Failed(format!("refused to re-seed node {node}: {refused}")));
         }
-        if answers.are_enough(groups) {
+        if answers.are_enough() {
             let since = *enough_since.get_or_insert_with(Instant::now);
-            if answers.known.len() == peers.len() || since.elapsed() >= GREETINGS_MAX {
-                let highest = answers.known.values().max().copied().unwrap_or(0);
+            if answers.has_all(peers.keys()) || since.elapsed() >= GREETINGS_MAX {
+                let wall_s = clock.now().wall_ms / 1_000;
+                let incarnation = next_incarnation(answers.highest(), wall_s);
                 let exhausted = || {
                     NodeError::Config(format!(
                         "node {node} has no incarnation left: give it another id"
                     ))
                 };
-                return highest.checked_add(1).ok_or_else(exhausted);
+                let shards = answers.begins();
+                return Ok(Beginning { incarnation: incarnation.ok_or_else(exhausted)?, shards });
             }
         } else if logged.elapsed() >= AWAITED_EVERY {
             logged = Instant::now();
             tracing::warn!(
-                "before this node is re-seeded, a majority of the replicas of each of its shards must say which incarnations \
-                 they know; still to come: {}",
-                answers.still_to_come(peers)
+                "before this node is re-seeded, a majority of the replicas of each of its shards must say what they know of \
+                 it: start the nodes that are still to come. If the data of a majority are lost, no re-seed helps. Still to \
+                 come: {}",
+                answers.still_to_come()
             );
         }
         tokio::time::sleep(ASK_EVERY).await;
     }
 }
 
-/// The answers of the peers so far.
-///
-/// * A peer is either in `known` or not. Peers in `refused` and `unheard` are asked again.
-#[derive(Debug, Default)]
-struct Answers {
-    known: BTreeMap<NodeId, u32>,
-    refused: BTreeMap<NodeId, String>,
-    unheard: BTreeMap<NodeId, String>,
+/// The incarnation after the highest number that is known of a node. `None` once all are used up.
+fn next_incarnation(highest: u32, wall_s: u64) -> Option<u32> {
+    // A second past 32 bits (the year 2106) is no incarnation, and counting on is one.
+    Some(highest.checked_add(1)?.max(u32::try_from(wall_s).unwrap_or(0)))
 }
 
-/// The answer of one peer.
-#[derive(Debug)]
-enum Answer {
-    Known(u32),
-    /// The former directory is in use.
-    Refused(String),
-    Unheard(String),
-}
+/// The addresses of nodes that a peer tells of.
+type Nodes = Vec<(NodeId, Vec<String>)>;
 
-impl Answers {
-    fn take(&mut self, peer: NodeId, answer: Answer) {
-        self.refused.remove(&peer);
-        self.unheard.remove(&peer);
-        match answer {
-            Answer::Known(incarnation) => drop(self.known.insert(peer, incarnation)),
-            Answer::Refused(reason) => drop(self.refused.insert(peer, reason)),
-            Answer::Unheard(reason) => drop(self.unheard.insert(peer, reason)),
+/// Asks a peer at the first of its addresses at which it answers.
+async fn ask(
+    tls: Option<&Arc<Inside>>,
+    peer: NodeId,
+    addresses: &BTreeSet<String>,
+    hello: &Hello,
+) -> (Answer, Nodes) {
+    let mut unheard = Vec::new();
+    for address in addresses {
+        match ask_at(tls, peer, address, hello).await {
+            Ok(answer) => return answer,
+            Err(reason) => unheard.push(reason),
         }
     }
-
-    /// Whether no peer hears of the former directory, and a majority of each shard has answered.
-    fn are_enough(&self, groups: &[BTreeSet<NodeId>]) -> bool {
-        let asked = |group: &BTreeSet<NodeId>| {
-            group.iter().filter(|peer| self.known.contains_key(peer)).count()
-        };
-        self.refused.is_empty()
-            && groups.iter().all(|group| asked(group) >= quorum_of_others(group.len()))
-    }
-
-    fn still_to_come(&self, peers: &BTreeMap<NodeId, String>) -> String {
-        let missing = peers.keys().filter(|peer| !self.known.contains_key(peer));
-        let why = |peer: &NodeId| {
-            self.unheard.get(peer).or(self.refused.get(peer)).cloned().unwrap_or_default()
-        };
-        missing.map(|peer| format!("node {peer} ({})", why(peer))).collect::<Vec<_>>().join(", ")
-    }
+    let reason =
+        if unheard.is_empty() { "its address is not known".into() } else { unheard.join(", ") };
+    (Answer::Unheard(reason), Nodes::new())
 }
 
-async fn ask(tls: Option<&Arc<Inside>>, peer: NodeId, address: &str, hello: &Hello) -> Answer {
-    let channel = match connect(tls, peer, address).await {
-        Ok(channel) => channel,
-        Err(error) => return Answer::Unheard(error.to_string()),
-    };
+async fn ask_at(
+    tls: Option<&Arc<Inside>>,
+    peer: NodeId,
+    address: &str,
+    hello: &Hello,
+) -> Result<(Answer, Nodes), String> {
+    let channel = connect(tls, peer, address).await.map_err(|error| error.to_string())?;
     let mut client = PeerServiceClient::new(channel);
-    match tokio::time::timeout(
-        GREET_TIMEOUT,
-        client.greet(GreetRequest { hello: Some(hello.clone()) }),
-    )
-    .await
-    {
-        Ok(Ok(greeting)) => {
-            let greeting = greeting.into_inner();
-            match greeting.refused_store.is_empty() {
-                true => Answer::Known(greeting.incarnation),
-                false => Answer::Refused(greeting.refused_store),
-            }
-        }
-        Ok(Err(status)) => Answer::Unheard(reason(&status)),
-        Err(_) => {
-            Answer::Unheard(format!("no answer within {} s", Duration::as_secs(&GREET_TIMEOUT)))
-        }
+    let greeting = client.greet(GreetRequest { hello: Some(hello.clone()) });
+    let greeting = tokio::time::timeout(GREET_TIMEOUT, greeting)
+        .await
+        .map_err(|_| format!("no answer within {} s", Duration::as_secs(&GREET_TIMEOUT)))?;
+    let greeting: GreetResponse = greeting.map_err(|status| reason(&status))?.into_inner();
+    if !greeting.refused_store.is_empty() {
+        return Ok((Answer::Refused(greeting.refused_store), Nodes::new()));
     }
+    let speaker = greeting.hello.as_ref().map_or(0, |hello| hello.node);
+    if speaker != peer.0 {
+        return Err(format!("node {speaker} answers at {address}"));
+    }
+    let nodes = greeting.nodes.iter().map(|node| (NodeId(node.node), node.addresses.clone()));
+    let nodes = nodes.collect();
+    Ok((Answer::Told(greeting.into()), nodes))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Incarnations counted 1, 2, 3, and births by seconds. So a re-seed of which the topology had not
+    /// heard took a lower number than a birth that was given before it.
     #[test]
-    fn a_majority_of_each_shard_answers_and_nobody_hears_of_the_former_one() {
-        let nodes = |ids: &[u64]| ids.iter().map(|id| NodeId(*id)).collect::<BTreeSet<_>>();
-        let groups = [nodes(&[2, 3, 4, 5]), nodes(&[5, 6])];
-        let mut answers = Answers::default();
-        for (peer, is_enough) in [(2, false), (5, false), (6, false), (4, true)] {
-            answers.take(NodeId(peer), Answer::Unheard("down".into()));
-            assert!(!answers.are_enough(&groups));
-            answers.take(NodeId(peer), Answer::Known(peer as u32));
-            assert_eq!(answers.are_enough(&groups), is_enough, "after node {peer}");
-        }
-        answers.take(NodeId(3), Answer::Refused("it lives".into()));
-        assert!(!answers.are_enough(&groups));
-        answers.take(NodeId(3), Answer::Unheard("down".into()));
-        assert!(answers.are_enough(&groups), "it may have gone since");
-        assert!(Answers::default().are_enough(&[]), "a node without peers asks nobody");
+    fn an_incarnation_is_the_second_of_wall_time_or_the_next_number() {
+        let now = 1_764_547_200;
+        assert_eq!(next_incarnation(0, now), Some(1_764_547_200));
+        assert_eq!(next_incarnation(1_764_547_199, now), Some(1_764_547_200));
+        assert_eq!(next_incarnation(1_764_547_200, now), Some(1_764_547_201), "the same second");
+        assert_eq!(next_incarnation(2_000_000_000, now), Some(2_000_000_001), "a slow clock");
+        assert_eq!(next_incarnation(7, 0), Some(8), "a clock before 1970");
+        assert_eq!(next_incarnation(7, 1 << 33), Some(8), "a clock past 2106");
+        assert_eq!(next_incarnation(u32::MAX, now), None);
     }
 }

@@ -4,6 +4,7 @@ use super::links::take_view;
 use super::outbox::Outbox;
 use super::outgoing::Outgoing;
 use super::*;
+use crate::clock::Clock;
 use crate::context::Context;
 use crate::host::{HostMessage, InboxEnd};
 use crate::lifecycle::Phase;
@@ -11,8 +12,8 @@ use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_URGENT_BYTES_MAX, PEER_FRAME_BYTES,
 use crate::mailbox::Received;
 use crate::service::Shards;
 use crate::testing::{FINGERPRINT, context, context_of};
-use routing::{Fingerprint, NodeId, ShardId};
-use shard::Input;
+use routing::{Fingerprint, META, NodeId, ShardId};
+use shard::{Input, Member, Status};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -261,23 +262,67 @@ async fn a_node_that_stands_by_is_remembered_from_its_first_message_on() {
     context.lifecycle.enter(Phase::Stopped);
 }
 
+/// What a replica on node 2 knows of a group of nodes 1 and 2, with this birth of the one on node 1.
+fn of_two(shard: ShardId, birth: u32) -> Status {
+    let member = |node, incarnation| Member { node: NodeId(node), incarnation, learner: false };
+    let members = vec![member(1, birth), member(2, 0)];
+    Status { shard, node: NodeId(2), members, ..Status::default() }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_lost_its_directory_learns_the_next_incarnation() {
     let (context, _inbox, address) = serve().await;
-    let peers = [(NodeId(2), address.clone())].into();
-    let groups = [[NodeId(2)].into()];
-    let choose = async |force| {
-        choose_incarnation((NodeId(1), FINGERPRINT), None, &peers, &groups, force).await
-    };
-    assert_eq!(choose(false).await.expect("nobody knows it"), 1);
-    greet(&address, hello(6, 11)).await;
-    assert_eq!(choose(true).await.expect("forced"), 7);
+    let shards = [ShardId(0), ShardId(1), META];
+    context.board.admit(META);
+    shards.iter().for_each(|shard| context.board.publish(of_two(*shard, 0)));
+    let mut file = (*context.view.now()).clone();
+    file.nodes.get_mut(&NodeId(2)).unwrap().address = address.clone();
+    let (file, began) = (file, Clock::start());
+    let choose =
+        async |force| choose_incarnation((NodeId(1), FINGERPRINT), None, &file, began, force).await;
+    let now = || u32::try_from(began.now().wall_ms / 1_000).unwrap();
+    let stands_by = tokio::time::timeout(Duration::from_secs(1), choose(false)).await;
+    assert!(stands_by.is_err(), "node 2 may have forgotten something itself: {stands_by:?}");
+    context.identities.take_part().unwrap();
+    let before = now();
+    let chosen = choose(false).await.expect("nobody knows it");
+    assert!((before..=now()).contains(&chosen.incarnation), "the second of wall time: {chosen:?}");
+    assert_eq!(chosen.shards, shards.into());
+
+    greet(&address, hello(u32::MAX - 99, 11)).await;
+    assert_eq!(choose(true).await.expect("forced").incarnation, u32::MAX - 98);
     let ask =
         Hello { is_lost: true, ..super::hello::hello_without_directory(NodeId(1), FINGERPRINT) };
     let alive = greet(&address, ask).await;
     assert!(alive.refused_store.contains("is running with its former data directory"), "{alive:?}");
     // The former directory falls silent, so the answer changes by itself.
-    assert_eq!(choose(false).await.expect("it was silent for a while"), 7);
+    let chosen = choose(false).await.expect("it was silent for a while");
+    assert_eq!(chosen.incarnation, u32::MAX - 98);
+    context.board.publish(of_two(ShardId(1), u32::MAX - 9));
+    let chosen = choose(false).await.expect("as before");
+    assert_eq!(chosen.incarnation, u32::MAX - 8, "above the birth of a member");
+    context.lifecycle.enter(Phase::Stopped);
+}
+
+/// The members that an old checkpoint has are not told before the log after it was applied.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_tells_of_its_group_once_it_has_applied_what_it_knew_as_committed() {
+    let (context, _inbox, address) = serve().await;
+    let told = async || {
+        let lost = super::hello::hello_without_directory(NodeId(1), FINGERPRINT);
+        let greeting = greet(&address, Hello { is_lost: true, ..lost }).await;
+        greeting.groups.iter().map(|group| group.shard).collect::<Vec<_>>()
+    };
+    assert_eq!(told().await, [0; 0], "they have published nothing");
+    context.board.publish(Status { committed_index: 9, applied_index: 5, ..of_two(ShardId(0), 0) });
+    context.board.publish(of_two(ShardId(1), 0));
+    assert_eq!(told().await, [1]);
+    context.board.publish(Status {
+        committed_index: 12,
+        applied_index: 9,
+        ..of_two(ShardId(0), 0)
+    });
+    assert_eq!(told().await, [0, 1], "under load it is always a little behind");
     context.lifecycle.enter(Phase::Stopped);
 }
 

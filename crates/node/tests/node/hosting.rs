@@ -1,12 +1,12 @@
 //! Replicas that come to a node while it runs, leave it, and come back, each by a call of the test.
 
 use crate::cluster::*;
-use palisade_node::{FirstStart, HostingError, Node, NodeOptions};
+use palisade_node::{FirstStart, HostingError, Node, NodeOptions, Recorded, WantedLife};
 use routing::{NodeId, Settings, ShardId};
 use shard::{Role, Status, Wanted};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 use storage::{
     Engine, HistoryRecord, Identity, Lives, MemoryEngine, Recovered, ShardWrite, StorageError,
@@ -15,6 +15,11 @@ use wire::internal::v1::operation_result::Result as OpResult;
 use wire::v1::{Consistency, ErrorCode};
 
 const SHARD: ShardId = ShardId(0);
+
+/// A wanted life on a node whose data directory the topology does not know yet.
+fn life(birth: u32) -> WantedLife {
+    WantedLife { birth, ..WantedLife::default() }
+}
 
 /// Four nodes, and one shard on three of them.
 struct Four {
@@ -37,10 +42,10 @@ impl Four {
     }
 
     /// Hosts a life once the node takes part.
-    async fn host(&self, node: NodeId, birth: u32) -> Result<u32, HostingError> {
+    async fn host(&self, node: NodeId, birth: u32) -> Result<(), HostingError> {
         let hosted = async {
             loop {
-                match self.cluster.nodes[&node].host(SHARD, birth).await {
+                match self.cluster.nodes[&node].host(SHARD, life(birth)).await {
                     Err(HostingError::StandsBy) => {
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
@@ -108,11 +113,12 @@ async fn a_replica_comes_to_a_node_leaves_it_and_comes_back() {
         panic!("three founders")
     };
     assert!(f.status(f.outsider).is_none());
-    assert_eq!(f.host(f.outsider, 100).await.unwrap(), 100);
-    assert_eq!(f.host(f.outsider, 100).await.unwrap(), 100, "it is here already");
+    f.host(f.outsider, 100).await.unwrap();
+    f.host(f.outsider, 100).await.expect("it is here already");
     let other = f.host(f.outsider, 101).await.expect_err("another life is here").to_string();
     assert!(other.contains("drop birth 100 first"), "{other}");
-    let unknown = f.cluster.nodes[&leader].host(ShardId(9), 1).await.expect_err("no such shard");
+    let unknown =
+        f.cluster.nodes[&leader].host(ShardId(9), life(1)).await.expect_err("no such shard");
     assert!(unknown.to_string().contains("shard 9 is not in the topology"), "{unknown}");
 
     f.want(1, &[(leader, 0), (stays, 0), (f.outsider, 100)]).await;
@@ -147,7 +153,7 @@ async fn a_replica_comes_to_a_node_leaves_it_and_comes_back() {
     f.cluster.restart(leaves).await;
     assert!(f.status(leaves).is_none());
 
-    assert_eq!(f.host(leaves, 200).await.unwrap(), 200);
+    f.host(leaves, 200).await.unwrap();
     f.want(2, &[(leader, 0), (stays, 0), (leaves, 200)]).await;
     f.cluster.nodes[&f.outsider].unhost(SHARD, 100).await.unwrap();
     f.cluster.nodes[&leaves].unhost(SHARD, 0).await.expect("a later life is here");
@@ -200,17 +206,20 @@ async fn messages_for_a_destroyed_life_do_not_reach_the_next_one() {
     f.cluster.stop_all().await;
 }
 
-/// A life of a wish from before the re-seed may have voted on the lost directory. Its successor has
-/// the incarnation of the new directory, and the group takes that one in without another wish.
+/// The cluster file gives the node no replica, and one has moved to it. Nobody was asked about that one
+/// when the directory was lost. It comes back with the incarnation of the new directory, and the group
+/// takes that one in without another wish.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_re_seeded_directory_starts_no_life_of_an_earlier_wish() {
+async fn a_replica_that_has_moved_to_a_node_comes_back_with_its_new_directory() {
     let mut f = Four::start().await;
     granted(f.cluster.ask_leader(acquire("orders", 1)).await);
     let leader = f.cluster.leader_of("orders").await;
     let founders: Vec<(NodeId, u32)> = f.founders.iter().map(|node| (*node, 0)).collect();
     let with = |birth| [&founders[..], &[(f.outsider, birth)]].concat();
-    f.host(f.outsider, 100).await.unwrap();
-    f.want(1, &with(100)).await;
+    // No clock of these days goes so far.
+    let ahead = u32::MAX - 99;
+    f.host(f.outsider, ahead).await.unwrap();
+    f.want(1, &with(ahead)).await;
     f.cluster.crash(f.outsider).await;
     let empty = Arc::new(MemoryEngine::new());
     f.cluster.engines.insert(f.outsider, empty.clone());
@@ -219,10 +228,58 @@ async fn a_re_seeded_directory_starts_no_life_of_an_earlier_wish() {
         ..f.cluster.options(f.outsider, empty)
     };
     f.cluster.nodes.insert(f.outsider, Node::start(options).await.unwrap());
-    assert!(f.status(f.outsider).is_none());
-    assert_eq!(f.host(f.outsider, 100).await.unwrap(), 101);
-    f.members_become(&with(101), || ()).await;
+    assert_eq!(f.status(f.outsider).unwrap().incarnation, ahead + 1);
+    f.members_become(&with(ahead + 1), || ()).await;
     f.agree(&[leader, f.outsider]).await;
+    // The topology has not recorded the directory, so no wanted life begins on it.
+    let refused = f.host(f.outsider, ahead + 2).await.expect_err("it is not recorded");
+    assert!(matches!(refused, HostingError::NotRecorded), "{refused}");
+    let of_another = Recorded { store: Some(topology::StoreId([9; 16])), ..Recorded::default() };
+    let wanted = WantedLife { directory: of_another, ..life(ahead + 2) };
+    let refused = f.cluster.nodes[&f.outsider].host(SHARD, wanted).await.expect_err("another's");
+    assert!(matches!(refused, HostingError::NotRecorded), "{refused}");
+    f.cluster.crash(f.outsider).await;
+    f.cluster.restart(f.outsider).await;
+    assert_eq!(f.status(f.outsider).unwrap().incarnation, ahead + 1);
+    f.cluster.stop_all().await;
+}
+
+/// A node that the file gives a replica of a shard lost its directory after the shard had moved away.
+/// It began an empty replica of it again, for nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_has_moved_away_does_not_come_back_with_a_new_directory() {
+    let mut f = Four::start().await;
+    granted(f.cluster.ask_leader(acquire("orders", 1)).await);
+    let leader = f.cluster.leader_of("orders").await;
+    let leaves = f.founders.iter().copied().find(|node| *node != leader).unwrap();
+    let stay = f.founders.iter().copied().filter(|node| *node != leaves).map(|node| (node, 0));
+    let members: Vec<(NodeId, u32)> = stay.chain([(f.outsider, 100)]).collect();
+    f.host(f.outsider, 100).await.unwrap();
+    f.want(1, &members).await;
+    f.cluster.crash(leaves).await;
+    let empty = Arc::new(MemoryEngine::new());
+    f.cluster.engines.insert(leaves, empty.clone());
+    let options = NodeOptions {
+        first_start: FirstStart::Reseed { force: true },
+        ..f.cluster.options(leaves, empty)
+    };
+    f.cluster.nodes.insert(leaves, Node::start(options).await.unwrap());
+    assert!(f.status(leaves).is_none());
+    // The topology's group has not moved. When it has taken the new replica in, the peers have
+    // accepted the directory.
+    let votes = |status: &Status| {
+        let own = |it: &shard::Member| it.node == leaves && it.incarnation == status.incarnation;
+        status.members.iter().any(|member| own(member) && !member.learner)
+    };
+    let voter = async {
+        while !f.cluster.nodes[&leaves].meta_status().as_ref().is_some_and(votes) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(HANGS, voter).await.expect("it never votes");
+    f.cluster.crash(leaves).await;
+    f.cluster.restart(leaves).await;
+    assert!(f.status(leaves).is_none(), "nor by the cluster file at a later start");
     f.cluster.stop_all().await;
 }
 
@@ -253,6 +310,8 @@ struct Cut {
     inner: Arc<MemoryEngine>,
     at: AtomicU8,
     begun: Mutex<Vec<u8>>,
+    /// Holds up the next end of a life until something is sent.
+    held: Mutex<Option<mpsc::Receiver<()>>>,
 }
 
 const BEFORE_BIRTH: u8 = 1;
@@ -261,6 +320,11 @@ const BEFORE_END: u8 = 3;
 const AFTER_END: u8 = 4;
 
 impl Cut {
+    fn new(inner: Arc<MemoryEngine>) -> Cut {
+        let (begun, held) = Default::default();
+        Cut { inner, at: AtomicU8::new(0), begun, held }
+    }
+
     fn step(&self, step: u8) -> Result<(), StorageError> {
         self.begun.lock().unwrap().push(step);
         match self.at.load(Ordering::SeqCst) == step {
@@ -284,6 +348,8 @@ impl Engine for Cut {
     }
     fn drop_shard(&self, shard: ShardId, birth: u32) -> Result<(), StorageError> {
         self.step(BEFORE_END)?;
+        let held = self.held.lock().unwrap().take();
+        held.map(|held| held.recv());
         self.inner.drop_shard(shard, birth)?;
         self.step(AFTER_END)
     }
@@ -339,7 +405,7 @@ async fn a_crash_between_two_steps_of_a_life_leaves_the_whole_replica_or_nothing
         let birth = 100 * (nth as u32 + 1);
         f.cluster.stop(outsider).await;
         let inner = f.cluster.engines[&outsider].clone();
-        let engine = Arc::new(Cut { inner, at: AtomicU8::new(0), begun: Mutex::default() });
+        let engine = Arc::new(Cut::new(inner));
         let options = f.cluster.options(outsider, engine.clone());
         f.cluster.nodes.insert(outsider, Node::start(options).await.unwrap());
         let is_end = at >= BEFORE_END;
@@ -353,7 +419,7 @@ async fn a_crash_between_two_steps_of_a_life_leaves_the_whole_replica_or_nothing
         engine.at.store(at, Ordering::SeqCst);
         let node = &f.cluster.nodes[&outsider];
         let failed = match is_end {
-            false => f.host(outsider, birth).await.map(drop),
+            false => f.host(outsider, birth).await,
             true => node.unhost(SHARD, birth).await,
         };
         assert!(failed.is_err(), "cut at {at}");
@@ -367,12 +433,46 @@ async fn a_crash_between_two_steps_of_a_life_leaves_the_whole_replica_or_nothing
         let expected = matches!(at, AFTER_BIRTH | BEFORE_END).then_some(birth);
         assert_eq!(is_here, expected, "cut at {at}");
         if !is_end {
-            assert_eq!(f.host(outsider, birth).await.unwrap(), birth, "cut at {at}");
+            f.host(outsider, birth).await.unwrap_or_else(|e| panic!("cut at {at}: {e}"));
         }
         f.cluster.nodes[&outsider].unhost(SHARD, birth).await.unwrap();
         assert!(f.status(outsider).is_none());
         let refused = f.host(outsider, birth).await.expect_err("its votes are forgotten");
         assert!(matches!(refused, HostingError::Refused(_)), "{refused}");
     }
+    f.cluster.stop_all().await;
+}
+
+/// The caller of an order went away while the disk worked, and left the way free for the next order.
+/// A life began again, and its data were destroyed under it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_whose_caller_goes_away_is_done_before_the_next_one() {
+    let mut f = Four::start().await;
+    let outsider = f.outsider;
+    f.cluster.stop(outsider).await;
+    let engine = Arc::new(Cut::new(f.cluster.engines[&outsider].clone()));
+    let options = f.cluster.options(outsider, engine.clone());
+    f.cluster.nodes.insert(outsider, Node::start(options).await.unwrap());
+    f.host(outsider, 100).await.unwrap();
+    let (go_on, held) = mpsc::channel();
+    *engine.held.lock().unwrap() = Some(held);
+    let node = &f.cluster.nodes[&outsider];
+    let is_held = async {
+        while !engine.begun.lock().unwrap().contains(&BEFORE_END) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        ended = node.unhost(SHARD, 100) => panic!("it is held up: {ended:?}"),
+        () = is_held => {}
+    }
+    let again = node.host(SHARD, life(100));
+    let (again, ()) = tokio::join!(again, async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        go_on.send(()).unwrap();
+    });
+    let refused = again.expect_err("its votes are forgotten").to_string();
+    assert!(refused.contains("host the shard under a higher birth"), "{refused}");
+    f.host(outsider, 200).await.unwrap();
     f.cluster.stop_all().await;
 }
