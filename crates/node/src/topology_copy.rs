@@ -57,7 +57,8 @@ impl TopologyCopy {
         self.once(|topology| topology.version() > known).await
     }
 
-    /// What a copy of this version lacks. `None` if it is not the older one.
+    /// What a copy of this version lacks. `None` if it is not the older one. A copy that knows nothing
+    /// gets the whole topology in one piece, so a caller that looks once need not know where to stop.
     pub(crate) fn since(&self, known: Version) -> Option<TopologyNews> {
         let state = self.0.borrow();
         let now = state.topology.version();
@@ -65,8 +66,10 @@ impl TopologyCopy {
             return None;
         }
         Some(match state.recent.since(known, now) {
-            Since::Deltas(deltas) => TopologyNews::Deltas(deltas.into_iter().cloned().collect()),
-            Since::All => TopologyNews::All(Box::new(Topology::clone(&state.topology))),
+            Since::Deltas(deltas) if known > Version(0) => {
+                TopologyNews::Deltas(deltas.into_iter().cloned().collect())
+            }
+            _ => TopologyNews::All(Box::new(Topology::clone(&state.topology))),
         })
     }
 
@@ -195,6 +198,21 @@ mod tests {
         );
         let news = source.since(Version(2));
         assert!(matches!(news, Some(TopologyNews::Deltas(kept)) if kept.len() == DELTAS_KEPT));
+    }
+
+    /// A gateway that asked once was told the first change of all, and no topology.
+    #[test]
+    fn a_copy_that_knows_nothing_gets_all_though_each_change_is_kept() {
+        let mut topology = Topology::default();
+        let config = routing::ClusterConfig::dev(1, 3, 20_000).unwrap();
+        let seed = topology::Command::Bootstrap { seed: topology::Seed::of(&config) };
+        let founding = topology.apply(&topology::Proposal::new(7, seed)).unwrap().unwrap();
+        let source = TopologyCopy::default();
+        source.take(TopologyNews::Deltas(vec![founding])).unwrap();
+        source.take(TopologyNews::Deltas(vec![preferring(&mut topology)])).unwrap();
+        let news = source.since(Version(0));
+        assert!(matches!(&news, Some(TopologyNews::All(all)) if **all == topology), "{news:?}");
+        assert!(matches!(source.since(Version(1)), Some(TopologyNews::Deltas(_))));
     }
 
     #[test]
