@@ -448,8 +448,12 @@ async fn reflection_shows_what_clients_use_and_nothing_else() {
     let Some(MessageResponse::ListServicesResponse(listed)) = listed else { panic!("{listed:?}") };
     let services: BTreeSet<&str> =
         listed.service.iter().map(|service| service.name.as_str()).collect();
-    let public =
-        ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "palisade.v1.LockService"];
+    let public = [
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "palisade.v1.ClusterService",
+        "palisade.v1.LockService",
+    ];
     assert_eq!(services, BTreeSet::from(public));
     let symbol = |symbol: &str| MessageRequest::FileContainingSymbol(symbol.to_owned());
     let found = ask(symbol("palisade.v1.AcquireRequest")).await.unwrap();
