@@ -487,8 +487,7 @@ pub struct Outputs {
     /// The changes of the topology since the last news, or all of it: at the start, and after a
     /// snapshot.
     pub topology: Option<TopologyNews>,
-    /// Of shard 0: the founders of META, once they are chosen and applied here. Told once, and
-    /// again after a start.
+    /// Of shard 0: the founders of META, once they are applied here. Told once after each start.
     pub founders: Option<Founders>,
 }
 

@@ -140,7 +140,7 @@ async fn until_members(
         loop {
             let founders = cluster.nodes.values().filter(|node| node.meta_status().is_some());
             let all: Vec<_> = founders.map(NodeHandle::applied_topology).collect();
-            if all.iter().all(|one| *one == all[0] && holds(one)) {
+            if !all.is_empty() && all.iter().all(|one| *one == all[0] && holds(one)) {
                 return Topology::clone(&all[0]);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
