@@ -25,6 +25,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Reflection shows the public package only, so these descriptors hold no internal message.
     tonic_prost_build::configure()
         .file_descriptor_set_path(out.join("palisade.v1.binpb"))
-        .compile_protos(&["../../proto/palisade/v1/palisade.proto"], includes)?;
+        .compile_protos(
+            &["../../proto/palisade/v1/palisade.proto", "../../proto/palisade/v1/cluster.proto"],
+            includes,
+        )?;
     Ok(())
 }

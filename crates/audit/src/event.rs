@@ -21,6 +21,8 @@ pub enum Kind {
     Break,
     /// An operation was answered. Recorded only where all operations are.
     Operation,
+    /// A change of the cluster was asked for.
+    ClusterChange,
     /// Another policy, other tokens or other keys of an issuer are in use.
     PolicyChanged,
     /// A changed file of these could not be used, and the former one stays in use.

@@ -1,6 +1,7 @@
 //! The command line: its verbs and options, with their help. It decides nothing.
 
 mod cert;
+mod cluster;
 mod installed;
 mod policy;
 mod remote;
@@ -15,13 +16,13 @@ use crate::lock::at_start::AtStart;
 use crate::output::Times;
 pub use cert::{Cert, CertCa, CertIssue};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+pub use cluster::{Change, Cluster, ClusterCheck, ClusterStatus};
 pub use installed::{Completions, ManPages};
 pub use policy::{Policy, PolicyCheck, PolicyHash, PolicyToken};
 pub use remote::{Gateways, Remote};
 use routing::Address;
 pub use servers::{Dev, Gateway, LogFormat, Node, Traces};
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
 pub use top::Top;
 pub use watch::Watch;
 
@@ -93,7 +94,7 @@ pub enum Command {
     /// Make certificates for a cluster and its clients
     #[command(subcommand)]
     Cert(Cert),
-    /// Show the state of a cluster, or check its file
+    /// Show a cluster and change it, or check its file
     #[command(subcommand)]
     Cluster(Cluster),
     /// Ask what a policy permits, or make a token
@@ -371,31 +372,6 @@ pub struct SessionOn {
     pub shards: Vec<u32>,
     #[command(flatten)]
     pub remote: Remote,
-}
-
-/// Cluster verbs.
-#[derive(Debug, Subcommand)]
-pub enum Cluster {
-    /// Show nodes and shards. The exit code is 1 if a shard has no leader
-    Status(ClusterStatus),
-    /// Check a cluster file, and show the cluster that it describes
-    Check(ClusterCheck),
-}
-
-#[derive(Debug, Args)]
-pub struct ClusterStatus {
-    #[command(flatten)]
-    pub remote: Remote,
-}
-
-#[derive(Debug, Args)]
-pub struct ClusterCheck {
-    /// The path of the cluster file
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-    /// Print only lines `node N ADDRESS` and `gateway K ADDRESS`, for scripts
-    #[arg(long)]
-    pub members: bool,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod cert;
 mod certificates;
+mod cluster;
 mod cluster_file;
 mod completions;
 mod dev;
@@ -31,7 +32,7 @@ mod verbs;
 mod voice;
 mod watch;
 
-use args::{Cluster, Command};
+use args::Command;
 use failure::{Exit, Failure};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -144,8 +145,7 @@ async fn run(command: &Command, temporary: &mut Option<TempDir>) -> Result<(), F
         Command::Bench(args) => bench::run(args).await,
         Command::Plan(args) => plan::run(args),
         Command::Cert(args) => cert::run(args),
-        Command::Cluster(Cluster::Status(args)) => status::run(args).await,
-        Command::Cluster(Cluster::Check(args)) => cluster_file::check(args),
+        Command::Cluster(verb) => cluster::run(verb).await,
         Command::Policy(verb) => policy::run(verb),
         Command::Completions(args) => {
             completions::run(args);
@@ -178,14 +178,13 @@ fn wants_json(command: &Command) -> bool {
         Command::Session(args) => args.remote().json,
         Command::Bench(args) => args.json,
         Command::Plan(args) => args.json,
-        Command::Cluster(Cluster::Status(args)) => args.remote.json,
+        Command::Cluster(verb) => verb.json(),
         Command::Dev(_)
         | Command::Node(_)
         | Command::Gateway(_)
         | Command::Lock(_)
         | Command::Top(_)
         | Command::Cert(_)
-        | Command::Cluster(Cluster::Check(_))
         | Command::Policy(_)
         | Command::Completions(_)
         | Command::Man(_)

@@ -73,6 +73,7 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         audit,
         insecure,
         metrics_listener,
+        by_hand: false,
     };
     start_traces(&args.traces, "node", format!("node-{id}"))?;
     let node = match saying_so("starting on the data directory", Node::start(options)).await {
@@ -85,11 +86,12 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
     let (stop, reload) = (told_to_stop(), on_hangup(|| node.reload()));
     let systemd = Systemd::of_environment();
     systemd.ready();
-    let failed = tokio::select! {
-        () = stop => None,
-        () = reload => None, // never
-        () = systemd.keep_watched(|| node.rounds()) => None, // never
-        error = node.wait_failed() => Some(error),
+    let (failed, removed) = tokio::select! {
+        () = stop => (None, None),
+        () = reload => (None, None), // never
+        () = systemd.keep_watched(|| node.rounds()) => (None, None), // never
+        error = node.wait_failed() => (Some(error), None),
+        error = node.wait_removed() => (None, Some(error)),
     };
     systemd.stopping();
     end::within(end::STOPS_WITHIN);
@@ -99,7 +101,7 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         let stopped = node.shutdown().await;
         stop_traces().await;
         log.end();
-        return stopped.map_err(node_failure);
+        return removed.map_or(stopped, Err).map_err(node_failure);
     };
     // A thread that is in the store while the process exits would crash the process. The wait is
     // limited, because a thread on a dead disk never ends.

@@ -66,8 +66,13 @@ fn disk_in_words(node: &Node) -> String {
 
 /// The members of a shard that do not count, each with the reason.
 pub fn missing(shard: &Shard) -> Vec<String> {
-    let (counting, votes) = shard.votes();
-    let missing = shard.members.iter().filter(|member| !member.counts);
+    missing_of(&format!("shard {}", shard.shard), &shard.members)
+}
+
+/// The same for a group of this name.
+fn missing_of(group: &str, members: &[Member]) -> Vec<String> {
+    let (counting, votes) = json::votes(members);
+    let missing = members.iter().filter(|member| !member.counts);
     let line = |member: &Member| {
         let incarnation = match member.incarnation {
             0 => String::new(),
@@ -75,8 +80,8 @@ pub fn missing(shard: &Shard) -> Vec<String> {
         };
         let verb = if counting == 1 { "counts" } else { "count" };
         format!(
-            "shard {}: {counting} of {votes} votes {verb}; node {}{incarnation} does not: {}",
-            shard.shard, member.node, member.reason
+            "{group}: {counting} of {votes} votes {verb}; node {}{incarnation} does not: {}",
+            member.node, member.reason
         )
     };
     missing.map(line).collect()
@@ -99,6 +104,14 @@ pub fn warning(status: &json::ClusterStatus) -> Option<String> {
     ))
 }
 
+/// The replicas of a group that answered, each with its lag.
+fn replicas_in_words(replicas: &[Replica]) -> String {
+    let reseeding = |replica: &Replica| if replica.reseeding { " re-seeding" } else { "" };
+    let word =
+        |replica: &Replica| format!("{}({}{})", replica.node, replica.lag, reseeding(replica));
+    replicas.iter().map(word).collect::<Vec<_>>().join(" ")
+}
+
 /// The group that keeps the topology of the cluster.
 fn topology_in_words(group: &TopologyGroup) -> String {
     let TopologyGroup { version, term, .. } = group;
@@ -106,14 +119,12 @@ fn topology_in_words(group: &TopologyGroup) -> String {
         Some(leader) => format!("led by node {leader} in term {term}"),
         None => "WITHOUT A LEADER: it cannot change now, and locks are served".to_owned(),
     };
-    let replicas: Vec<String> =
-        group.replicas.iter().map(|replica| format!("{}({})", replica.node, replica.lag)).collect();
     let hashes = match group.hashes_equal {
         Some(true) => "equal",
         Some(false) => "DIFFERENT",
         None => "not comparable now",
     };
-    let replicas = replicas.join(" ");
+    let replicas = replicas_in_words(&group.replicas);
     format!("topology version {version}, {led}; replicas (lag) {replicas}, state hashes {hashes}")
 }
 
@@ -156,12 +167,6 @@ fn print(status: &json::ClusterStatus) {
     ];
     let mut rows = vec![header.map(String::from).to_vec()];
     for shard in &status.shards {
-        let reseeding = |replica: &Replica| if replica.reseeding { " re-seeding" } else { "" };
-        let replicas: Vec<String> = shard
-            .replicas
-            .iter()
-            .map(|r| format!("{}({}{})", r.node, r.lag, reseeding(r)))
-            .collect();
         let hashes = match shard.hashes_equal {
             Some(true) => "equal",
             Some(false) => "DIFFERENT",
@@ -176,7 +181,7 @@ fn print(status: &json::ClusterStatus) {
             shard.waiters.to_string(),
             shard.sessions.to_string(),
             shard.last_token.to_string(),
-            replicas.join(" "),
+            replicas_in_words(&shard.replicas),
             hashes.into(),
         ]);
     }
@@ -184,8 +189,12 @@ fn print(status: &json::ClusterStatus) {
     if let Some(group) = &status.topology {
         emit("");
         emit(&topology_in_words(group));
+        for obstacle in &group.obstacles {
+            emit(&format!("the topology does not change as planned: {}", shown(obstacle)));
+        }
     }
-    let missing: Vec<String> = status.shards.iter().flat_map(missing).collect();
+    let of_topology = status.topology.iter().flat_map(|it| missing_of("topology", &it.members));
+    let missing: Vec<String> = status.shards.iter().flat_map(missing).chain(of_topology).collect();
     if !missing.is_empty() {
         emit("");
         missing.iter().for_each(|line| emit(line));
@@ -272,6 +281,20 @@ mod tests {
         assert_eq!(
             of(vec![replica(1, "follower"), replica(2, "leader")]),
             "topology version 3, led by node 2 in term 4; replicas (lag) 1(0) 2(0), state hashes equal"
+        );
+        let member = |node, incarnation, learner| v1::Member { node, incarnation, learner };
+        let members = vec![member(1, 5, true), member(2, 0, false), member(3, 0, false)];
+        let reseeded = ShardStatus { incarnation: 5, ..replica(1, "follower") };
+        let leader = ShardStatus { members, ..replica(2, "leader") };
+        let told = ClusterStatusResponse { topology: vec![reseeded, leader], ..Default::default() };
+        let group = json::ClusterStatus::from(&told).topology.expect("it answered");
+        let words = topology_in_words(&group);
+        assert!(words.contains("1(0 re-seeding) 2(0)"), "{words}");
+        let missing = missing_of("topology", &group.members);
+        assert!(missing[0].contains("node 1 (incarnation 5) does not: it is being re-seeded"));
+        assert_eq!(
+            missing[1],
+            "topology: 1 of 2 votes counts; node 3 does not: it does not answer"
         );
         let leaderless = of(vec![replica(1, "candidate")]);
         assert!(leaderless.contains("WITHOUT A LEADER"), "{leaderless}");

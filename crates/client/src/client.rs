@@ -420,7 +420,7 @@ impl Client {
     }
 
     /// Retries a unary RPC that is not an operation of the stream. `kind` must be a read.
-    async fn rpc<T, F>(
+    pub(crate) async fn rpc<T, F>(
         &self,
         kind: OperationKind,
         send: impl Fn(unary::Authorized, Duration) -> F,

@@ -22,6 +22,7 @@
 mod acquiring;
 mod client;
 pub mod clock;
+mod cluster;
 pub mod endpoint;
 mod ends;
 mod error;
@@ -57,8 +58,9 @@ pub use net::dial::{ClientSide, Pem};
 pub use net::token::Token;
 pub use wire::v1::{
     CancelWaitResponse as Cancelled, CheckResponse as Checked,
-    ClusterStatusResponse as ClusterStatus, Consistency, ErrorCode, Event, EventKind, Grant,
-    GrantState, HeartbeatResponse as Heartbeat, ListResponse as Listing, Mode, NodeStatus,
-    OpenSessionResponse as Opened, ReleaseResponse as Released, RenewResponse as Renewal,
-    ShardStatus, Tenure, Waiter, WatchState,
+    ClusterStatusResponse as ClusterStatus, ClusterTopology, Consistency, ErrorCode, Event,
+    EventKind, Grant, GrantState, HeartbeatResponse as Heartbeat, Job, JobKind, JobSpec,
+    ListResponse as Listing, Mode, NodeStatus, OpenSessionResponse as Opened,
+    ReleaseResponse as Released, RenewResponse as Renewal, ShardStatus,
+    StartJobResponse as StartedJob, Tenure, Waiter, WatchState,
 };

@@ -11,6 +11,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 use wire::limits::RESULT_FRAME_BYTES_MAX;
 use wire::reason;
+use wire::v1::cluster_service_client::ClusterServiceClient;
 use wire::v1::lock_service_client::LockServiceClient;
 use wire::v1::operation::Op;
 use wire::v1::{Error, ErrorCode, Operation};
@@ -36,6 +37,10 @@ impl Interceptor for Authorize {
 
 pub(crate) fn service(channel: Authorized) -> LockServiceClient<Authorized> {
     LockServiceClient::new(channel).max_decoding_message_size(RESULT_FRAME_BYTES_MAX)
+}
+
+pub(crate) fn cluster_service(channel: Authorized) -> ClusterServiceClient<Authorized> {
+    ClusterServiceClient::new(channel).max_decoding_message_size(RESULT_FRAME_BYTES_MAX)
 }
 
 /// Sends one operation as an RPC with this timeout.

@@ -78,14 +78,13 @@ impl Gateway {
         let address = listener.local_addr()?;
         let metrics_address = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
         let shards = (0..cluster.shards).map(ShardId);
-        let metrics = Metrics::new(cluster.nodes.iter().map(|node| node.id), shards)
+        let metrics = Metrics::new(shards)
             .map_err(|error| GatewayError::Config(format!("metrics cannot be set up: {error}")))?;
         let fingerprint = cluster.fingerprint();
         let identity = ClusterIdentity::new(fingerprint.0, cluster.cluster.clone(), cluster.shards);
         let nodes = Nodes::connect(&cluster, &identity, inside.clone())?;
-        let node_ids: Vec<u64> = cluster.nodes.iter().map(|node| node.id.0).collect();
         tracing::info!(
-            %address, cluster = %cluster.cluster, shards = cluster.shards, nodes = node_ids.len(), %fingerprint, "gateway serves"
+            %address, cluster = %cluster.cluster, shards = cluster.shards, nodes = cluster.nodes.len(), %fingerprint, "gateway serves"
         );
         let (leaving, left) = Leaving::new();
         let (watching, asked) = Watching::new();
@@ -110,9 +109,7 @@ impl Gateway {
             reflection,
             ending.clone(),
         ));
-        for node in node_ids {
-            tasks.spawn(ended(crate::watch::keep(router.clone(), node, ending.clone())));
-        }
+        tasks.spawn(ended(crate::watch::keep(router.clone(), ending.clone())));
         tasks.spawn(ended(leave::work(router.clone(), left, ending.clone())));
         tasks.spawn(ended(watching::work(router.clone(), asked, ending.clone())));
         tasks.spawn(ended(watch_access(router.clone(), ending.clone())));

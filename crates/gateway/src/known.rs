@@ -7,20 +7,20 @@
 //! made anew.
 
 use crate::limits::LED_WITHIN;
-use routing::{ClusterConfig, NodeId, RouteTable, ShardId, ShardMap};
-use std::collections::BTreeMap;
+use routing::{ClusterConfig, NodeId, RouteTable, ShardId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use wire::internal::v1::ClusterResponse;
 
 /// The latest reports of all nodes.
 #[derive(Debug)]
 pub(crate) struct Known {
     inner: Mutex<Inner>,
-    /// By node: its map is newer than this gateway's, so its watcher should ask at once.
-    newer: BTreeMap<u64, Notify>,
+    /// The nodes of the route table.
+    nodes: watch::Sender<BTreeSet<u64>>,
 }
 
 #[derive(Debug)]
@@ -35,6 +35,8 @@ struct Inner {
     connected: BTreeMap<NodeId, Instant>,
     /// Nodes that cannot be reached or used, and why.
     lost: BTreeMap<u64, String>,
+    /// By node: its map is newer than this gateway's, so its watcher should ask at once.
+    newer: BTreeMap<u64, Arc<Notify>>,
 }
 
 /// Shards without a leader that could be reached lately.
@@ -78,8 +80,19 @@ impl Known {
             cluster.nodes.iter().map(|node| (node.id.0, node.address.clone())).collect();
         let (routes, led, lost) = (RouteTable::of(cluster), BTreeMap::new(), BTreeMap::new());
         let connected = BTreeMap::new();
-        let newer = cluster.nodes.iter().map(|node| (node.id.0, Notify::new())).collect();
-        Known { inner: Mutex::new(Inner { routes, configured, led, connected, lost }), newer }
+        let (nodes, newer) = (watch::Sender::new(ids(&routes)), BTreeMap::new());
+        let inner = Inner { routes, configured, led, connected, lost, newer };
+        Known { inner: Mutex::new(inner), nodes }
+    }
+
+    /// The nodes of the route table, as they come and go.
+    pub(crate) fn nodes(&self) -> watch::Receiver<BTreeSet<u64>> {
+        self.nodes.subscribe()
+    }
+
+    /// The route table as this gateway knows it now.
+    pub(crate) fn routes(&self) -> RouteTable {
+        self.lock().routes.clone()
     }
 
     /// Takes in the report of a node that was reached. Returns the shards that another node led
@@ -87,6 +100,9 @@ impl Known {
     pub(crate) fn said(&self, node: u64, response: &ClusterResponse) -> Vec<ShardId> {
         let mut inner = self.lock();
         inner.lost.remove(&node);
+        if inner.routes.address(NodeId(node)).is_none() {
+            return Vec::new(); // it has left the cluster since it was asked
+        }
         for other in &response.nodes {
             let (id, version) = (NodeId(other.node), other.address_version());
             if let Some(newer) = inner.routes.with_address(id, &other.address, version) {
@@ -104,31 +120,46 @@ impl Known {
     }
 
     pub(crate) fn lost(&self, node: u64, why: String) {
-        self.lock().lost.insert(node, why);
+        let mut inner = self.lock();
+        if inner.routes.address(NodeId(node)).is_some() {
+            inner.lost.insert(node, why);
+        }
     }
 
     /// Notes that this node has a newer map.
     pub(crate) fn stale_by(&self, node: u64) {
-        if let Some(newer) = self.newer.get(&node) {
-            newer.notify_one();
-        }
+        self.newer(node).notify_one();
     }
 
     /// Returns once this node is known to have a newer map.
     pub(crate) async fn is_stale_by(&self, node: u64) {
-        match self.newer.get(&node) {
-            Some(newer) => newer.notified().await,
-            None => std::future::pending().await,
-        }
+        self.newer(node).notified().await;
     }
 
-    /// Takes the newer parts of a node's route table, and returns the map if that is newer.
-    pub(crate) fn take(&self, routes: &RouteTable) -> Option<ShardMap> {
+    fn newer(&self, node: u64) -> Arc<Notify> {
+        self.lock().newer.entry(node).or_default().clone()
+    }
+
+    /// Takes the newer parts of a node's route table. Returns what is known now, if the map is of a
+    /// later edition than before. What is known of nodes that it does not have is forgotten.
+    pub(crate) fn take(&self, news: &RouteTable) -> Option<RouteTable> {
         let mut inner = self.lock();
-        let former = inner.routes.map().version();
-        inner.routes = inner.routes.merged(routes)?;
-        let map = inner.routes.map();
-        (map.version() > former).then(|| map.clone())
+        let former = inner.routes.map().edition();
+        inner.routes = inner.routes.merged(news)?;
+        if inner.routes.map().edition() == former {
+            return None;
+        }
+        let (routes, nodes) = (inner.routes.clone(), ids(&inner.routes));
+        inner.connected.retain(|node, _| nodes.contains(&node.0));
+        inner.lost.retain(|node, _| nodes.contains(node));
+        inner.led.retain(|_, (node, _)| nodes.contains(node));
+        inner.newer.retain(|node, _| nodes.contains(node));
+        self.nodes.send_if_modified(|known| {
+            let differ = *known != nodes;
+            *known = nodes;
+            differ
+        });
+        Some(routes)
     }
 
     /// The addresses where a node may be found, the likeliest first: the one that the node
@@ -186,6 +217,10 @@ impl Known {
     }
 }
 
+fn ids(routes: &RouteTable) -> BTreeSet<u64> {
+    routes.members().map(|(node, _)| node.0).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,10 +259,10 @@ mod tests {
         let (known, file) = (Known::new(&cluster), RouteTable::of(&cluster));
         let shards = || file.map().shards().map(|(shard, replicas)| (shard, replicas.clone()));
         let runs = [(8_192, ShardId(1)), (8_192, ShardId(0))];
-        let map = ShardMap::of_runs(routing::MapVersion(2), runs, shards()).unwrap();
-        let newer = file.with_map(map.clone()).unwrap();
+        let map = routing::ShardMap::of_runs(routing::MapVersion(2), runs, shards()).unwrap();
+        let newer = file.with_map(map).unwrap();
         assert_eq!(known.take(&file), None);
-        assert_eq!(known.take(&newer), Some(map));
+        assert_eq!(known.take(&newer), Some(newer.clone()));
         assert_eq!(known.take(&newer), None);
     }
 

@@ -29,6 +29,7 @@
 
 mod admission;
 mod calls;
+mod cluster;
 mod connection;
 pub mod core;
 mod doors;

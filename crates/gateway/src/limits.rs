@@ -198,3 +198,10 @@ pub(crate) const OPEN_LOOKED_AT_EVERY: Duration = Duration::from_millis(20);
 pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(1);
 /// Time for open connections to close after that.
 pub(crate) const CLOSE_MAX: Duration = Duration::from_secs(1);
+
+/// A node must tell the topology within this time.
+pub(crate) const TOPOLOGY_ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// The pause before all nodes are asked again for the topology or a change of it.
+pub(crate) const TOPOLOGY_ASK_AGAIN: Duration = Duration::from_millis(200);
+/// The time after which a call about the topology gives up.
+pub(crate) const TOPOLOGY_PATIENCE: Duration = Duration::from_secs(4);

@@ -1,7 +1,7 @@
 //! The metrics of a gateway: one registry per gateway, names `palisade_gateway_*`.
 //!
-//! All labelled children are made at the start, so that serving looks up nothing by label. Labels
-//! are kinds, outcomes and node ids. A resource name is never a label, because names have no
+//! Serving looks up nothing by label: labelled children are made at the start, and those of nodes
+//! when the metrics are read. Labels are kinds, outcomes and node ids. A resource name is never a label, because names have no
 //! bound.
 
 use net::accept::Accepted;
@@ -13,6 +13,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use routing::{NodeId, ShardId};
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use wire::v1::ErrorCode;
@@ -56,7 +57,9 @@ pub(crate) struct Metrics {
     acquire_times: [Histogram; 4],
     has_leader: Vec<(ShardId, IntGauge)>,
     ready: IntGauge,
-    connected: Vec<(NodeId, IntGauge)>,
+    connected: IntGaugeVec,
+    /// The nodes that `connected` has.
+    nodes: Mutex<BTreeSet<NodeId>>,
     waits: IntGauge,
     watches: IntGauge,
     watch_legs: IntGauge,
@@ -81,11 +84,8 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// The metrics of a gateway to these nodes and shards.
-    pub(crate) fn new(
-        nodes: impl IntoIterator<Item = NodeId>,
-        shards: impl IntoIterator<Item = ShardId>,
-    ) -> Result<Metrics, Error> {
+    /// The metrics of a gateway to these shards.
+    pub(crate) fn new(shards: impl IntoIterator<Item = ShardId>) -> Result<Metrics, Error> {
         let registry = Registry::new();
         let r = Registrar(&registry);
         let kinds = || OperationKind::ALL.into_iter().map(OperationKind::as_str).chain(["unknown"]);
@@ -176,10 +176,8 @@ impl Metrics {
                 .map(|shard| (shard, has_leader.with_label_values(&[shard.to_string()])))
                 .collect(),
             ready: r.gauge("ready", "1: /readyz answers 200.")?,
-            connected: nodes
-                .into_iter()
-                .map(|node| (node, connected.with_label_values(&[node.to_string()])))
-                .collect(),
+            connected,
+            nodes: Mutex::default(),
             waits: r.gauge(
                 "waits",
                 "Waiting acquires in flight, those of clients that are gone included.",
@@ -342,9 +340,17 @@ impl Metrics {
 
     /// All metrics in Prometheus' text format. `present` reads what is not counted here.
     pub(crate) fn text(&self, present: &Present<'_>) -> String {
-        for (node, connected) in &self.connected {
-            connected.set((present.is_connected)(*node).into());
+        let nodes = present.connected.iter().map(|(node, _)| *node).collect();
+        let mut known = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        for gone in known.difference(&nodes) {
+            let _ = self.connected.remove_label_values(&[&gone.to_string()]);
         }
+        *known = nodes;
+        for (node, is_connected) in &present.connected {
+            let connected = self.connected.with_label_values(&[node.to_string()]);
+            connected.set((*is_connected).into());
+        }
+        drop(known);
         for (shard, has_leader) in &self.has_leader {
             has_leader.set((!present.leaderless.contains(shard)).into());
         }
@@ -371,7 +377,7 @@ impl Metrics {
 
 /// Figures that other parts of the gateway keep.
 pub(crate) struct Present<'a> {
-    pub(crate) is_connected: &'a dyn Fn(NodeId) -> bool,
+    pub(crate) connected: Vec<(NodeId, bool)>,
     /// The shards without a leader that can be reached.
     pub(crate) leaderless: &'a [ShardId],
     pub(crate) ready: bool,

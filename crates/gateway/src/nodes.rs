@@ -5,9 +5,9 @@ use crate::limits::{NODE_CONNECT_TIMEOUT, NODE_KEEPALIVE, NODE_QUEUE_OPS_MAX};
 use link::mux::{Failure, Link, LinkOptions, Shards};
 use net::dial::{NotAnAddress, Target};
 use net::tls::Inside;
-use routing::{ClusterConfig, NodeId};
+use routing::{ClusterConfig, NodeId, RouteTable};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use wire::internal::v1::operation::Op;
 use wire::internal::v1::operation_result::Result as Answer;
 use wire::internal::v1::{ClusterIdentity, Operation};
@@ -32,7 +32,8 @@ struct Node {
 /// All nodes of the cluster.
 #[derive(Debug)]
 pub(crate) struct Nodes {
-    nodes: BTreeMap<u64, Node>,
+    nodes: RwLock<BTreeMap<u64, Arc<Node>>>,
+    identity: ClusterIdentity,
     inside: Option<Arc<Inside>>,
 }
 
@@ -44,39 +45,73 @@ impl Nodes {
         identity: &ClusterIdentity,
         inside: Option<Arc<Inside>>,
     ) -> Result<Nodes, GatewayError> {
+        let nodes = Nodes { nodes: RwLock::default(), identity: identity.clone(), inside };
+        let mut begun = BTreeMap::new();
+        for node in &cluster.nodes {
+            let begin = nodes.begin(node.id, &node.address);
+            let begin =
+                begin.map_err(|source| GatewayError::NodeAddress { node: node.id, source })?;
+            begun.insert(node.id.0, Arc::new(begin));
+        }
+        Ok(Nodes { nodes: RwLock::new(begun), ..nodes })
+    }
+
+    /// Starts to connect to one node.
+    fn begin(&self, node: NodeId, address: &str) -> Result<Node, NotAnAddress> {
+        let target = self.target(node.0, address)?;
         let options = LinkOptions {
             eager: true,
             queue_ops_max: NODE_QUEUE_OPS_MAX,
             connect_timeout: NODE_CONNECT_TIMEOUT,
             keepalive_interval: NODE_KEEPALIVE.0,
             keepalive_timeout: NODE_KEEPALIVE.1,
+            identity: Some(ClusterIdentity { node: node.0, ..self.identity.clone() }),
             ..LinkOptions::default()
         };
-        let mut nodes = BTreeMap::new();
-        for node in &cluster.nodes {
-            let target = Target::inside(&node.address, inside.as_ref(), node.id.0)
-                .map_err(|source| GatewayError::NodeAddress { node: node.id, source })?;
-            let identity = Some(ClusterIdentity { node: node.id.0, ..identity.clone() });
-            let options = LinkOptions { identity, ..options.clone() };
-            let link = || Link::start(target.clone(), options.clone());
-            let address = Mutex::new(node.address.clone());
-            nodes.insert(node.id.0, Node { operations: link(), waits: link(), address });
+        let link = || Link::start(target.clone(), options.clone());
+        Ok(Node { operations: link(), waits: link(), address: Mutex::new(address.to_owned()) })
+    }
+
+    /// Starts to connect to the nodes of the route table that are new, and forgets those that it
+    /// does not have. An operation that is on its way to one of these is lost, as if its node had
+    /// ended: its caller asks another one.
+    pub(crate) fn follow(&self, routes: &RouteTable) {
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        nodes.retain(|node, _| {
+            let stays = routes.address(NodeId(*node)).is_some();
+            if !stays {
+                tracing::info!(node, "a node has left the cluster");
+            }
+            stays
+        });
+        for (node, member) in routes.members() {
+            if nodes.contains_key(&node.0) {
+                continue;
+            }
+            match self.begin(node, &member.address) {
+                Ok(begun) => {
+                    tracing::info!(%node, address = %member.address, "a node has come to the cluster");
+                    nodes.insert(node.0, Arc::new(begun));
+                }
+                Err(error) => {
+                    tracing::warn!(%node, address = %member.address, %error, "a new node cannot be dialled: correct the address that it announces");
+                }
+            }
         }
-        Ok(Nodes { nodes, inside })
     }
 
     /// Sends one operation. Its outcome is that of the future.
     pub(crate) fn call(&self, node: u64, operation: Operation, timeout_ms: u64) -> Awaited {
-        match self.link(node, &operation) {
-            Some(link) => link.begin(operation, timeout_ms),
+        match self.node(node) {
+            Some(streams) => streams.link(&operation).begin(operation, timeout_ms),
             None => Awaited::failed(no_node(node)),
         }
     }
 
     /// Sends one operation. Its outcome comes to the port.
     pub(crate) fn submit(&self, node: u64, operation: Operation, timeout_ms: u64, port: Port) {
-        match self.link(node, &operation) {
-            Some(link) => link.submit(operation, timeout_ms, port),
+        match self.node(node) {
+            Some(streams) => streams.link(&operation).submit(operation, timeout_ms, port),
             None => port.send(Err(no_node(node))),
         }
     }
@@ -84,7 +119,7 @@ impl Nodes {
     /// Takes the address at which a node was reached. Links that are not connected will
     /// use it.
     pub(crate) fn found(&self, node: u64, address: &str) {
-        let Some(streams) = self.nodes.get(&node) else { return };
+        let Some(streams) = self.node(node) else { return };
         let mut known = streams.address.lock().unwrap_or_else(PoisonError::into_inner);
         if *known != address
             && let Ok(target) = self.target(node, address)
@@ -108,20 +143,31 @@ impl Nodes {
         Target::inside(address, self.inside.as_ref(), node)
     }
 
-    /// Chooses the stream for an operation. A cancel goes with the short operations. If it
-    /// overtakes its acquire, the acquire is refused when it arrives.
-    fn link(&self, node: u64, operation: &Operation) -> Option<&Link<Shards>> {
-        let streams = self.nodes.get(&node)?;
-        let waits = match &operation.op {
-            Some(Op::Acquire(acquire)) => acquire.wait_ms > 0,
-            _ => false,
-        };
-        Some(if waits { &streams.waits } else { &streams.operations })
+    fn node(&self, node: u64) -> Option<Arc<Node>> {
+        self.nodes.read().unwrap_or_else(PoisonError::into_inner).get(&node).cloned()
+    }
+
+    /// Each node, and whether its stream for short operations is up.
+    pub(crate) fn connected(&self) -> Vec<(NodeId, bool)> {
+        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        nodes.iter().map(|(id, node)| (NodeId(*id), node.operations.is_connected())).collect()
     }
 
     /// Whether the stream for short operations is up.
     pub(crate) fn is_connected(&self, node: NodeId) -> bool {
-        self.nodes.get(&node.0).is_some_and(|node| node.operations.is_connected())
+        self.node(node.0).is_some_and(|node| node.operations.is_connected())
+    }
+}
+
+impl Node {
+    /// Chooses the stream for an operation. A cancel goes with the short operations. If it
+    /// overtakes its acquire, the acquire is refused when it arrives.
+    fn link(&self, operation: &Operation) -> &Link<Shards> {
+        let waits = match &operation.op {
+            Some(Op::Acquire(acquire)) => acquire.wait_ms > 0,
+            _ => false,
+        };
+        if waits { &self.waits } else { &self.operations }
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) enum Method {
     Stream,
     /// A watch. It needs the permission for its filter.
     Watch,
+    /// A call about the cluster as a whole. It needs this verb.
+    Cluster(Verb),
     /// Between processes of the cluster. A gateway never serves it.
     Inside,
 }
@@ -53,6 +55,9 @@ pub(crate) const METHODS: &[(&str, Method)] = &[
     ("/palisade.v1.LockService/ClusterStatus", Method::Operation(OperationKind::ClusterStatus)),
     ("/palisade.v1.LockService/Stream", Method::Stream),
     ("/palisade.v1.LockService/Watch", Method::Watch),
+    ("/palisade.v1.ClusterService/GetTopology", Method::Cluster(Verb::Observe)),
+    ("/palisade.v1.ClusterService/StartJob", Method::Cluster(Verb::Operate)),
+    ("/palisade.v1.ClusterService/CancelJob", Method::Cluster(Verb::Operate)),
     ("/grpc.health.v1.Health/Check", Method::Open),
     ("/grpc.health.v1.Health/Watch", Method::Open),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Method::Known),
@@ -100,7 +105,7 @@ pub(crate) fn method(path: &str) -> Option<Method> {
 }
 
 /// The permission that an operation needs, as a call or in a stream. None needs [`Verb::Watch`],
-/// which is for watches, or [`Verb::Operate`], which is reserved for changing the cluster.
+/// which is for watches, or [`Verb::Operate`], which is for changes of the cluster.
 ///
 /// An operation that ends something needs [`Verb::Hold`], too. A lock from the time without
 /// identities has no owner. So the lock table lets every identity with its token release it, and

@@ -248,7 +248,7 @@ impl Router {
     pub(crate) fn metrics_text(&self) -> String {
         let leaderless = self.serving().err().map_or_else(Vec::new, |why| why.without);
         self.metrics.text(&Present {
-            is_connected: &|node| self.nodes.is_connected(node),
+            connected: self.nodes.connected(),
             leaderless: &leaderless,
             ready: leaderless.is_empty() && !self.is_draining(),
             waits: self.admission.waits(),
@@ -345,6 +345,20 @@ impl Router {
     ) -> Result<(), Box<Error>> {
         let Some(identities) = &self.identities else { return Ok(()) };
         identities.permit(visitor, kind, name, &self.audit, &self.metrics)
+    }
+
+    /// Whether a visitor may make a call about the cluster as a whole.
+    ///
+    /// # Errors
+    /// As of [`permit`](Router::permit).
+    pub(crate) fn permit_cluster(
+        &self,
+        visitor: &Visitor,
+        verb: Verb,
+        operation: &'static str,
+    ) -> Result<(), Box<Error>> {
+        let Some(identities) = &self.identities else { return Ok(()) };
+        identities.permit_cluster(visitor, verb, operation, &self.audit, &self.metrics)
     }
 
     /// Whether a visitor may open a stream.
@@ -476,11 +490,13 @@ impl Router {
 
     /// Takes the newer parts of a node's route table.
     pub(crate) fn take_routes(&self, routes: &RouteTable) {
-        if let Some(map) = self.known.take(routes) {
-            let version = map.version();
-            if self.directory.take(map) {
-                tracing::info!(%version, "a newer shard map is in use");
-            }
+        let Some(known) = self.known.take(routes) else { return };
+        let before = self.directory.edition();
+        // The streams to new nodes come first, because the map sends operations to them.
+        self.nodes.follow(&known);
+        if self.directory.take(&known) {
+            let edition = known.map().edition();
+            tracing::info!(%edition, %before, nodes = known.members().count(), "a newer shard map is in use");
         }
     }
 }

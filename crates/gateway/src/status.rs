@@ -16,18 +16,18 @@ pub(crate) async fn cluster_status(router: &Router) -> ClusterStatusResponse {
     let replicas = router.directory.replicas();
     let hosts: BTreeSet<u64> = replicas.iter().map(|(_, node)| node.0).collect();
     let asked = replicas.into_iter().map(|(shard, node)| shard_status(router, shard, node.0));
-    // The topology's group is where shard 0 is.
-    let of_shard_0 = router.directory.replicas().into_iter().filter(|(shard, _)| shard.0 == 0);
-    let of_meta = of_shard_0.map(|(_, node)| shard_status(router, META, node.0));
+    // The group of the topology is in no map, so every node is asked for its replica.
+    let routes = router.known.routes();
+    let of_meta = routes.members().map(|(node, _)| shard_status(router, META, node.0));
     let (shards, topology) = join(join_all(asked), join_all(of_meta)).await;
     let shards: Vec<ShardStatus> = shards.into_iter().flatten().collect();
     let answered: BTreeSet<u64> = shards.iter().map(|replica| replica.node).collect();
-    let nodes = router.cluster.nodes.iter().map(|node| NodeStatus {
-        node: node.id.0,
+    let nodes = routes.members().map(|(id, node)| NodeStatus {
+        node: id.0,
         address: node.address.clone(),
         zone: node.zone.clone().unwrap_or_default(),
-        reachable: answered.contains(&node.id.0)
-            || (!hosts.contains(&node.id.0) && router.nodes.is_connected(node.id)),
+        reachable: answered.contains(&id.0)
+            || (!hosts.contains(&id.0) && router.nodes.is_connected(id)),
     });
     ClusterStatusResponse {
         cluster: router.cluster.cluster.clone(),

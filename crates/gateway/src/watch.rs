@@ -7,9 +7,11 @@ use crate::limits::{
 use crate::router::Router;
 use link::mux::{NotMeant, is_meant};
 use net::dial::{DialError, NotAnAddress};
-use routing::{RouteTable, RouteTableError};
+use routing::{Edition, MapVersion, NodeId, RouteTable, RouteTableError};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
@@ -27,11 +29,31 @@ enum Seen {
     Lost { why: String, at: Instant },
 }
 
-/// Watches one node. Returns when the gateway ends.
-pub(crate) async fn keep(router: Arc<Router>, node: u64, mut ending: watch::Receiver<bool>) {
-    tokio::select! {
-        _ = ending.wait_for(|ending| *ending) => {}
-        () = look(&router, node) => {}
+/// Watches all nodes of the route table, as they come and go. Returns when the gateway ends.
+pub(crate) async fn keep(router: Arc<Router>, mut ending: watch::Receiver<bool>) {
+    let mut nodes = router.known.nodes();
+    let (mut looks, mut watched) = (JoinSet::new(), BTreeMap::<u64, AbortHandle>::new());
+    loop {
+        let now = nodes.borrow_and_update().clone();
+        watched.retain(|node, look| {
+            let stays = now.contains(node);
+            if !stays {
+                look.abort();
+            }
+            stays
+        });
+        for node in now {
+            watched.entry(node).or_insert_with(|| {
+                let router = router.clone();
+                looks.spawn(async move { look(&router, node).await })
+            });
+        }
+        tokio::select! {
+            _ = ending.wait_for(|ending| *ending) => return,
+            // Its sender lives as long as the router.
+            Ok(()) = nodes.changed() => {}
+            Some(_) = looks.join_next() => {}
+        }
     }
 }
 
@@ -42,22 +64,26 @@ async fn look(router: &Router, node: u64) {
     let mut turn = 0;
     loop {
         let addresses = router.known.addresses(node);
-        let address = match &connection {
-            Some((address, _)) => address.clone(),
-            None => addresses[turn % addresses.len()].clone(),
+        let address = match (&connection, addresses.get(turn % addresses.len().max(1))) {
+            (Some((address, _)), _) | (None, Some(address)) => address.clone(),
+            (None, None) => return, // it has left the cluster
         };
         let channel = connection.take().map(|(_, channel)| channel);
         match ask(router, &address, channel, &meant).await {
             Ok((channel, response)) => {
                 turn = 0;
                 router.heard(node, &address, &response);
-                if response.map_version > router.directory.version().0 {
+                let told = Edition {
+                    topology: response.topology_version,
+                    map: MapVersion(response.map_version),
+                };
+                if told > router.directory.edition() {
                     fetch_routes(router, channel.clone(), &meant).await;
                 }
                 connection = Some((address.clone(), channel));
                 if seen != Seen::Reached(address.clone()) {
-                    let configured = router.known.configured(routing::NodeId(node));
-                    match address == configured {
+                    let configured = router.known.configured(NodeId(node));
+                    match configured.is_empty() || address == configured {
                         true => tracing::info!(node, %address, "node reached"),
                         false => tracing::warn!(
                             node, %address, %configured,

@@ -4,11 +4,12 @@
 //! The shard threads write it every [`STATUS_EVERY_MS`](crate::limits::STATUS_EVERY_MS) and at each
 //! change of leadership. Between these times it is a little old, so it decides no operation.
 
-use crate::meta::AppliedTopology;
-use routing::{NodeId, ShardId};
-use shard::{Member, Role, Status};
+use crate::topology_copy::TopologyCopy;
+use routing::{META, NodeId, ShardId};
+use shard::{Founders, Member, Role, Status};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
 /// The leader of a shard, as a replica here knows it.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +28,12 @@ pub(crate) struct Leader {
 pub(crate) struct Board {
     cells: Mutex<BTreeMap<ShardId, Cell>>,
     arriving: Mutex<BTreeMap<ShardId, usize>>,
-    pub(crate) topology: AppliedTopology,
+    /// The topology as META's replica here has applied it.
+    pub(crate) topology: TopologyCopy,
+    /// The founders of META, once shard 0's replica here has told them.
+    founders: watch::Sender<Option<Founders>>,
+    /// Why META's replica here has failed, if it has.
+    meta_failure: Mutex<Option<String>>,
 }
 
 /// What is known of one replica.
@@ -63,7 +69,9 @@ impl Board {
         let board = Board {
             cells: Mutex::default(),
             arriving: Mutex::default(),
-            topology: AppliedTopology::default(),
+            topology: TopologyCopy::default(),
+            founders: watch::Sender::default(),
+            meta_failure: Mutex::default(),
         };
         shards.into_iter().for_each(|shard| board.admit(shard));
         board
@@ -78,6 +86,30 @@ impl Board {
     /// Removes a shard that this node hosts no longer.
     pub(crate) fn retire(&self, shard: ShardId) {
         self.lock().remove(&shard);
+        if shard == META {
+            self.topology.forget();
+            *lock(&self.meta_failure) = None;
+        }
+    }
+
+    /// A receiver of META's founders.
+    pub(crate) fn founders(&self) -> watch::Receiver<Option<Founders>> {
+        self.founders.subscribe()
+    }
+
+    /// Notes META's founders, as told by shard 0's replica here.
+    pub(crate) fn take_founders(&self, founders: Founders) {
+        self.founders.send_replace(Some(founders));
+    }
+
+    /// Notes that META's replica here has failed, and why.
+    pub(crate) fn meta_failed(&self, why: String) {
+        *lock(&self.meta_failure) = Some(why);
+    }
+
+    /// Why META's replica here has failed, if it has.
+    pub(crate) fn meta_failure(&self) -> Option<String> {
+        lock(&self.meta_failure).clone()
     }
 
     /// Replaces the status of `status.shard`. The call is ignored if this node does not host the
@@ -129,6 +161,16 @@ impl Board {
         statuses.filter(|status| status.role == Role::Leader).cloned().collect()
     }
 
+    /// The shards that this node leads, each with the version of the wish that its group has taken.
+    /// 0 is a group that never had one.
+    pub(crate) fn wishes_taken(&self) -> Vec<(ShardId, u64)> {
+        let cells = self.lock();
+        let statuses = cells.values().map(|cell| &cell.status);
+        let led = statuses.filter(|status| status.role == Role::Leader);
+        let taken = |status: &Status| status.wanted.as_ref().map_or(0, shard::Wanted::version);
+        led.map(|status| (status.shard, taken(status))).collect()
+    }
+
     /// Notes that a snapshot of a shard is on its way here.
     pub(crate) fn arrives(&self, shard: ShardId) -> Arriving<'_> {
         *lock(&self.arriving).entry(shard).or_default() += 1;
@@ -168,4 +210,32 @@ pub(crate) fn is_on_its_way(status: &Status, me: NodeId, incarnation: u32) -> bo
 /// The entries that a replica knows to lack.
 pub(crate) fn behind_entries(status: &Status) -> u64 {
     status.told_committed_index.saturating_sub(status.applied_index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use routing::ClusterConfig;
+    use shard::TopologyNews;
+    use topology::{Command, Proposal, Seed, Topology, Version};
+
+    /// Regression: the topology of a replica of META outlived it, and its next one could not tell
+    /// the changes from the first on.
+    #[test]
+    fn the_topology_goes_with_its_replica() {
+        let board = Board::new([META]);
+        let seed = Seed::of(&ClusterConfig::dev(1, 3, 20_000).unwrap());
+        let founding = Proposal::new(7, Command::Bootstrap { seed });
+        let delta = Topology::default().apply(&founding).unwrap().unwrap();
+        for _ in 0..2 {
+            board.admit(META);
+            let is_later = board.topology.take(TopologyNews::Deltas(vec![delta.clone()]));
+            assert_eq!(is_later, Ok(true));
+            assert_eq!(board.topology.now().version(), Version(1));
+            board.meta_failed("it parted from the others".to_owned());
+            board.retire(META);
+            assert_eq!(board.topology.now().version(), Version(0));
+            assert_eq!(board.meta_failure(), None);
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::board::Board;
 use crate::clock::Clock;
+use crate::controller::Controller;
 use crate::disk::DiskWatch;
 use crate::host::Host;
 use crate::lifecycle::Lifecycle;
@@ -9,6 +10,7 @@ use crate::metrics::Metrics;
 use crate::moves::Moves;
 use crate::peer_identities::PeerIdentities;
 use crate::routes::KnownRoutes;
+use crate::topology_copy::TopologyCopy;
 use crate::view::KnownView;
 use crate::writer::LogWriter;
 use audit::Audit;
@@ -28,6 +30,8 @@ pub(crate) struct Context {
     pub(crate) identity: ClusterIdentity,
     /// The shard map and the present addresses of all nodes.
     pub(crate) routes: KnownRoutes,
+    /// The topology of the cluster as this node knows it, and has it on disk.
+    pub(crate) cluster: TopologyCopy,
     /// The nodes of the cluster and the groups of its shards. Each other node is a peer.
     pub(crate) view: KnownView,
     pub(crate) host: Arc<Host>,
@@ -52,6 +56,10 @@ pub(crate) struct Context {
     pub(crate) needs_principal: bool,
     /// Counts of accepted connections.
     pub(crate) accepted: Arc<Accepted>,
+    /// What nodes report while META is led here, and the plans that follow.
+    pub(crate) controller: Controller,
+    /// Permits for changes of the topology that other processes propose.
+    pub(crate) proposals: Semaphore,
     /// Permits for history reads on the disk.
     pub(crate) history_reads: Semaphore,
 }

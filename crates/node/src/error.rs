@@ -1,5 +1,7 @@
 //! The reasons why a node does not start, or stopped.
 
+use storage::StorageError;
+
 /// The reason why a node cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -21,7 +23,7 @@ pub enum NodeError {
     },
     /// The store cannot be used.
     #[error(transparent)]
-    Storage(#[from] storage::StorageError),
+    Storage(#[from] StorageError),
     /// The contents of the store cannot be a replica's.
     #[error(transparent)]
     Shard(#[from] shard::Fatal),
@@ -42,12 +44,28 @@ pub enum NodeError {
         /// The message of the runtime.
         reason: String,
     },
+    /// The topology says that this node is out of the cluster.
+    #[error(
+        "node {node} was removed from this cluster, as version {version} of the topology says: wipe this \
+         directory and join under a new id"
+    )]
+    Removed {
+        /// This node.
+        node: routing::NodeId,
+        /// The version that is known here.
+        version: topology::Version,
+    },
     /// A fatal failure happened while the node ran. The whole node has stopped and answers nothing.
     #[error("{0}")]
     Failed(String),
 }
 
 impl NodeError {
+    /// Whether the bytes of one replica are unusable, and its node is not touched.
+    pub(crate) fn is_of_a_replica(&self) -> bool {
+        matches!(self, NodeError::Shard(_) | NodeError::Storage(StorageError::Damaged(_)))
+    }
+
     /// The error for a task that did not come to its end.
     pub(crate) fn of_task(part: &'static str, error: &tokio::task::JoinError) -> NodeError {
         match error.is_panic() {

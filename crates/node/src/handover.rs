@@ -14,8 +14,8 @@
 
 use crate::context::Context;
 use crate::limits::{HANDOVER_MAX, HANDOVER_TRY, LINGER};
-use crate::meta;
-use routing::{NodeId, ShardId, ShardMap};
+use crate::view::View;
+use routing::{NodeId, ShardId};
 use shard::{Input, Status};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -39,7 +39,7 @@ impl Asked {
         now: Instant,
         me: NodeId,
         led: &[Status],
-        map: &ShardMap,
+        view: &View,
     ) -> Vec<(ShardId, NodeId)> {
         let mut moves = Vec::new();
         for status in led {
@@ -51,8 +51,7 @@ impl Asked {
                 continue;
             }
             let tries = former.map_or(0, |(_, tries)| *tries);
-            let preferred =
-                meta::replicas(map, status.shard).map(|replicas| replicas.preferred_leader);
+            let preferred = view.preferred_leader(status.shard);
             let to = match preferred.filter(|node| tries == 0 && others.contains(node)) {
                 Some(preferred) => preferred,
                 None => others[(status.shard.0 as usize + tries) % others.len()],
@@ -82,7 +81,7 @@ fn led(context: &Context) -> Vec<Status> {
 /// [`HANDOVER_MAX`].
 pub(crate) async fn hand_over(context: &Context) {
     let (began, me) = (Instant::now(), context.id);
-    let map = context.routes.now().map().clone();
+    let view = context.view.now();
     let count = led(context).len();
     tracing::info!(node = %me, shards = count, "handing leaderships over");
     context.host.stand_aside();
@@ -113,7 +112,7 @@ pub(crate) async fn hand_over(context: &Context) {
             }
             return;
         }
-        for (shard, to) in asked.look(now, me, &led, &map) {
+        for (shard, to) in asked.look(now, me, &led, &view) {
             tracing::debug!(%shard, %to, "handing leadership over");
             context.host.input(shard, Input::Transfer { to });
         }
@@ -133,21 +132,21 @@ mod tests {
         Status { shard: ShardId(shard), caught_up, ..Status::default() }
     }
 
-    /// A map of four shards on five nodes.
-    fn map() -> ShardMap {
-        ClusterConfig::dev(4, 5, 20_000).unwrap().shard_map()
+    /// Four shards on five nodes.
+    fn view() -> View {
+        View::of(&ClusterConfig::dev(4, 5, 20_000).unwrap())
     }
 
     #[test]
     fn the_shards_of_a_node_go_to_different_nodes() {
-        let (map, now) = (map(), Instant::now());
+        let (view, now) = (view(), Instant::now());
         let all: Vec<Status> = (0..4).map(|shard| led(shard, &[1, 2, 3, 4, 5])).collect();
-        let moves = Asked::default().look(now, ME, &all, &map);
+        let moves = Asked::default().look(now, ME, &all, &view);
         assert_eq!(moves.len(), 4);
         assert!(moves.iter().all(|(_, to)| *to != ME), "{moves:?}");
-        let mine = |shard: &ShardId| map.replicas(*shard).unwrap().preferred_leader == ME;
+        let mine = |shard: &ShardId| view.preferred_leader(*shard) == Some(ME);
         for (shard, to) in moves.iter().filter(|(shard, _)| !mine(shard)) {
-            assert_eq!(map.replicas(*shard).unwrap().preferred_leader, *to, "the preferred one");
+            assert_eq!(view.preferred_leader(*shard), Some(*to), "the preferred one");
         }
         let mut to: Vec<NodeId> = moves.iter().map(|(_, to)| *to).collect();
         to.sort_unstable();
@@ -157,9 +156,9 @@ mod tests {
 
     #[test]
     fn another_replica_is_asked_if_the_first_does_not_take_over() {
-        let (map, start, mut asked) = (map(), Instant::now(), Asked::default());
+        let (view, start, mut asked) = (view(), Instant::now(), Asked::default());
         let mut look = |after: Duration, caught_up: &[u64]| {
-            asked.look(start + after, ME, &[led(0, caught_up)], &map)
+            asked.look(start + after, ME, &[led(0, caught_up)], &view)
         };
         assert_eq!(look(Duration::ZERO, &[1]), [], "no other is caught up");
         let [(_, first)] = look(LOOK_EVERY, &[1, 2, 3])[..] else { panic!("it is due") };
@@ -172,8 +171,8 @@ mod tests {
 
     #[test]
     fn a_node_waits_for_a_while_until_it_knows_its_successors() {
-        let (map, start, mut asked) = (map(), Instant::now(), Asked::default());
-        assert_eq!(asked.look(start, ME, &[led(2, &[1, 2])], &map).len(), 1);
+        let (view, start, mut asked) = (view(), Instant::now(), Asked::default());
+        assert_eq!(asked.look(start, ME, &[led(2, &[1, 2])], &view).len(), 1);
         assert!(asked.awaits_successor(start, &[1, 2]));
         assert!(!asked.awaits_successor(start, &[]), "it is known");
         assert!(!asked.awaits_successor(start, &[1]), "that shard was led elsewhere before");

@@ -30,11 +30,12 @@
 
 use crate::context::Context;
 use crate::error::NodeError;
-use crate::host::{Newcomer, Stepper};
+use crate::host::{Newcomer, Stepper, tell_failed};
 use crate::lineage;
+use crate::meta;
 use crate::recovery::Opening;
-use routing::{NodeId, ShardId};
-use shard::Input;
+use routing::{META, NodeId, ShardId};
+use shard::{Founders, Input};
 use std::sync::Arc;
 use storage::{LifeRefused, StorageError};
 use tokio::sync::Mutex;
@@ -128,9 +129,24 @@ pub enum HostingError {
     /// The life may not begin or end here.
     #[error(transparent)]
     Refused(#[from] LifeRefused),
+    /// The data of a replica of META cannot be used. The node serves on without it.
+    #[error("{0}")]
+    Unusable(String),
     /// The disk failed, or holds damaged bytes. The whole node stops.
     #[error("this node has failed: {0}")]
     Failed(String),
+}
+
+/// How META began on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begun {
+    /// It began in an earlier run, or by a wish.
+    Before,
+    /// With the replica of a founder.
+    Founder,
+    /// The founder was on a data directory that is lost. With a replica of the present directory,
+    /// which META's leader takes in.
+    Lost,
 }
 
 /// Brings replicas to a node and takes them from it.
@@ -158,7 +174,42 @@ impl Hosting {
         let hosting = self.clone();
         to_its_end(async move {
             let _one_at_a_time = hosting.one_at_a_time.lock().await;
-            hosting.host_now(shard, wanted).await
+            hosting.check_ready()?;
+            wanted.check(hosting.context.identities.own())?;
+            hosting.host_now(shard, wanted.birth, None).await
+        })
+        .await
+    }
+
+    /// Begins META here, unless it was here before. `birth` is that of the founder on this node.
+    ///
+    /// If the data directory has a higher incarnation, the founder was on a lost one: a re-seed
+    /// takes a number above all that this node had in shard 0. If it has not, and no replica of
+    /// META ever was in it, then the founder has never begun.
+    ///
+    /// # Errors
+    /// [`HostingError`].
+    pub(crate) async fn begin_meta(
+        self: &Arc<Self>,
+        founders: Founders,
+        birth: u32,
+    ) -> Result<Begun, HostingError> {
+        let hosting = self.clone();
+        to_its_end(async move {
+            let _one_at_a_time = hosting.one_at_a_time.lock().await;
+            let engine = hosting.context.engine.clone();
+            if hosting.on_disk(move || Ok(engine.lives().contains_key(&META))).await? {
+                return Ok(Begun::Before);
+            }
+            hosting.check_ready()?;
+            let incarnation = hosting.context.identities.own().incarnation;
+            if incarnation <= birth {
+                hosting.host_now(META, birth, Some(founders)).await?;
+                return Ok(Begun::Founder);
+            }
+            tracing::info!("re-seeds the replica of the topology's group: it has no vote yet");
+            hosting.host_now(META, incarnation, None).await?;
+            Ok(Begun::Lost)
         })
         .await
     }
@@ -185,29 +236,49 @@ impl Hosting {
         .await
     }
 
-    async fn host_now(&self, shard: ShardId, wanted: WantedLife) -> Result<(), HostingError> {
-        let context = &self.context;
-        if context.lifecycle.leaving() {
+    fn check_ready(&self) -> Result<(), HostingError> {
+        if self.context.lifecycle.leaving() {
             return Err(HostingError::Stopping);
         }
-        if !context.identities.takes_part() {
-            return Err(HostingError::StandsBy);
+        match self.context.identities.takes_part() {
+            true => Ok(()),
+            false => Err(HostingError::StandsBy),
         }
-        wanted.check(context.identities.own())?;
+    }
+
+    /// Hosts a replica, while nothing else comes or goes. `founds` are META's founders, if this is
+    /// the replica of one that has never begun.
+    async fn host_now(
+        &self,
+        shard: ShardId,
+        birth: u32,
+        founds: Option<Founders>,
+    ) -> Result<(), HostingError> {
+        let context = &self.context;
         let group = context.view.now().groups.get(&shard).cloned();
         let group = group.ok_or(HostingError::UnknownShard(shard))?;
-        let birth = wanted.birth;
         let is_seated = context.host.seat(shard).is_some();
         let (engine, opening) = (context.engine.clone(), self.opening.clone());
         let opened = self.on_disk(move || {
             if is_seated {
                 // Another life than this one is refused.
                 engine.host_shard(shard, birth)?;
-                return Ok(None);
+                return Ok(Ok(None));
             }
-            opening.open(&*engine, (shard, birth), &group).map(Some)
+            if let Some(founders) = founds {
+                meta::found(&*engine, &founders, birth)?;
+            }
+            match opening.open(&*engine, (shard, birth), &group) {
+                // The node serves on without META.
+                Err(error) if shard == META && error.is_of_a_replica() => Ok(Err(error)),
+                opened => opened.map(|replica| Ok(Some(replica))),
+            }
         });
-        let Some(replica) = opened.await? else { return Ok(()) };
+        let opened = opened.await?.map_err(|error| {
+            tell_failed(&context.board, error.to_string());
+            HostingError::Unusable(error.to_string())
+        })?;
+        let Some(replica) = opened else { return Ok(()) };
         context.metrics.admit(shard);
         context.host.admit(Newcomer { shard, replica: Box::new(replica) as Box<dyn Stepper> });
         // One that is learnt meanwhile is told to all seats.

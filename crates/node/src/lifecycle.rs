@@ -4,8 +4,8 @@
 //! * The node keeps its first failure, which is logged here, once.
 
 use crate::error::NodeError;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
 /// The phase of a node.
@@ -103,11 +103,28 @@ impl Lifecycle {
         Some(kind(what))
     }
 
+    /// Returns when the node has failed.
+    pub(crate) async fn until_failure(&self) -> NodeError {
+        self.reached(Phase::Failed).await;
+        self.failure().unwrap_or_else(|| NodeError::Failed("the node failed".into()))
+    }
+
     /// Returns once the phase is `phase` or later.
     pub(crate) async fn reached(&self, phase: Phase) {
         let mut watch = self.watch.subscribe();
         // The sender lives in `self`, so only the phase can end the wait.
         let _ = watch.wait_for(|current| *current >= phase).await;
+    }
+}
+
+/// Ends the parts of a node if its start returns early.
+pub(crate) struct StopsOnDrop(pub(crate) Option<Arc<Lifecycle>>);
+
+impl Drop for StopsOnDrop {
+    fn drop(&mut self) {
+        if let Some(lifecycle) = &self.0 {
+            lifecycle.enter(Phase::Stopped);
+        }
     }
 }
 

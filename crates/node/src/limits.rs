@@ -14,12 +14,13 @@ const _: () = {
 /// The version of the protocol between nodes. A peer of another version is refused. Version 1 did
 /// not name the peer's data directory, version 2 not how far the directory was, version 3 spoke in
 /// another package, version 4 did not tell the topology, version 5 cannot read entries that name a
-/// caller by its number, version 6 cannot read the wish for members in entries and snapshots, and
-/// version 7 did not tell which version of the topology it knows.
+/// caller by its number, version 6 cannot read the wish for members in entries and snapshots,
+/// version 7 did not tell which version of the topology it knows, and version 8 cannot read the
+/// founding of META.
 ///
 /// It rises as well if two builds would apply an entry differently, because nodes of one number may
 /// run different builds during an upgrade.
-pub(crate) const PROTOCOL: u32 = 8;
+pub(crate) const PROTOCOL: u32 = 9;
 
 /// A frame of results is closed once it holds this much.
 pub(crate) const RESULT_FRAME_BYTES: usize = 1 << 20;
@@ -120,6 +121,31 @@ pub(crate) const PEER_FRAME_BYTES_MAX: usize = 32 << 20;
 pub(crate) const RECONNECT: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_secs(1));
 
+/// First and longest pause before a node asks another one for the topology, after a failure.
+pub(crate) const FOLLOW_PAUSE: (Duration, Duration) =
+    (Duration::from_millis(100), Duration::from_secs(5));
+/// The period at which a node looks whether it is told the topology.
+pub(crate) const FOLLOW_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A node that watches the topology of another one goes on to the next after this silence. Most
+/// silences are those of a topology that does not change, so this costs a call now and again.
+pub(crate) const FOLLOW_SILENCE_MAX: Duration = Duration::from_secs(60);
+/// Largest topology, encoded. A shard takes some 200 bytes of it.
+pub(crate) const TOPOLOGY_BYTES_MAX: usize = 64 << 20;
+/// Calls that watch the topology. Excess calls are refused with RESOURCE_EXHAUSTED.
+pub(crate) const TOPOLOGY_WATCHES_MAX: usize = 1_024;
+/// Changes of the topology on their way to one watcher. What comes later waits as a version.
+pub(crate) const TOPOLOGY_CHANGES_UNDER_WAY: usize = 4;
+/// A watcher of the topology that takes no change for this time is ended.
+pub(crate) const TOPOLOGY_WATCHER_SLOW: Duration = Duration::from_secs(30);
+/// First and longest pause before a replica that did not come or go is tried again.
+pub(crate) const MEMBERS_PAUSE: (Duration, Duration) =
+    (Duration::from_millis(100), Duration::from_secs(5));
+/// The period at which the groups that are led here are given the members that they shall have.
+pub(crate) const WISHES_EVERY: Duration = Duration::from_millis(500);
+
+/// The period at which a node tries again to begin META, and looks whether its replica of META has
+/// its vote.
+pub(crate) const META_RETRY: Duration = Duration::from_millis(200);
 /// A peer must answer a greeting within this time.
 pub(crate) const GREET_TIMEOUT: Duration = Duration::from_secs(2);
 /// The period at which the answers to probes are brought up to date.
@@ -186,3 +212,23 @@ pub(crate) const HANDOVER_TRY: Duration = Duration::from_secs(1);
 pub(crate) const LINGER: Duration = Duration::from_millis(200);
 /// The time that a shutdown waits for open connections.
 pub(crate) const CLOSE_MAX: Duration = Duration::from_secs(2);
+
+/// The period at which a node looks whether it has news for the leader of META.
+pub(crate) const REPORT_LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The longest time between two reports, and the longest pause after attempts that failed.
+pub(crate) const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// A node must take a report within this time.
+pub(crate) const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The nodes that are asked, at most, until one takes a report.
+pub(crate) const REPORT_TRIES: usize = 8;
+/// The period at which the controller plans.
+pub(crate) const CONTROL_EVERY: Duration = Duration::from_secs(1);
+/// The shortest time between two plans, however many reports come.
+pub(crate) const CONTROL_PAUSE: Duration = Duration::from_millis(100);
+/// A proposal that is not in the log after this time is given up.
+pub(crate) const PROPOSAL_GIVE_UP: Duration = Duration::from_secs(5);
+/// The outcome of a proposal is awaited for this time.
+pub(crate) const PROPOSAL_MAX: Duration = Duration::from_secs(10);
+/// Proposals of other processes that are under way here. Excess ones are refused with
+/// RESOURCE_EXHAUSTED.
+pub(crate) const PROPOSALS_AT_ONCE: usize = 64;

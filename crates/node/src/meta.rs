@@ -1,90 +1,62 @@
 //! META on this node: the shard whose state machine is the topology of the cluster.
 //!
-//! Its founders are the members of shard 0 of the cluster file, so that two files of one cluster
-//! never found two METAs. It is no shard of the map: no operation of a client reaches it, it has no
-//! slot, and readiness does not ask for it, because locks are served without it.
+//! META is no shard of the map: no operation of a client reaches it, it has no slot, and readiness
+//! does not ask for it, because locks are served without it. For the same reason a failure of its
+//! replica stops nothing else (`host/failed.rs`).
 //!
-//! This module knows where META is, how it is created in a data directory, and what its replica here
-//! has told of the topology. Nothing acts on that yet.
+//! This module knows where META is at first, and what it begins with in a data directory. When it
+//! begins, `founding.rs` knows, and how the node follows what its replica tells, `following.rs`.
 
 use routing::{META, Replicas, ShardId, ShardMap};
-use shard::TopologyNews;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use storage::{Engine, ShardWrite, StorageError};
-use topology::Topology;
+use shard::Founders;
+use storage::{Engine, StorageError};
 
-/// The shard whose members found META.
-const FOUNDERS: ShardId = ShardId(0);
-/// Key of the record that META was created in this data directory.
+/// The shard whose log founds META.
+pub(crate) const FOUNDED_BY: ShardId = ShardId(0);
+/// Key of the record that a founder began in this data directory: its birth, `u32 LE`.
 const CREATED: &[u8] = b"meta created";
 
 /// The replicas of a shard of the map, or of META.
 pub(crate) fn replicas(map: &ShardMap, shard: ShardId) -> Option<&Replicas> {
-    map.replicas(if shard == META { FOUNDERS } else { shard })
+    map.replicas(if shard == META { FOUNDED_BY } else { shard })
 }
 
-/// Creates META in a data directory where it never was. Call it at each start, before the replica
-/// opens. `birth` is that of the replica here. Blocks on the disk.
+/// Writes what a founder begins with, once in the life of a data directory. Call it before the
+/// replica is hosted. Blocks on the disk.
 ///
-/// A directory of an earlier build has no META, and must not be taken for one that lost it: the
-/// replica that was lost may have voted. So the directory keeps a record of the creation, with the birth
-/// of the replica. It comes after META's first write, so that a directory with the record has data. A
-/// replica of a later birth came by a wish, and has no data at first.
+/// The record comes after the data, so a directory with the record has data, or has lost them.
 ///
 /// # Errors
-/// [`StorageError`], also if META was created here and its data is gone.
-pub(crate) fn create(engine: &dyn Engine, birth: u32) -> Result<(), StorageError> {
+/// [`StorageError`].
+pub(crate) fn found(
+    engine: &dyn Engine,
+    founders: &Founders,
+    birth: u32,
+) -> Result<(), StorageError> {
     let created = birth.to_le_bytes();
-    let record = engine.node_record(CREATED)?;
-    if record.as_ref().is_some_and(|record| record[..] != created) {
-        return Ok(());
+    if engine.node_record(CREATED)?.is_some_and(|record| record[..] == created) {
+        return Ok(()); // the process ended before the replica was hosted
     }
-    let is_there = engine.recover(META)?.hard_state.is_some();
-    match (record.is_some(), is_there) {
-        (true, true) => return Ok(()),
-        (true, false) => {
-            return Err(StorageError::Damaged(
-                "the group of the topology had a replica here, and its votes and its log are gone"
-                    .into(),
-            ));
-        }
-        (false, true) => {} // the process ended between the two writes below
-        (false, false) => {
-            tracing::info!("creates the group of the topology in this data directory");
-            let hard_state = Some(shard::first_hard_state());
-            engine.write(&[ShardWrite { shard: META, hard_state, ..ShardWrite::default() }])?;
-        }
-    }
+    tracing::info!("founds the group of the topology, as one of its first replicas");
+    engine.write(&[shard::first_write(founders)])?;
     engine.put_node_records(&[(CREATED.to_vec(), created.to_vec())])
 }
 
-/// The topology as META's replica here has applied it.
-#[derive(Debug, Default)]
-pub(crate) struct AppliedTopology(Mutex<Arc<Topology>>);
-
-impl AppliedTopology {
-    /// Version 0, which is empty, if there is no replica here or nothing was founded yet.
-    pub(crate) fn now(&self) -> Arc<Topology> {
-        self.lock().clone()
+/// Whether META's replica of this birth began in this data directory as that of a founder. Blocks
+/// on the disk.
+///
+/// # Errors
+/// [`StorageError::Damaged`] if it did, and what it began with is gone: it may have voted.
+pub(crate) fn has_begun(engine: &dyn Engine, birth: u32) -> Result<bool, StorageError> {
+    let begun = engine.node_record(CREATED)?;
+    let has_begun = begun.is_some_and(|record| record[..] == birth.to_le_bytes());
+    if has_begun && engine.recover(META)?.hard_state.is_none() {
+        return Err(StorageError::Damaged(
+            "the group of the topology had a replica here, and its votes and its log are gone"
+                .into(),
+        ));
     }
-
-    /// Takes what the replica told, in the order in which it was told.
-    pub(crate) fn take(&self, news: TopologyNews) {
-        let mut now = self.lock();
-        match news {
-            TopologyNews::All(all) => *now = Arc::from(all),
-            TopologyNews::Deltas(deltas) => {
-                let topology = Arc::make_mut(&mut now);
-                for delta in deltas {
-                    topology.follow(&delta).expect("a replica tells each change in order");
-                }
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Arc<Topology>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    Ok(has_begun)
 }
 
 #[cfg(test)]
@@ -93,8 +65,7 @@ mod tests {
     use crate::view::View;
     use routing::ClusterConfig;
     use routing::NodeId;
-    use storage::{Identity, MemoryEngine};
-    use topology::{Command, Proposal, Seed, Version};
+    use storage::{Identity, MemoryEngine, ShardWrite};
 
     #[test]
     fn meta_is_where_shard_0_is() {
@@ -111,63 +82,51 @@ mod tests {
         assert!(map.replicas(META).is_none());
     }
 
-    /// A data directory of an earlier build is this one without META.
     fn directory() -> MemoryEngine {
         let engine = MemoryEngine::new();
         engine.claim(&Identity { fingerprint: [7; 16], node: 1 }).unwrap();
         engine
     }
 
+    fn founders() -> Founders {
+        Founders::new(9, [(NodeId(1), 0), (NodeId(2), 3)]).unwrap()
+    }
+
+    fn voted() -> ShardWrite {
+        let hard_state = Some(vec![8, 3]);
+        ShardWrite { shard: META, hard_state, entries: vec![(2, vec![1])], ..Default::default() }
+    }
+
     #[test]
-    fn meta_is_created_once() {
+    fn a_founder_begins_once() {
         let engine = directory();
-        create(&engine, 0).unwrap();
-        let voted = ShardWrite {
-            shard: META,
-            hard_state: Some(vec![8, 3]),
-            entries: vec![(1, vec![1])],
-            ..ShardWrite::default()
-        };
-        engine.write(&[voted]).unwrap();
+        found(&engine, &founders(), 0).unwrap();
+        engine.crash();
+        engine.write(&[voted()]).unwrap();
         let before = engine.recover(META).unwrap();
-        create(&engine, 0).unwrap();
+        assert!(before.applied.is_some(), "it outlives a crash");
+        found(&engine, &founders(), 0).unwrap();
         assert_eq!(engine.recover(META).unwrap(), before);
+        assert!(has_begun(&engine, 0).unwrap());
     }
 
     #[test]
-    fn a_creation_that_was_cut_short_goes_on() {
+    fn a_beginning_that_was_cut_short_goes_on() {
         let engine = directory();
-        let first = Some(shard::first_hard_state());
-        let write = ShardWrite { shard: META, hard_state: first, ..ShardWrite::default() };
-        engine.write(&[write]).unwrap();
-        create(&engine, 0).unwrap();
+        engine.write(&[shard::first_write(&founders())]).unwrap();
+        found(&engine, &founders(), 0).unwrap();
         assert!(engine.node_record(CREATED).unwrap().is_some());
+        assert!(has_begun(&engine, 0).unwrap());
     }
 
     #[test]
-    fn meta_that_was_lost_is_not_created_anew() {
+    fn a_founder_that_was_lost_does_not_begin_anew() {
         let engine = directory();
-        create(&engine, 0).unwrap();
+        found(&engine, &founders(), 0).unwrap();
         let reset = ShardWrite { shard: META, reset: true, ..ShardWrite::default() };
         engine.write(&[reset]).unwrap();
-        let refused = create(&engine, 0).unwrap_err().to_string();
+        let refused = has_begun(&engine, 0).unwrap_err().to_string();
         assert!(refused.contains("re-seed this replica"), "{refused}");
-        create(&engine, 7).expect("a later life, which came by a wish");
-        assert!(engine.recover(META).unwrap().hard_state.is_none());
-    }
-
-    #[test]
-    fn the_topology_follows_what_the_replica_tells() {
-        let mut topology = Topology::default();
-        let seed = Seed::of(&ClusterConfig::dev(1, 3, 20_000).unwrap());
-        let applied = AppliedTopology::default();
-        let founding = Proposal::new(7, Command::Bootstrap { seed });
-        let delta = topology.apply(&founding).unwrap().unwrap();
-        applied.take(TopologyNews::Deltas(vec![delta]));
-        assert_eq!(*applied.now(), topology);
-        let prefer = Command::Prefer { shard: META, node: NodeId(2) };
-        topology.apply(&Proposal::new(8, prefer)).unwrap().unwrap();
-        applied.take(TopologyNews::All(Box::new(topology.clone())));
-        assert_eq!((applied.now().version(), &*applied.now()), (Version(2), &topology));
+        assert!(!has_begun(&engine, 7).unwrap(), "a later life, which came by a wish");
     }
 }

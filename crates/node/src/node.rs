@@ -9,35 +9,37 @@
 
 use crate::beginning::beginning;
 use crate::board::Board;
+use crate::certificates::{accepted, record_certificates};
 use crate::clock::Clock;
 use crate::context::Context;
 use crate::disk::{DiskWatch, Watched, Watcher, keep_sizes, read_sizes};
 use crate::error::NodeError;
+use crate::following;
+use crate::founding::begin_meta;
 use crate::guard::Guard;
 use crate::handover::hand_over;
-use crate::host::{Host, InboxEnd, Newcomer, Stepper, Worker, WorkerParts};
+use crate::host::{Host, InboxEnd, Newcomer, Worker, WorkerParts, shard_threads};
 use crate::hosting::{Hosting, HostingError, WantedLife};
-use crate::lifecycle::{Lifecycle, Phase};
-use crate::limits::{CLOSE_MAX, HISTORY_READS_MAX, LINGER, THREADS_END_MAX};
-use crate::meta;
+use crate::lifecycle::{Lifecycle, Phase, StopsOnDrop};
+use crate::limits::{CLOSE_MAX, HISTORY_READS_MAX, LINGER, PROPOSALS_AT_ONCE, THREADS_END_MAX};
 use crate::metrics::Metrics;
 use crate::peer_identities::{FirstStart, PeerIdentities};
-use crate::recovery::{Opening, begin_new_terms, groups_of, hosted_shards};
+use crate::proposals::NotApplied;
+use crate::recovery::{Opened, Opening, begin_new_terms, groups_of, hosted_shards};
 use crate::refusals::say_refusals;
 use crate::routes::KnownRoutes;
 use crate::service::Shards;
 use crate::taking_part::{keep_identities, take_part};
+use crate::topology_copy::TopologyCopy;
 use crate::transport::{Greeter, Outboxes, Peers, SnapshotQueue, keep_links, send_snapshots};
 use crate::view::{KnownView, View};
 use crate::writer::{LogWriter, Report};
-use crate::{placement, retention, server};
+use crate::{control, members, placement, proposals, reports, retention, server};
 use audit::{Audit, Event, Kind};
-use net::accept::{Accepted, source_of};
-use net::reload::Outcome;
-use net::tls::{Inside, TlsError};
-use routing::{ClusterConfig, META, NodeId, RouteTable, Settings, ShardId};
-use shard::{Input, Replica, Wanted};
-use std::collections::{BTreeMap, BTreeSet};
+use net::tls::Inside;
+use routing::{ClusterConfig, META, NodeId, RouteTable, ShardId};
+use shard::{Input, Wanted};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,7 +48,7 @@ use std::time::Duration;
 use storage::{Engine, Identity};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use topology::Seed;
+use topology::{Command, Proposal, Seed, Version};
 use wire::internal::v1::ClusterIdentity;
 
 /// The parts and settings that a node starts with.
@@ -74,6 +76,9 @@ pub struct NodeOptions {
     pub audit: Audit,
     /// Whether the node serves other machines without TLS. Its status tells it.
     pub insecure: bool,
+    /// Whether replicas come and go here by [`NodeHandle::host`] and [`NodeHandle::unhost`] alone, and
+    /// not as the topology says. For tests of single steps.
+    pub by_hand: bool,
 }
 
 /// The entry point to this crate: see [`Node::start`].
@@ -96,6 +101,7 @@ impl Node {
             metrics_listener,
             audit,
             insecure,
+            by_hand,
         } = options;
         let me = cluster.node(id).ok_or_else(|| {
             let known: Vec<String> = cluster.nodes.iter().map(|node| node.id.to_string()).collect();
@@ -109,8 +115,14 @@ impl Node {
             return Err(NodeError::NoTls);
         }
         let (my_address, my_metrics) = (me.address.clone(), me.metrics.clone());
-        let view = View::of(&cluster);
+        let my_zone = me.zone.clone();
         let fingerprint = cluster.fingerprint();
+        let file = View::of(&cluster);
+        let (topology, lives) = following::recall(engine.clone(), fingerprint).await?;
+        let view = match topology.is_founded() {
+            true => View::of_topology(&topology),
+            false => file.clone(),
+        };
         let settings = &cluster.settings;
         let clock = Clock::start();
 
@@ -125,8 +137,9 @@ impl Node {
 
         let named = (id, fingerprint);
         let beginning = beginning(&engine, first_start, named, tls.as_ref(), &view, clock).await?;
-        let listed = beginning.shards.iter().copied();
-        let hosted = hosted_shards(listed, &engine.lives(), &view);
+        // A later topology is here only after the first replicas.
+        let listed = beginning.shards.iter().copied().filter(|_| !topology.is_founded());
+        let hosted = hosted_shards(listed, &lives, &view);
         let peers: BTreeSet<NodeId> = view.peers(id).collect();
         let groups: Vec<BTreeSet<NodeId>> =
             hosted.iter().map(|shard| view.others_of(*shard, id)).collect();
@@ -150,7 +163,7 @@ impl Node {
         }
         .start()
         .map_err(|error| NodeError::Thread(error.to_string()))?;
-        let (identities, opening, replicas) = {
+        let (identities, opening, opened) = {
             let identity = Identity { fingerprint: fingerprint.0, node: id.0 };
             let (engine, settings, disk) = (engine.clone(), settings.clone(), disk.clone());
             let (view, hosted) = (view.clone(), hosted.clone());
@@ -169,10 +182,6 @@ impl Node {
                 )?;
                 let incarnation = identities.own().incarnation;
                 tracing::info!(node = %id, boot, incarnation, shards = hosted.len(), "recovering");
-                if hosted.contains(&META) {
-                    let known = engine.lives().get(&META).and_then(|lives| lives.hosted);
-                    meta::create(&*engine, known.unwrap_or(incarnation))?;
-                }
                 if first_start.puts_back() {
                     // The terms come first. Without new terms, the replicas must not continue as if
                     // these directories had been put back.
@@ -180,16 +189,20 @@ impl Node {
                     identities.keep()?;
                 }
                 let opening = Opening { node: id, boot, settings, clock, seed };
-                let replicas = opening.open_all(&*engine, &hosted, &view, incarnation)?;
+                let opened = opening.open_all(&*engine, &hosted, &view, incarnation)?;
                 // Their own logs know the members better than the cluster file does.
-                identities.set_groups(groups_of(&replicas, id));
-                Ok::<_, NodeError>((Arc::new(identities), opening, replicas))
+                identities.set_groups(groups_of(&opened.replicas, id));
+                Ok::<_, NodeError>((Arc::new(identities), opening, opened))
             });
             tokio::select! {
                 opened = opened => opened.map_err(|error| NodeError::of_task("the recovery of the replicas", &error))??,
-                failure = failure(&lifecycle) => return Err(failure),
+                failure = lifecycle.until_failure() => return Err(failure),
             }
         };
+        if let Some(removed) = following::removal(&topology, id) {
+            return Err(removed);
+        }
+        following::say_if_file_is_former(&file, &view);
 
         let report: Report = {
             let host = host.clone();
@@ -221,7 +234,8 @@ impl Node {
             audit,
             insecure,
             needs_principal: cluster.access.is_some(),
-            view: KnownView::new(view),
+            cluster: TopologyCopy::new(topology),
+            view: KnownView::new(file),
             host,
             writer,
             disk,
@@ -232,9 +246,13 @@ impl Node {
             board: Arc::new(Board::new(hosted)),
             clock,
             moves: crate::moves::Moves::default(),
+            controller: Default::default(),
+            proposals: Semaphore::new(PROPOSALS_AT_ONCE),
             history_reads: Semaphore::new(HISTORY_READS_MAX),
         });
 
+        context.view.replace(view);
+        context.routes.follow(&context.view.now());
         let outboxes = Arc::new(Outboxes::new(context.view.now().peers(id)));
         let (snapshots, snapshot_jobs) = SnapshotQueue::new();
         let mut handle = NodeHandle {
@@ -247,7 +265,7 @@ impl Node {
         };
         // From here on an early return drops the handle, which ends everything that was started.
         unless_started.0 = None;
-        handle.start_shard_threads(inboxes, replicas, settings.tick_ms, &outboxes, &snapshots)?;
+        handle.start_shard_threads(inboxes, opened, settings.tick_ms, &outboxes, &snapshots)?;
         for (peer, store) in context.identities.known() {
             let incarnation = store.incarnation;
             context.host.input_all(&Input::Incarnation { node: peer, incarnation });
@@ -256,6 +274,12 @@ impl Node {
         handle.tasks.spawn(keep_links(context.clone(), greeter.clone(), outboxes.clone()));
         handle.tasks.spawn(send_snapshots(context.clone(), greeter.clone(), snapshot_jobs));
         handle.spawn_until_leaving(take_part(context.clone()));
+        handle.spawn_until_leaving(following::follow(context.clone()));
+        handle.spawn_until_leaving(members::give_wishes(context.clone()));
+        if !by_hand {
+            let hosting = handle.hosting.clone();
+            handle.spawn_until_leaving(members::keep_members(context.clone(), hosting));
+        }
         handle.tasks.spawn(keep_identities(context.clone()));
         if let Some(tls) = tls {
             let context = context.clone();
@@ -267,7 +291,11 @@ impl Node {
         // Before the first scrape, which would otherwise show a disk of 0 bytes.
         read_sizes(&context.disk, &context.engine).await;
         handle.spawn_until_leaving(keep_sizes(context.disk.clone(), context.engine.clone()));
+        handle.spawn_until_leaving(begin_meta(context.clone(), handle.hosting.clone()));
         handle.spawn_until_leaving(placement::place_leaders(context.clone()));
+        handle.spawn_until_leaving(control::control(context.clone()));
+        let told = reports::told(&context, my_zone);
+        handle.spawn_until_leaving(reports::report(context.clone(), told));
         handle.spawn_until_leaving(retention::drop_old_history(
             context.clone(),
             settings.history_days,
@@ -285,26 +313,6 @@ impl Node {
         context.audit.record(Event::of(Kind::Started));
         Ok(handle)
     }
-}
-
-/// Counts of connections that tell the audit log of each refused certificate.
-fn accepted(audit: Audit) -> Accepted {
-    Accepted::telling(move |remote, why| {
-        let (source, why) = (source_of(remote).to_string(), why.to_owned());
-        let remote = remote.to_string();
-        audit.record(Event { remote, source, why, ..Event::of(Kind::PeerRefused) });
-    })
-}
-
-/// Records the outcome of reading certificates again.
-fn record_certificates(audit: &Audit, outcome: &Outcome<TlsError>) {
-    audit.record(match outcome {
-        Outcome::Same => return,
-        Outcome::Taken => Event::of(Kind::CertificatesChanged),
-        Outcome::Refused(error) => {
-            Event { why: error.to_string(), ..Event::of(Kind::CertificatesRefused) }
-        }
-    });
 }
 
 /// A running node. Dropping it stops the node without waiting; [`shutdown`](Self::shutdown) is
@@ -355,10 +363,31 @@ impl NodeHandle {
         self.context.board.get(META)
     }
 
+    /// The topology as this node knows it, and acts on. It is empty until the node has heard of the
+    /// founding.
+    pub fn known_topology(&self) -> Arc<topology::Topology> {
+        self.context.cluster.now()
+    }
+
     /// The topology as the replica of META here has applied it. It is empty if there is none here, or
     /// nothing was founded yet.
     pub fn applied_topology(&self) -> Arc<topology::Topology> {
         self.context.board.topology.now()
+    }
+
+    /// Proposes a change of the topology, if META is led here, and returns the version with it.
+    ///
+    /// # Errors
+    /// [`NotApplied`], with whether the change may have been made nevertheless.
+    pub async fn propose(&self, command: Command) -> Result<Version, NotApplied> {
+        let wall_s = self.context.clock.now().wall_ms / 1_000;
+        proposals::propose(&self.context, &Proposal::new(wall_s, command)).await
+    }
+
+    /// How many times the controller here has planned and proposed, since the start. The number
+    /// rises every second or so while META is led here.
+    pub fn control_rounds(&self) -> u64 {
+        self.context.controller.rounds()
     }
 
     /// The rounds that each shard thread has finished. The number of a thread that works rises with
@@ -413,7 +442,13 @@ impl NodeHandle {
     /// should end with this message. The future is pending while the node is well, and for ever
     /// after a shutdown.
     pub async fn wait_failed(&self) -> NodeError {
-        failure(&self.context.lifecycle).await
+        self.context.lifecycle.until_failure().await
+    }
+
+    /// Returns when the topology says that this node is out of the cluster. The process should end
+    /// with this message, after [`shutdown`](Self::shutdown).
+    pub async fn wait_removed(&self) -> NodeError {
+        following::removed(&self.context).await
     }
 
     /// Ends the node as if its process was killed: it writes, answers and hands over nothing more.
@@ -481,18 +516,14 @@ impl NodeHandle {
     fn start_shard_threads(
         &mut self,
         inboxes: Vec<InboxEnd>,
-        mut replicas: BTreeMap<ShardId, Replica>,
+        mut opened: Opened,
         tick_ms: u64,
         outboxes: &Arc<Outboxes>,
         snapshots: &SnapshotQueue,
     ) -> Result<(), NodeError> {
         let context = &self.context;
         for (thread, inbox) in inboxes.into_iter().enumerate() {
-            let take = |shard: ShardId| {
-                let replica: Box<dyn Stepper> =
-                    Box::new(replicas.remove(&shard).expect("opened above"));
-                Newcomer { shard, replica }
-            };
+            let take = |shard| Newcomer { shard, replica: opened.take(shard, &context.board) };
             let worker = Worker::new(WorkerParts {
                 thread,
                 inbox,
@@ -536,33 +567,6 @@ impl Drop for NodeHandle {
         self.context.host.stop();
         self.context.writer.stop();
     }
-}
-
-/// Ends the parts of a node if its start returns early.
-struct StopsOnDrop(Option<Arc<Lifecycle>>);
-
-impl Drop for StopsOnDrop {
-    fn drop(&mut self) {
-        if let Some(lifecycle) = &self.0 {
-            lifecycle.enter(Phase::Stopped);
-        }
-    }
-}
-
-/// Returns when the node has failed.
-async fn failure(lifecycle: &Lifecycle) -> NodeError {
-    lifecycle.reached(Phase::Failed).await;
-    lifecycle.failure().unwrap_or_else(|| NodeError::Failed("the node failed".into()))
-}
-
-/// The number of shard threads. A node without replicas may get any number of them.
-fn shard_threads(settings: &Settings, hosted: &[ShardId]) -> usize {
-    let shards = hosted.iter().filter(|shard| **shard != META).count();
-    let wanted = match settings.shard_threads {
-        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
-        threads => threads,
-    };
-    wanted.clamp(1, if shards == 0 { wanted.max(1) } else { shards })
 }
 
 /// Ends the shard threads first, so that the writer still writes the last jobs that they queue.

@@ -1,8 +1,7 @@
-//! Returns leadership to the replicas that the map prefers, gently.
+//! Returns leadership to the replicas that the topology prefers, gently.
 
 use crate::context::Context;
 use crate::limits::{PLACEMENT_EVERY, PLACEMENT_PATIENCE};
-use crate::meta;
 use routing::{NodeId, ShardId};
 use shard::{Input, Status};
 use std::collections::BTreeMap;
@@ -54,12 +53,12 @@ pub(crate) async fn place_leaders(context: Arc<Context>) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let routes = context.routes.now();
-        let preferred =
-            |shard| meta::replicas(routes.map(), shard).map(|replicas| replicas.preferred_leader);
+        let view = context.view.now();
         let led = context.board.led();
         if let Some((shard, to)) =
-            wishes.look(Instant::now(), PLACEMENT_PATIENCE, context.id, &led, preferred)
+            wishes.look(Instant::now(), PLACEMENT_PATIENCE, context.id, &led, |shard| {
+                view.preferred_leader(shard)
+            })
         {
             tracing::info!(%shard, %to, "handing leadership to the preferred replica");
             context.host.input(shard, Input::Transfer { to });

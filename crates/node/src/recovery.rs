@@ -2,10 +2,14 @@
 //!
 //! Which replicas there are, and with which births, the store itself tells. The cluster file
 //! describes the beginning: a replica that it names has no birth on disk at its first start, and
-//! gets the incarnation of the data directory as one.
+//! gets the incarnation of the data directory as one. META is the exception: it begins later, and
+//! is here only if the store says so (`meta.rs`).
 
+use crate::board::Board;
 use crate::clock::Clock;
 use crate::error::NodeError;
+use crate::host::{Failed, Stepper, tell_failed};
+use crate::meta;
 use crate::view::{Group, View};
 use routing::{META, NodeId, Settings, ShardId};
 use shard::{Replica, ReplicaConfig};
@@ -14,7 +18,7 @@ use storage::{Engine, Lives};
 use topology::Seed;
 
 /// The shards with a replica on a node at its start. `listed` are those that its directory begins
-/// with, and `lives` what the store knows.
+/// with, or none if the store has a later topology. `lives` is what the store knows.
 ///
 /// A replica of a shard that `view` does not know is left alone: a program of a later version may
 /// have put it there.
@@ -23,7 +27,9 @@ pub(crate) fn hosted_shards(
     lives: &BTreeMap<ShardId, Lives>,
     view: &View,
 ) -> Vec<ShardId> {
-    let is_untold = |shard: &ShardId| lives.get(shard).is_none_or(|it| *it == Lives::default());
+    let is_untold = |shard: &ShardId| {
+        *shard != META && lives.get(shard).is_none_or(|it| *it == Lives::default())
+    };
     let is_known = |shard: &ShardId| view.groups.contains_key(shard);
     let listed = listed.into_iter().filter(is_known);
     let mut hosted: Vec<ShardId> = listed.filter(is_untold).collect();
@@ -33,7 +39,7 @@ pub(crate) fn hosted_shards(
             (Some(birth), false) => tracing::warn!(
                 %shard,
                 birth,
-                "the data directory has a replica of a shard that the cluster file does not name; it is left alone"
+                "the data directory has a replica of a shard that this node does not know; it is left alone"
             ),
             (None, _) => {} // destroyed
         }
@@ -55,6 +61,31 @@ pub(crate) fn begin_new_terms(engine: &dyn Engine, hosted: &[ShardId]) -> Result
         engine.write(&writes)?;
     }
     Ok(())
+}
+
+/// The replicas of a node at its start.
+#[derive(Default)]
+pub(crate) struct Opened {
+    pub(crate) replicas: BTreeMap<ShardId, Replica>,
+    /// Why META's replica is not among them, although it is hosted here.
+    meta_failure: Option<(NodeId, String)>,
+}
+
+impl Opened {
+    /// The replica of a hosted shard. In the place of META's there is something that refuses, if
+    /// that could not be opened.
+    ///
+    /// # Panics
+    /// If the shard was not opened, or was taken before.
+    pub(crate) fn take(&mut self, shard: ShardId, board: &Board) -> Box<dyn Stepper> {
+        match self.meta_failure.take_if(|_| shard == META) {
+            Some((node, why)) => {
+                tell_failed(board, why);
+                Box::new(Failed::unopened(node))
+            }
+            None => Box::new(self.replicas.remove(&shard).expect("it was opened")),
+        }
+    }
 }
 
 /// What all replicas of a run of a node are opened with.
@@ -82,38 +113,55 @@ impl Opening {
         group: &Group,
     ) -> Result<Replica, NodeError> {
         engine.host_shard(shard, birth)?;
+        let mut voters: Vec<NodeId> = group.founders.iter().copied().collect();
+        if shard == META && !meta::has_begun(engine, birth)? {
+            // A founder's life that comes empty has no say in what the founders were. It waits for
+            // a snapshot.
+            voters.retain(|node| birth > 0 || *node != self.node);
+        }
         let config = ReplicaConfig {
             shard,
             node: self.node,
             incarnation: birth,
-            voters: group.founders.clone(),
-            preferred_leader: group.preferred_leader,
+            voters,
+            // No node has number 0.
+            preferred_leader: group.preferred_leader.unwrap_or(NodeId(0)),
             boot: self.boot,
             raft: (&self.settings).into(),
             election_seed: None,
         };
         let replica = Replica::open(config, engine.recover(shard)?, self.clock.now())?;
-        let replica = replica.with_host_built_snapshots();
+        let mut replica = replica.with_host_built_snapshots();
+        if shard == meta::FOUNDED_BY {
+            replica.found_meta();
+        }
         Ok(if shard == META { replica.with_seed(self.seed.clone()) } else { replica })
     }
 
     /// Opens the replica of each hosted shard. One without a birth on disk gets `incarnation`.
+    /// META's is left out if it cannot be opened, and the disk works.
     pub(crate) fn open_all(
         &self,
         engine: &dyn Engine,
         hosted: &[ShardId],
         view: &View,
         incarnation: u32,
-    ) -> Result<BTreeMap<ShardId, Replica>, NodeError> {
+    ) -> Result<Opened, NodeError> {
         let lives = engine.lives();
         let birth = |shard: &ShardId| lives.get(shard).and_then(|lives| lives.hosted);
-        let mut replicas = BTreeMap::new();
+        let mut opened = Opened::default();
         for shard in hosted {
             let life = (*shard, birth(shard).unwrap_or(incarnation));
             let group = view.groups.get(shard).expect("a hosted shard is in the view");
-            replicas.insert(*shard, self.open(engine, life, group)?);
+            match self.open(engine, life, group) {
+                Ok(replica) => drop(opened.replicas.insert(*shard, replica)),
+                Err(error) if *shard == META && error.is_of_a_replica() => {
+                    opened.meta_failure = Some((self.node, error.to_string()));
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok(replicas)
+        Ok(opened)
     }
 }
 
@@ -155,6 +203,11 @@ mod tests {
         assert_eq!(lives(&[(77, Some(9), None)]), listed, "of a later version");
         let unknown = hosted_shards([ShardId(1), ShardId(77)], &BTreeMap::new(), &view);
         assert_eq!(unknown, [ShardId(1)], "a re-seed was told of it by a later version");
+        let meta = |lives: &[(ShardId, Lives)]| {
+            hosted_shards([META], &lives.iter().copied().collect(), &view)
+        };
+        assert_eq!(meta(&[]), [], "it begins once it is founded");
+        assert_eq!(meta(&[(META, Lives { hosted: Some(0), destroyed: None })]), [META]);
     }
 
     /// An older copy of a directory was vouched for by the groups of locks alone. Its replica of META,
@@ -163,14 +216,14 @@ mod tests {
     fn the_members_of_the_topologys_group_vouch_for_a_copy_too() {
         let cluster = ClusterConfig::dev(1, 5, 20_000).unwrap();
         let mut view = View::of(&cluster);
-        view.groups.get_mut(&ShardId(0)).unwrap().founders = [1, 2, 3].map(NodeId).to_vec();
-        view.groups.get_mut(&META).unwrap().founders = [1, 4, 5].map(NodeId).to_vec();
+        view.groups.get_mut(&ShardId(0)).unwrap().founders = [1, 2, 3].map(NodeId).into();
+        view.groups.get_mut(&META).unwrap().founders = [1, 4, 5].map(NodeId).into();
         let engine = MemoryEngine::new();
         engine.claim(&Identity { fingerprint: [7; 16], node: 1 }).unwrap();
         let (settings, seed) = (Settings::default(), Seed::of(&cluster));
         let opening = Opening { node: NodeId(1), boot: 1, settings, clock: Clock::start(), seed };
-        let replicas = opening.open_all(&engine, &[ShardId(0), META], &view, 0).unwrap();
+        let opened = opening.open_all(&engine, &[ShardId(0), META], &view, 0).unwrap();
         let expected = [[2, 3], [4, 5]].map(|others| others.map(NodeId).into());
-        assert_eq!(groups_of(&replicas, NodeId(1)), expected);
+        assert_eq!(groups_of(&opened.replicas, NodeId(1)), expected);
     }
 }

@@ -20,18 +20,20 @@ use tower_layer::Layer;
 use tower_service::Service;
 use wire::v1::{Error, ErrorCode};
 
-/// The processes that may call the methods of a service.
+/// The processes that may call a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Callers {
     Nodes,
     NodesAndGateways,
 }
 
-/// The services of a node. Probes come from the inside too, because the port of a node takes no
-/// other certificates.
-const SERVICES: [(&str, Callers); 3] = [
+/// The services of a node, and methods with other callers than the rest of their service, before it.
+/// Probes come from the inside too, because the port of a node takes no other certificates.
+const SERVICES: [(&str, Callers); 5] = [
     ("palisade.internal.v1.PeerService", Callers::Nodes),
     ("palisade.internal.v1.ShardService", Callers::NodesAndGateways),
+    ("palisade.internal.v1.TopologyService/Report", Callers::Nodes),
+    ("palisade.internal.v1.TopologyService", Callers::NodesAndGateways),
     ("grpc.health.v1.Health", Callers::NodesAndGateways),
 ];
 
@@ -144,10 +146,10 @@ fn role_of<B>(request: &Request<B>) -> Result<Role, Box<Error>> {
 /// Whether a process with this role may call the method at `path`, as in
 /// `/palisade.internal.v1.PeerService/Greet`.
 fn permitted(path: &str, role: &Role) -> Result<(), Box<Error>> {
-    let service = path.strip_prefix('/').and_then(|path| path.split_once('/'));
-    let callers = service.and_then(|(service, _)| {
-        SERVICES.iter().find(|(name, _)| *name == service).map(|(_, callers)| *callers)
-    });
+    let method = path.strip_prefix('/').filter(|method| method.contains('/'));
+    let service = method.and_then(|method| method.split('/').next());
+    let row = SERVICES.iter().find(|(name, _)| [service, method].contains(&Some(name)));
+    let callers = row.map(|(_, callers)| *callers);
     let is_permitted = match (callers, &role.process) {
         (Some(_), Process::Node(_)) | (Some(Callers::NodesAndGateways), Process::Gateway(_)) => {
             true
@@ -202,11 +204,17 @@ mod tests {
         assert!(may("/palisade.internal.v1.PeerService/Greet", &node));
         assert!(!may("/palisade.internal.v1.PeerService/Greet", &gateway));
         assert!(may("/palisade.internal.v1.ShardService/Operate", &gateway));
+        let watch = "/palisade.internal.v1.TopologyService/Watch";
+        assert!(may(watch, &node) && may(watch, &gateway));
+        assert!(may("/palisade.internal.v1.TopologyService/Report", &node));
+        assert!(!may("/palisade.internal.v1.TopologyService/Report", &gateway));
+        assert!(may("/palisade.internal.v1.TopologyService/Propose", &gateway));
         for path in [
             "",
             "/",
             "/x/y",
             "palisade.internal.v1.ShardService/Operate",
+            "/palisade.internal.v1.PeerService",
             "/palisade.internal.v1.ShardServiceX/Operate",
         ] {
             assert!(!may(path, &node) && !may(path, &gateway), "{path:?}");

@@ -7,8 +7,8 @@
 //! * The value changes only to newer knowledge: see [`RouteTable::merged`].
 //! * Knowledge is forgotten with the process, because each node announces itself at each start.
 
-use crate::view::View;
-use routing::{AddressVersion, NodeId, RouteTable};
+use crate::view::{Group, View};
+use routing::{AddressVersion, META, NodeId, Replicas, RouteTable, ShardId};
 use std::sync::Arc;
 use tokio::sync::watch;
 use wire::internal::v1::Member;
@@ -58,10 +58,11 @@ impl KnownRoutes {
         })
     }
 
-    /// Takes the nodes of a view as members, and the addresses that are newer.
+    /// Takes the nodes and replicas of a view, if it is of a later version of the topology than what
+    /// is known, and the addresses that are newer.
     pub(crate) fn follow(&self, view: &View) {
         self.update(|known| {
-            let next = with_nodes_of(known.clone(), view);
+            let next = as_of(known, view);
             (next != *known).then_some(next)
         });
         for (node, member) in &view.nodes {
@@ -106,6 +107,29 @@ impl KnownRoutes {
             *known = Arc::new(next);
             true
         })
+    }
+}
+
+/// The routes with the nodes and replicas of a view.
+fn as_of(known: &RouteTable, view: &View) -> RouteTable {
+    let with_nodes = with_nodes_of(known.clone(), view);
+    if view.version <= known.map().edition().topology {
+        return with_nodes;
+    }
+    let replicas = |(shard, group): (&ShardId, &Group)| {
+        let nodes: Vec<NodeId> = group.nodes.iter().copied().collect();
+        let preferred = group.preferred_leader.filter(|node| nodes.contains(node));
+        let preferred_leader = preferred.or(nodes.first().copied())?;
+        Some((*shard, Replicas { nodes, preferred_leader }))
+    };
+    let shards = view.groups.iter().filter(|(shard, _)| **shard != META).filter_map(replicas);
+    let nodes = view.nodes.iter().map(|(node, member)| (*node, member.clone()));
+    match known.as_of(view.version, shards, nodes) {
+        Ok(next) => next.unwrap_or(with_nodes),
+        Err(error) => {
+            tracing::error!(version = view.version, %error, "the topology gives no routes: the former ones stay in use");
+            with_nodes
+        }
     }
 }
 

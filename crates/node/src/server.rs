@@ -8,7 +8,7 @@ use crate::lifecycle::Phase;
 use crate::limits::{DESCRIPTORS_RESERVED, PEER_FRAME_BYTES_MAX};
 use crate::metrics::Present;
 use crate::roles::OnlyPermitted;
-use crate::service::Shards;
+use crate::service::{Shards, Topologies};
 use crate::transport::Peers;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 use tonic::transport::Server;
 use wire::internal::v1::peer_service_server::PeerServiceServer;
 use wire::internal::v1::shard_service_server::ShardServiceServer;
+use wire::internal::v1::topology_service_server::TopologyServiceServer;
 use wire::limits::{FRAME_BYTES_MAX, HTTP2_FRAME_BYTES_MAX};
 
 const STREAMS_PER_CONNECTION_MAX: u32 = 128;
@@ -90,6 +91,7 @@ pub(crate) async fn serve(
         .layer(OnlyPermitted { with_tls: context.tls.is_some(), audit: context.audit.clone() })
         .add_service(ShardServiceServer::new(shards).max_decoding_message_size(FRAME_BYTES_MAX))
         .add_service(PeerServiceServer::new(peers).max_decoding_message_size(PEER_FRAME_BYTES_MAX))
+        .add_service(TopologyServiceServer::new(Topologies::new(context.clone())))
         .add_service(health)
         .serve_with_incoming_shutdown(incoming, context.lifecycle.reached(Phase::Draining));
     let served = tokio::select! {

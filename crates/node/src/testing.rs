@@ -10,6 +10,7 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::peer_identities::{Beginning, FirstStart, PeerIdentities};
 use crate::routes::KnownRoutes;
+use crate::topology_copy::TopologyCopy;
 use crate::view::{KnownView, View};
 use crate::writer::LogWriter;
 use routing::{
@@ -18,6 +19,7 @@ use routing::{
 use std::sync::Arc;
 use storage::{Engine, Identity, MemoryEngine};
 use tokio::sync::Semaphore;
+use topology::{Command, Delta, Proposal, Seed};
 use wire::internal::v1::ClusterIdentity;
 
 pub(crate) const FINGERPRINT: Fingerprint = Fingerprint([7; 16]);
@@ -35,6 +37,32 @@ pub(crate) fn disk() -> Arc<DiskWatch> {
 
 pub(crate) fn metrics() -> Arc<Metrics> {
     Arc::new(Metrics::new([ShardId(0), ShardId(1)], [NodeId(1), NodeId(2)]).unwrap())
+}
+
+/// The topology that a cluster file founds.
+pub(crate) fn founded_from(cluster: &ClusterConfig) -> topology::Topology {
+    founded_by(Seed::of(cluster))
+}
+
+/// The first topology of the cluster of [`context`].
+pub(crate) fn founded() -> topology::Topology {
+    let seed = Seed::of(&ClusterConfig::dev(2, 2, 20_000).unwrap());
+    founded_by(Seed { cluster_id: FINGERPRINT.0, ..seed })
+}
+
+fn founded_by(seed: Seed) -> topology::Topology {
+    let mut topology = topology::Topology::default();
+    topology.apply(&Proposal::new(1_700_000_000, Command::Bootstrap { seed })).unwrap();
+    topology
+}
+
+/// A change of the topology: the other one of nodes 1 and 2 is to lead shard 0.
+pub(crate) fn preferring(topology: &mut topology::Topology) -> Delta {
+    let shard = ShardId(0);
+    let now = topology.shard(shard).unwrap().preference.unwrap().node;
+    let node = if now == NodeId(1) { NodeId(2) } else { NodeId(1) };
+    let proposal = Proposal::new(1_700_000_000, Command::Prefer { shard, node });
+    topology.apply(&proposal).unwrap().unwrap()
 }
 
 /// Node `id` of the map above, or one that its file does not name, with `operations_max` per shard. The inbox of its one shard thread
@@ -89,6 +117,7 @@ pub(crate) fn context_of(
         insecure: false,
         needs_principal: false,
         accepted: Arc::default(),
+        cluster: TopologyCopy::default(),
         view: KnownView::new(View::of(&cluster)),
         host,
         writer,
@@ -100,6 +129,8 @@ pub(crate) fn context_of(
         board: Arc::new(Board::new(shards)),
         clock: Clock::start(),
         moves: crate::moves::Moves::default(),
+        controller: Default::default(),
+        proposals: Semaphore::new(crate::limits::PROPOSALS_AT_ONCE),
         history_reads: Semaphore::new(1),
     };
     (Arc::new(context), inboxes.remove(0))

@@ -1,7 +1,7 @@
 //! The nodes of the cluster and the groups of its shards, as this node knows them now.
 //!
-//! A cluster file describes the beginning. Later views come from the cluster's topology, so nodes
-//! come, go and move while this node runs.
+//! A cluster file describes the beginning. Later views are made from the cluster's topology, so
+//! nodes come, go and move while this node runs.
 //!
 //! * A view is replaced as a whole, and only by one of a higher version.
 //! * Each other node of the view is a peer, whether it shares a shard with this node or not. A node
@@ -30,10 +30,10 @@ pub(crate) struct View {
 pub(crate) struct Group {
     /// The nodes of the replicas with which the group began. A replica without a log starts from
     /// them, wherever it is.
-    pub(crate) founders: Vec<NodeId>,
-    /// The nodes that have a replica or shall have one.
+    pub(crate) founders: BTreeSet<NodeId>,
+    /// The nodes that have a replica or shall have one, and those of which one may not be out yet.
     pub(crate) nodes: BTreeSet<NodeId>,
-    pub(crate) preferred_leader: NodeId,
+    pub(crate) preferred_leader: Option<NodeId>,
 }
 
 impl View {
@@ -41,12 +41,9 @@ impl View {
     pub(crate) fn of(cluster: &ClusterConfig) -> View {
         let file = RouteTable::of(cluster);
         let group = |(shard, replicas): (ShardId, &routing::Replicas)| {
-            let group = Group {
-                founders: replicas.nodes.clone(),
-                nodes: replicas.nodes.iter().copied().collect(),
-                preferred_leader: replicas.preferred_leader,
-            };
-            (shard, group)
+            let nodes: BTreeSet<NodeId> = replicas.nodes.iter().copied().collect();
+            let preferred_leader = Some(replicas.preferred_leader);
+            (shard, Group { founders: nodes.clone(), nodes, preferred_leader })
         };
         let meta = meta::replicas(file.map(), META).map(|replicas| (META, replicas));
         View {
@@ -54,6 +51,33 @@ impl View {
             nodes: file.members().map(|(node, member)| (node, member.clone())).collect(),
             groups: file.map().shards().chain(meta).map(group).collect(),
         }
+    }
+
+    /// The view of a topology. A removed node is none of it.
+    pub(crate) fn of_topology(topology: &topology::Topology) -> View {
+        let member = |node: &topology::Node| Member {
+            address: node.address.clone(),
+            address_version: node.start,
+            zone: node.zone.clone(),
+        };
+        let group = |shard: &topology::Shard| {
+            let lives = shard.wanted.lives().chain(shard.is.lives());
+            Group {
+                founders: shard.founders.keys().copied().collect(),
+                nodes: lives.chain(shard.leaving.keys().copied()).map(|life| life.node).collect(),
+                preferred_leader: shard.preference.map(|preference| preference.node),
+            }
+        };
+        View {
+            version: topology.version().0,
+            nodes: topology.present().map(|(id, node)| (id, member(node))).collect(),
+            groups: topology.shards().iter().map(|(id, shard)| (*id, group(shard))).collect(),
+        }
+    }
+
+    /// The node that should lead a shard.
+    pub(crate) fn preferred_leader(&self, shard: ShardId) -> Option<NodeId> {
+        self.groups.get(&shard).and_then(|group| group.preferred_leader)
     }
 
     /// The peers of node `own`.
@@ -139,16 +163,16 @@ impl KnownView {
     /// Replaces the view if this one has a higher version, and tells whether it has.
     pub(crate) fn replace(&self, view: View) -> bool {
         self.current.send_if_modified(|current| {
-            let is_newer = view.version > current.version;
-            if is_newer {
-                tracing::info!(
-                    version = view.version,
-                    before = current.version,
-                    "a newer topology is in use"
-                );
-                *current = Arc::new(view);
+            if view.version <= current.version {
+                return false;
             }
-            is_newer
+            let (version, before) = (view.version, current.version);
+            // Most versions change neither, and come in numbers.
+            if (&view.nodes, &view.groups) != (&current.nodes, &current.groups) {
+                tracing::info!(version, before, "a newer topology is in use");
+            }
+            *current = Arc::new(view);
+            true
         })
     }
 
@@ -162,7 +186,6 @@ impl KnownView {
     }
 
     /// The last node that said it knows a later view than the current one.
-    #[cfg_attr(not(test), allow(dead_code, reason = "no node follows a topology yet"))]
     pub(crate) fn later(&self) -> Option<Later> {
         let later = self.later.lock().unwrap_or_else(PoisonError::into_inner).clone();
         later.filter(|later| later.version > self.version())
@@ -172,6 +195,7 @@ impl KnownView {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use topology::{Command, Members, NodeState, Proposal};
 
     fn file() -> View {
         View::of(&ClusterConfig::dev(4, 5, 20_000).unwrap())
@@ -189,6 +213,55 @@ mod tests {
         }
         assert!(view.shards_of(NodeId(2)).count() > 0);
         assert_eq!(view.others_of(ShardId(9), NodeId(2)), BTreeSet::new());
+    }
+
+    /// A cluster whose topology nobody has changed behaves as its file says.
+    #[test]
+    fn the_view_of_a_founded_topology_is_that_of_the_file() {
+        for cluster in [cluster(), ClusterConfig::dev(3, 5, 20_000).unwrap()] {
+            let topology = crate::testing::founded_from(&cluster);
+            let view = View::of_topology(&topology);
+            assert_eq!(view, View { version: 1, ..View::of(&cluster) });
+        }
+    }
+
+    /// One shard on three of four nodes.
+    fn cluster() -> ClusterConfig {
+        ClusterConfig { replicas: 3, ..ClusterConfig::dev(1, 4, 20_000).unwrap() }
+    }
+
+    #[test]
+    fn a_view_has_all_nodes_that_are_not_removed_and_all_members_that_are_not_out() {
+        let mut topology = crate::testing::founded_from(&cluster());
+        let founders = View::of_topology(&topology).groups[&ShardId(0)].nodes.clone();
+        let outsider = (1..=4).map(NodeId).find(|node| !founders.contains(node)).unwrap();
+        let leaves = *founders.last().unwrap();
+        let mut members = founders.clone();
+        members.remove(&leaves);
+        members.insert(outsider);
+        let apply = |topology: &mut topology::Topology, command| {
+            topology.apply(&Proposal::new(1_800_000_000, command)).unwrap().unwrap();
+        };
+        for shard in [ShardId(0), META] {
+            apply(&mut topology, Command::Want { shard, members: members.clone() });
+        }
+        let group = View::of_topology(&topology).groups[&ShardId(0)].clone();
+        assert_eq!((group.nodes.len(), &group.founders), (founders.len() + 1, &founders));
+        for shard in [ShardId(0), META] {
+            let known = topology.shard(shard).unwrap();
+            let is = Members {
+                conf_index: 9,
+                taken: known.wanted.version,
+                voters: known.wanted.lives().collect(),
+                ..Members::default()
+            };
+            apply(&mut topology, Command::Is { shard, members: is });
+        }
+        let state = NodeState::Removed;
+        apply(&mut topology, Command::SetNodeState { node: leaves, state });
+        let view = View::of_topology(&topology);
+        assert_eq!((&view.groups[&ShardId(0)].nodes, view.nodes.len()), (&members, 3));
+        assert!(!view.nodes.contains_key(&leaves));
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub enum Bug {
     OldWishWins,
     TwoChangesAtOnce,
     LiveRemovedBeforeDead,
+    ProposalToldEarly,
+    FoundersOfTheFile,
     // Planted in `watch`.
     WatchSkipsOnResume,
     // Planted in `service`.
@@ -115,6 +117,8 @@ impl Bug {
         Bug::OldWishWins,
         Bug::TwoChangesAtOnce,
         Bug::LiveRemovedBeforeDead,
+        Bug::ProposalToldEarly,
+        Bug::FoundersOfTheFile,
         Bug::WatchSkipsOnResume,
         Bug::UnknownToldAsNotDone,
         Bug::DoubtForgotten,
@@ -123,6 +127,12 @@ impl Bug {
         Bug::OlderRoutesTaken,
         Bug::BirthReused,
     ];
+
+    /// Whether the bug is one of META, the group of the topology. All other bugs must be caught
+    /// without META.
+    pub fn is_of_meta(self) -> bool {
+        matches!(self, Bug::ProposalToldEarly | Bug::FoundersOfTheFile)
+    }
 }
 
 #[cfg(feature = "planted-bugs")]

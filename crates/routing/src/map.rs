@@ -20,9 +20,11 @@ pub struct Replicas {
 /// A version of the map from slot to shard to replicas. The crate's page has an example.
 ///
 /// - Every slot is owned by exactly one shard, and that shard is in the map.
-/// - A router that holds version v accepts only maps of a version above v.
+/// - A router that holds an edition accepts only maps of a later one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardMap {
+    /// The version of the topology that the replicas are of.
+    topology: u64,
     version: MapVersion,
     owners: Vec<ShardId>,
     shards: BTreeMap<ShardId, Replicas>,
@@ -48,6 +50,24 @@ pub enum MapError {
     /// Two entries are of one shard.
     #[error("shard {0} is in the map twice")]
     TwoShards(ShardId),
+}
+
+/// What tells which of two maps is the later one: the topology counts first.
+///
+/// Replicas move while slots stay. So a route says the version of the slots only, and stays good
+/// when a replica moves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Edition {
+    /// The version of the topology that nodes and replicas are of. 0 is a cluster file.
+    pub topology: u64,
+    /// The version of the slots.
+    pub map: MapVersion,
+}
+
+impl std::fmt::Display for Edition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (topology {})", self.map, self.topology)
+    }
 }
 
 /// The way of a name, by one version of the map.
@@ -77,7 +97,7 @@ impl ShardMap {
         let owners = (0..usize::from(SLOTS))
             .map(|slot| ids[slot * ids.len() / usize::from(SLOTS)])
             .collect();
-        ShardMap { version, owners, shards }
+        ShardMap { topology: 0, version, owners, shards }
     }
 
     /// A map from parts that came from outside. `runs` are the owners of all slots in order, each
@@ -102,21 +122,7 @@ impl ShardMap {
         runs: impl IntoIterator<Item = (u32, ShardId)>,
         listed: impl IntoIterator<Item = (ShardId, Replicas)>,
     ) -> Result<ShardMap, MapError> {
-        let mut shards = BTreeMap::new();
-        for (shard, replicas) in listed {
-            let distinct: BTreeSet<&NodeId> = replicas.nodes.iter().collect();
-            let is_whole = distinct.len() == replicas.nodes.len()
-                && distinct.contains(&replicas.preferred_leader);
-            if !is_whole {
-                return Err(MapError::Replicas(shard));
-            }
-            if shards.insert(shard, replicas).is_some() {
-                return Err(MapError::TwoShards(shard));
-            }
-        }
-        if shards.is_empty() || shards.len() > SHARDS_MAX as usize {
-            return Err(MapError::Shards(shards.len()));
-        }
+        let shards = checked(listed)?;
         let mut owners = Vec::with_capacity(usize::from(SLOTS));
         let mut owned: u64 = 0;
         for (slots, shard) in runs {
@@ -133,7 +139,28 @@ impl ShardMap {
         if owned != u64::from(SLOTS) {
             return Err(MapError::Slots(owned));
         }
-        Ok(ShardMap { version, owners, shards })
+        Ok(ShardMap { topology: 0, version, owners, shards })
+    }
+
+    /// This map with the replicas of a version of the topology. The slots stay as they are.
+    ///
+    /// # Errors
+    /// [`MapError`] if the parts do not fit each other.
+    pub fn placed(
+        &self,
+        topology: u64,
+        listed: impl IntoIterator<Item = (ShardId, Replicas)>,
+    ) -> Result<ShardMap, MapError> {
+        let shards = checked(listed)?;
+        if let Some(owner) = self.owners.iter().find(|owner| !shards.contains_key(owner)) {
+            return Err(MapError::UnknownShard(*owner));
+        }
+        Ok(ShardMap { topology, shards, ..self.clone() })
+    }
+
+    /// Which map this is, to tell the later one of two.
+    pub fn edition(&self) -> Edition {
+        Edition { topology: self.topology, map: self.version }
     }
 
     /// The owners of all slots in order, each with the number of neighbouring slots that it owns.
@@ -142,7 +169,7 @@ impl ShardMap {
         self.owners.chunk_by(|one, next| one == next).map(run).collect()
     }
 
-    /// The version of this map.
+    /// The version of the slots.
     pub fn version(&self) -> MapVersion {
         self.version
     }
@@ -172,4 +199,26 @@ impl ShardMap {
     pub fn hosted_by(&self, node: NodeId) -> impl Iterator<Item = ShardId> + '_ {
         self.shards().filter(move |(_, r)| r.nodes.contains(&node)).map(|(id, _)| id)
     }
+}
+
+/// The replicas of all shards, if they make a map.
+fn checked(
+    listed: impl IntoIterator<Item = (ShardId, Replicas)>,
+) -> Result<BTreeMap<ShardId, Replicas>, MapError> {
+    let mut shards = BTreeMap::new();
+    for (shard, replicas) in listed {
+        let distinct: BTreeSet<&NodeId> = replicas.nodes.iter().collect();
+        let is_whole =
+            distinct.len() == replicas.nodes.len() && distinct.contains(&replicas.preferred_leader);
+        if !is_whole {
+            return Err(MapError::Replicas(shard));
+        }
+        if shards.insert(shard, replicas).is_some() {
+            return Err(MapError::TwoShards(shard));
+        }
+    }
+    if shards.is_empty() || shards.len() > SHARDS_MAX as usize {
+        return Err(MapError::Shards(shards.len()));
+    }
+    Ok(shards)
 }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! part                             version                           set by
-//! map, set of nodes, their zones   map version                       each new map
+//! map, set of nodes, their zones   edition of the map                each new map or topology
 //! address of a node                the node's incarnation and start  the node itself
 //! ```
 //!
@@ -14,7 +14,7 @@
 use crate::address::Address;
 use crate::config::{ClusterConfig, NODE_ID_MAX};
 use crate::ids::{NodeId, ShardId};
-use crate::map::{MapError, ShardMap};
+use crate::map::{MapError, Replicas, ShardMap};
 use crate::planted_bugs;
 use std::collections::BTreeMap;
 
@@ -127,11 +127,7 @@ impl RouteTable {
                 return Err(RouteTableError::TwoMembers(node));
             }
         }
-        for (shard, replicas) in map.shards() {
-            if let Some(node) = replicas.nodes.iter().find(|node| !members.contains_key(node)) {
-                return Err(RouteTableError::UnknownNode { shard, node: *node });
-            }
-        }
+        check_nodes(&map, &members)?;
         Ok(RouteTable { map, members })
     }
 
@@ -155,7 +151,7 @@ impl RouteTable {
     /// The map is taken as a whole, with the nodes and their zones. Of a node that both have, the
     /// address with the higher version is taken, from either side.
     pub fn merged(&self, news: &RouteTable) -> Option<RouteTable> {
-        let is_newer = planted_bugs::is_newer(news.map.version(), self.map.version());
+        let is_newer = planted_bugs::is_newer(news.map.edition(), self.map.edition());
         let (base, other) = if is_newer { (news, self) } else { (self, news) };
         let mut merged = base.clone();
         let mut changed = is_newer;
@@ -198,6 +194,23 @@ impl RouteTable {
         self
     }
 
+    /// This route table with the nodes and replicas of a version of the topology. Of a node that both
+    /// have, the address with the higher version is taken. Returns `None` if nothing of it is newer.
+    ///
+    /// # Errors
+    /// [`RouteTableError`] if the parts do not fit each other. A topology may have an address that
+    /// cannot be dialled, as a cluster file may.
+    pub fn as_of(
+        &self,
+        topology: u64,
+        shards: impl IntoIterator<Item = (ShardId, Replicas)>,
+        nodes: impl IntoIterator<Item = (NodeId, Member)>,
+    ) -> Result<Option<RouteTable>, RouteTableError> {
+        let (map, members) = (self.map.placed(topology, shards)?, nodes.into_iter().collect());
+        check_nodes(&map, &members)?;
+        Ok(self.merged(&RouteTable { map, members }))
+    }
+
     /// This route table with another map, for the same nodes.
     ///
     /// # Errors
@@ -205,6 +218,16 @@ impl RouteTable {
     pub fn with_map(&self, map: ShardMap) -> Result<RouteTable, RouteTableError> {
         RouteTable::new(map, self.members.clone())
     }
+}
+
+/// Whether every node with a replica is a member.
+fn check_nodes(map: &ShardMap, members: &BTreeMap<NodeId, Member>) -> Result<(), RouteTableError> {
+    for (shard, replicas) in map.shards() {
+        if let Some(node) = replicas.nodes.iter().find(|node| !members.contains_key(node)) {
+            return Err(RouteTableError::UnknownNode { shard, node: *node });
+        }
+    }
+    Ok(())
 }
 
 /// Whether other processes can dial this address: it is `host:port`, and does not stand for every

@@ -1,6 +1,7 @@
 //! The inputs and outputs of a replica, its configuration and its status.
 
 use crate::machine::TopologyNews;
+use crate::parts::founding::Founders;
 use crate::parts::group::Wanted;
 use crate::snapshot::{BuiltSnapshot, LoadedSnapshot, SnapshotData};
 use locks::{
@@ -486,6 +487,9 @@ pub struct Outputs {
     /// The changes of the topology since the last news, or all of it: at the start, and after a
     /// snapshot.
     pub topology: Option<TopologyNews>,
+    /// Of shard 0: the founders of META, once they are chosen and applied here. Told once, and
+    /// again after a start.
+    pub founders: Option<Founders>,
 }
 
 /// The leader as known here.

@@ -15,6 +15,7 @@
 //! | `machine/` | what the log is applied to: a lock table, or the topology |
 //! | `parts/` | the state a replica is composed of, each kind with its rules |
 //! | `raft/` | the few things that raft-rs needs around it |
+//! | `first_write.rs` | how a founder of the topology's group begins |
 //! | `snapshot.rs` | snapshots, built and loaded off the replica's thread |
 //! | `inspect.rs` | what entries and messages say of members, for judges of simulated runs |
 //!
@@ -22,6 +23,7 @@
 //! sockets, files or clocks. Time comes in as [`Now`].
 
 mod api;
+mod first_write;
 mod inspect;
 mod machine;
 mod parts;
@@ -32,10 +34,12 @@ mod replica;
 mod snapshot;
 
 pub use api::*;
+pub use first_write::first_write;
 pub use inspect::{GroupChange, GroupEntry, Speaker, group_entry, speaker};
 pub use machine::TopologyNews;
+pub use parts::founding::Founders;
 pub use parts::group::{Wanted, WantedError};
-pub use put_back::{first_hard_state, in_a_new_term};
+pub use put_back::in_a_new_term;
 pub use replica::Replica;
 pub use snapshot::{
     BuiltSnapshot, LoadedSnapshot, SnapshotData, SnapshotError, build_snapshot, join_snapshot,

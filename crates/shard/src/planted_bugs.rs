@@ -1,7 +1,8 @@
 //! The sites of the bugs that are planted in this crate, one hook for each. A build without planted
 //! bugs has nothing but the first argument of each hook, and `expire_without_quorum` does nothing.
 
-use crate::api::Now;
+use crate::api::{Now, Reply};
+use crate::machine::Machine;
 use crate::parts::timers::Timers;
 use locks::{Command, Effects, Event, LeaseId, LockTable, Stamp};
 use planted::Bug;
@@ -53,6 +54,26 @@ pub(crate) fn goes_after(shipped: bool) -> bool {
 #[inline]
 pub(crate) fn takes_wish(shipped: bool, differs: bool) -> bool {
     shipped || differs && planted::is(Bug::OldWishWins)
+}
+
+/// The birth of a founder of META. With [`Bug::FoundersOfTheFile`] it is that of the cluster's
+/// beginning, whatever life the node has in shard 0 by now.
+#[inline]
+pub(crate) fn founder_birth(shipped: u32) -> u32 {
+    if planted::is(Bug::FoundersOfTheFile) { 0 } else { shipped }
+}
+
+/// The answer to a proposal that was queued. There is none before it is committed and applied. With
+/// [`Bug::ProposalToldEarly`] it is what the proposal does to the leader's topology.
+#[inline]
+pub(crate) fn told_queued(machine: &Machine, proposal: &[u8]) -> Option<Reply> {
+    let Machine::Topology(machine) = machine else { return None };
+    if !planted::is(Bug::ProposalToldEarly) {
+        return None;
+    }
+    let mut topology = machine.topology().clone();
+    topology.apply(&topology::Proposal::decode(proposal).ok()?).ok()?;
+    Some(Reply::Applied(Ok(topology.version())))
 }
 
 /// The refusal of a heartbeat that counts on entries which are not in the log. With

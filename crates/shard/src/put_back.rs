@@ -23,12 +23,6 @@ use storage::ShardWrite;
 /// A cluster does not get through this many terms between two copies.
 const TERMS: u64 = 1 << 20;
 
-/// The hard state of a replica that has not voted yet, for a host that must tell such a replica from
-/// one whose data is lost.
-pub fn first_hard_state() -> Vec<u8> {
-    HardState::default().encode_to_vec()
-}
-
 /// The write that must be on disk before a replica opens that goes on from a copy: its hard state
 /// with a term above those of all copies, in which it has not voted.
 ///

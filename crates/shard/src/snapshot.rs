@@ -1,9 +1,8 @@
 //! Snapshots, built and loaded off the replica's thread.
 //!
-//! A snapshot leaves a replica in two pieces: the Raft message as its header, with the wish for
-//! members in its context, and the data, which
-//! all messages of one snapshot share. The host sends both, and the data is never copied on the
-//! way:
+//! A snapshot leaves a replica in two pieces: the Raft message as its header, with what the group
+//! keeps of itself in its context, and the data, which all messages of one snapshot share. The host
+//! sends both, and the data is never copied on the way:
 //!
 //! ```text
 //! engine ── build_snapshot ──► BuiltSnapshot ──► replica ──► PeerMessage { bytes, snapshot }
@@ -15,7 +14,8 @@
 
 use crate::machine::{Machine, MachineError};
 use crate::parts::applied::{AppliedError, decode_applied};
-use crate::parts::group::{Wanted, WantedError};
+use crate::parts::group::WantedError;
+use crate::parts::kept::Kept;
 use crate::raft::conf_state::check_conf;
 use bytes::Bytes;
 use locks::Change;
@@ -29,8 +29,8 @@ use storage::Recovered;
 #[derive(Clone)]
 pub struct BuiltSnapshot {
     pub(crate) metadata: SnapshotMetadata,
-    /// The wish for members as of its index.
-    pub(crate) wanted: Option<Wanted>,
+    /// What the group kept as of its index.
+    pub(crate) kept: Kept,
     pub(crate) data: Bytes,
 }
 
@@ -59,7 +59,7 @@ enum Damage {
     #[error("{0}")]
     Members(&'static str),
     #[error("{0}")]
-    Wanted(#[source] WantedError),
+    Kept(#[source] WantedError),
     #[error("{0}")]
     State(#[source] MachineError),
 }
@@ -74,9 +74,9 @@ pub fn build_snapshot(
     found: Recovered,
 ) -> Result<Option<BuiltSnapshot>, SnapshotError> {
     let Some(applied) = found.applied else { return Ok(None) };
-    let (metadata, wanted) = decode_applied(&applied).map_err(Damage::Applied)?;
+    let (metadata, kept) = decode_applied(&applied).map_err(Damage::Applied)?;
     let machine = Machine::load(shard, found.table).map_err(Damage::Checkpoint)?;
-    Ok(Some(BuiltSnapshot { metadata, wanted, data: machine.snapshot().into() }))
+    Ok(Some(BuiltSnapshot { metadata, kept, data: machine.snapshot().into() }))
 }
 
 /// The data of a snapshot on its way to a peer. It goes with the message that has its header.
@@ -100,8 +100,8 @@ impl fmt::Debug for SnapshotData {
 pub struct LoadedSnapshot {
     /// The header: a Raft message without the data.
     pub(crate) message: Message,
-    /// The wish for members as of its index.
-    pub(crate) wanted: Option<Wanted>,
+    /// What the group kept as of its index.
+    pub(crate) kept: Kept,
     pub(crate) machine: Machine,
     /// All records of the machine, for the write that installs it.
     pub(crate) records: Vec<Change>,
@@ -133,13 +133,10 @@ impl LoadedSnapshot {
         let members = message.get_snapshot().get_metadata().get_conf_state();
         check_conf(members).map_err(Damage::Members)?;
         let context = std::mem::take(&mut message.context);
-        let wanted = match context.is_empty() {
-            true => None,
-            false => Some(Wanted::decode(&context).map_err(Damage::Wanted)?),
-        };
+        let kept = Kept::decode(&context).map_err(Damage::Kept)?;
         let mut machine = Machine::restore(shard, data).map_err(Damage::State)?;
         let records = machine.checkpoint();
-        Ok(LoadedSnapshot { message, wanted, machine, records })
+        Ok(LoadedSnapshot { message, kept, machine, records })
     }
 }
 

@@ -125,7 +125,7 @@ impl Topology {
         let mut founded = Topology::default();
         let delta = Delta { version, rows };
         founded.follow(&delta).expect("version 1 follows version 0");
-        founded.check().map_err(Refusal::Seed)?;
+        founded.check().map_err(|rule| Refusal::Seed(rule.into()))?;
         Ok(delta.rows)
     }
 
@@ -220,7 +220,7 @@ impl Topology {
             return Err(Refusal::Busy(id));
         }
         if self.running().count() >= JOBS_MAX {
-            return Err(Refusal::TooManyJobs(JOBS_MAX));
+            return Err(Refusal::TooManyJobs(JOBS_MAX as u32));
         }
         let last_job = self.cluster.last_job + 1;
         let job = Job {
@@ -248,7 +248,7 @@ impl Topology {
         match *kind {
             JobKind::ReplaceNode { old, new } => {
                 if old == new {
-                    return Err(Refusal::Job("a node cannot replace itself: name another one"));
+                    return Err(no_job("a node cannot replace itself: name another one"));
                 }
                 if self.present_node(new)?.state != NodeState::Serving {
                     return Err(Refusal::NotServing(new));
@@ -259,12 +259,12 @@ impl Topology {
                     self.known_shard(shard)?;
                 }
                 if shard == Some(META) {
-                    return Err(Refusal::Job(
+                    return Err(no_job(
                         "the shard of the topology follows the number of nodes: leave it out",
                     ));
                 }
                 if count == 0 || count as usize > self.present().count() {
-                    return Err(Refusal::Job(
+                    return Err(no_job(
                         "the replica count is 0 or more than there are nodes: choose 3 or 5",
                     ));
                 }
@@ -310,7 +310,7 @@ impl Topology {
         match *setting {
             Setting::RepairAfter { seconds } => {
                 if seconds.is_some_and(|seconds| seconds < REPAIR_AFTER_S_MIN) {
-                    return Err(Refusal::Setting(
+                    return Err(no_setting(
                         "a repair after less than a minute would replace nodes that restart",
                     ));
                 }
@@ -318,7 +318,7 @@ impl Topology {
             }
             Setting::SnapshotBytesPerS { bytes } => {
                 if bytes < SNAPSHOT_BYTES_PER_S_MIN {
-                    return Err(Refusal::Setting(
+                    return Err(no_setting(
                         "snapshots need 1 MiB per second at least to come to an end",
                     ));
                 }
@@ -338,6 +338,14 @@ impl Topology {
         let node = self.nodes.get(&id).ok_or(Refusal::UnknownNode(id))?;
         if node.state == NodeState::Removed { Err(Refusal::Removed(id)) } else { Ok(node) }
     }
+}
+
+fn no_job(why: &'static str) -> Refusal {
+    Refusal::Job(why.into())
+}
+
+fn no_setting(why: &'static str) -> Refusal {
+    Refusal::Setting(why.into())
 }
 
 /// Whether two jobs would change the same.

@@ -13,6 +13,7 @@
 //! Reading never panics and never allocates more than the input warrants. This module knows nothing
 //! of the meaning of fields.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes that do not decode as a proposal, a state or a delta of a known version.
@@ -172,6 +173,17 @@ impl Record for String {
     }
 }
 
+impl Record for Cow<'static, str> {
+    fn put(&self, into: &mut Vec<u8>) {
+        (self.len() as u64).put(into);
+        into.extend_from_slice(self.as_bytes());
+    }
+
+    fn take(from: &mut Reader<'_>) -> Result<Cow<'static, str>> {
+        String::take(from).map(Cow::Owned)
+    }
+}
+
 impl<T: Record> Record for Option<T> {
     fn put(&self, into: &mut Vec<u8>) {
         self.is_some().put(into);
@@ -262,22 +274,30 @@ macro_rules! record {
     };
 }
 
-/// Makes an enum a [`Record`]: a tag of one byte, and the fields of the variant. A tag may be
-/// retired but never reused, because old logs hold it.
+/// Makes an enum a [`Record`]: a tag of one byte, and the fields of the variant, which have names, or
+/// places with names given here. A tag may be retired but never reused, because old logs hold it.
 macro_rules! tagged {
-    ($type:ident { $($tag:literal => $variant:ident { $($field:ident),* }),* $(,)? }) => {
+    ($type:ident { $(
+        $tag:literal => $variant:ident $({ $($field:ident),* })? $(( $($place:ident),* ))?
+    ),* $(,)? }) => {
         impl $crate::codec::Record for $type {
             fn put(&self, into: &mut Vec<u8>) {
                 match self {
-                    $($type::$variant { $($field),* } => {
+                    $($type::$variant $({ $($field),* })? $(( $($place),* ))? => {
                         into.push($tag);
-                        $($crate::codec::Record::put($field, into);)*
+                        $($($crate::codec::Record::put($field, into);)*)?
+                        $($($crate::codec::Record::put($place, into);)*)?
                     })*
                 }
             }
             fn take(from: &mut $crate::codec::Reader<'_>) -> $crate::codec::Result<$type> {
                 match from.byte()? {
-                    $($tag => Ok($type::$variant { $($field: $crate::codec::Record::take(from)?),* }),)*
+                    $($tag => {
+                        $($(let $place = $crate::codec::Record::take(from)?;)*)?
+                        Ok($type::$variant
+                            $({ $($field: $crate::codec::Record::take(from)?),* })?
+                            $(( $($place),* ))?)
+                    })*
                     _ => Err($crate::codec::DecodeError(concat!("an unknown tag of ", stringify!($type)))),
                 }
             }

@@ -115,7 +115,7 @@ impl Topology {
         if (is.taken, is.conf_index) <= (known.is.taken, known.is.conf_index) {
             return Ok(Vec::new());
         }
-        let no_group = |why| Err(Refusal::NoGroup { shard: id, why });
+        let no_group = |why: &'static str| Err(Refusal::NoGroup { shard: id, why: why.into() });
         if is.voters.is_empty() {
             return no_group("it has no voters");
         }

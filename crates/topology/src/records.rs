@@ -1,4 +1,4 @@
-//! The bytes of states, deltas and proposals, and the hash of a state.
+//! The bytes of states, deltas, proposals, refusals and reports, and the hash of a state.
 //!
 //! [`codec`](crate::codec) has the frame and the primitives. Here are the fields of each type of the
 //! state, in their order. What was decoded passed [`Topology::check`].
@@ -6,6 +6,8 @@
 use crate::codec::{DecodeError, of_frame, record, tagged, to_frame};
 use crate::command::Proposal;
 use crate::delta::Delta;
+use crate::plan::Report;
+use crate::refusal::Refusal;
 use crate::state::*;
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 use routing::{AddressVersion, NodeId, ShardId};
@@ -15,6 +17,8 @@ mod kind {
     pub(super) const STATE: u8 = 1;
     pub(super) const DELTA: u8 = 2;
     pub(super) const PROPOSAL: u8 = 3;
+    pub(super) const REPORT: u8 = 4;
+    pub(super) const REFUSAL: u8 = 5;
 }
 
 /// The seed of the state hash. Frozen, because replicas of different builds compare hashes.
@@ -77,6 +81,44 @@ impl Proposal {
     /// If any byte is wrong. Such an entry must not be applied.
     pub fn decode(bytes: &[u8]) -> Result<Proposal, DecodeError> {
         of_frame(kind::PROPOSAL, bytes)
+    }
+}
+
+impl Refusal {
+    /// The bytes of the refusal.
+    ///
+    /// ```
+    /// use palisade_topology::{JobId, Refusal};
+    ///
+    /// let refusal = Refusal::Busy(JobId(13));
+    /// assert_eq!(Refusal::decode(&refusal.encode()), Ok(refusal));
+    /// ```
+    pub fn encode(&self) -> Vec<u8> {
+        to_frame(kind::REFUSAL, self)
+    }
+
+    /// The refusal with these bytes.
+    ///
+    /// # Errors
+    /// If any byte is wrong.
+    pub fn decode(bytes: &[u8]) -> Result<Refusal, DecodeError> {
+        of_frame(kind::REFUSAL, bytes)
+    }
+}
+
+impl Report {
+    /// The bytes of the report. When it was heard is not among them, because the receiver tells that.
+    pub fn encode(&self) -> Vec<u8> {
+        to_frame(kind::REPORT, self)
+    }
+
+    /// The report with these bytes, which was heard at `heard_ms`.
+    ///
+    /// # Errors
+    /// If any byte is wrong.
+    pub fn decode(bytes: &[u8], heard_ms: u64) -> Result<Report, DecodeError> {
+        let report: Report = of_frame(kind::REPORT, bytes)?;
+        Ok(Report { heard_ms, ..report })
     }
 }
 

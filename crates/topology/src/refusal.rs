@@ -1,9 +1,12 @@
 //! The reasons why a command is refused: what happened, and what to do next.
 //!
-//! A refusal is an outcome, the same on every replica, and a refused command changes nothing.
+//! A refusal is an outcome, the same on every replica, and a refused command changes nothing. It has
+//! bytes, so that it reaches the process that proposed the command.
 
+use crate::codec::tagged;
 use crate::state::{JobId, Version};
 use routing::{NodeId, ShardId};
+use std::borrow::Cow;
 
 /// The reason why a command is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,7 +19,7 @@ pub enum Refusal {
     AlreadyFounded,
     /// A seed breaks a rule.
     #[error("the seed makes no topology ({0}): check the cluster file with `palisade plan`")]
-    Seed(&'static str),
+    Seed(Cow<'static, str>),
     /// Another change came between plan and command.
     #[error("the topology has changed since this plan ({planned} → {now}): plan again")]
     VersionMoved {
@@ -121,7 +124,7 @@ pub enum Refusal {
         /// The shard.
         shard: ShardId,
         /// The rule that it breaks.
-        why: &'static str,
+        why: Cow<'static, str>,
     },
     /// A member is preferred that is not wanted.
     #[error("node {node} is no member of shard {shard}: choose one of its members")]
@@ -136,14 +139,43 @@ pub enum Refusal {
     Busy(JobId),
     /// Too many jobs run.
     #[error("{0} jobs run already: wait for one, or cancel one")]
-    TooManyJobs(usize),
+    TooManyJobs(u32),
     /// A job's arguments make no sense.
     #[error("this job cannot be done: {0}")]
-    Job(&'static str),
+    Job(Cow<'static, str>),
     /// The job has ended.
     #[error("job {0} has ended: what it did stays done")]
     Ended(JobId),
     /// A setting has a value out of its range.
     #[error("this value cannot be set: {0}")]
-    Setting(&'static str),
+    Setting(Cow<'static, str>),
 }
+
+tagged!(Refusal {
+    1 => NotFounded,
+    2 => AlreadyFounded,
+    3 => Seed(rule),
+    4 => VersionMoved { planned, now },
+    5 => UnknownNode(node),
+    6 => UnknownShard(shard),
+    7 => UnknownJob(job),
+    8 => Removed(node),
+    9 => NodeId(node),
+    10 => Address { node, address },
+    11 => AddressTaken { node, address, other },
+    12 => IdTaken(node),
+    13 => ActiveLevel { node, level, min, max },
+    14 => LevelUnknown { node, level },
+    15 => LevelFalls { active, level },
+    16 => StillMember { node, shard },
+    17 => NotServing(node),
+    18 => NoMembers(shard),
+    19 => NoBirths(node),
+    20 => NoGroup { shard, why },
+    21 => NoMember { shard, node },
+    22 => Busy(job),
+    23 => TooManyJobs(jobs),
+    24 => Job(why),
+    25 => Ended(job),
+    26 => Setting(why),
+});

@@ -53,8 +53,8 @@ record!(SeedShard { members, preferred_leader });
 impl Seed {
     /// The seed that a cluster file describes. The configuration must have been validated.
     ///
-    /// The members of shard 0 found META. They are part of the fingerprint, and zones alone are
-    /// not, so two files with one fingerprint never found two METAs.
+    /// META is where shard 0 is. Its members are part of the fingerprint, and zones alone are not,
+    /// so two files with one fingerprint say the same.
     pub fn of(config: &ClusterConfig) -> Seed {
         let map = config.shard_map();
         let node = |node: &routing::NodeConfig| SeedNode {
@@ -76,5 +76,19 @@ impl Seed {
             shards,
             slots: map.runs(),
         }
+    }
+
+    /// The same seed with META on these nodes. The cluster file says where META is as long as shard
+    /// 0 has the members of the file.
+    #[must_use]
+    pub fn with_meta_on(mut self, nodes: impl IntoIterator<Item = NodeId>) -> Seed {
+        let Some(meta) = self.shards.get_mut(&META) else { return self };
+        meta.members = nodes.into_iter().collect();
+        if !meta.members.contains(&meta.preferred_leader)
+            && let Some(first) = meta.members.first()
+        {
+            meta.preferred_leader = *first;
+        }
+        self
     }
 }

@@ -17,6 +17,7 @@ impl From<&RouteTable> for Message {
         });
         Message {
             map_version: map.version().0,
+            topology_version: map.edition().topology,
             slots: map.runs().into_iter().map(run).collect(),
             shards: shards.collect(),
             members: routes.members().map(Member::from).collect(),
@@ -29,14 +30,17 @@ impl TryFrom<&Message> for RouteTable {
 
     fn try_from(message: &Message) -> Result<RouteTable, RouteTableError> {
         let runs = message.slots.iter().map(|run| (run.slots, ShardId(run.shard)));
-        let shards = message.shards.iter().map(|shard| {
-            let replicas = routing::Replicas {
-                nodes: shard.nodes.iter().map(|node| NodeId(*node)).collect(),
-                preferred_leader: NodeId(shard.preferred_leader),
-            };
-            (ShardId(shard.shard), replicas)
-        });
-        let map = ShardMap::of_runs(MapVersion(message.map_version), runs, shards)?;
+        let listed = || {
+            message.shards.iter().map(|shard| {
+                let replicas = routing::Replicas {
+                    nodes: shard.nodes.iter().map(|node| NodeId(*node)).collect(),
+                    preferred_leader: NodeId(shard.preferred_leader),
+                };
+                (ShardId(shard.shard), replicas)
+            })
+        };
+        let map = ShardMap::of_runs(MapVersion(message.map_version), runs, listed())?
+            .placed(message.topology_version, listed())?;
         RouteTable::new(map, message.members.iter().map(Member::parts))
     }
 }

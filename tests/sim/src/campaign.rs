@@ -38,7 +38,11 @@ impl Campaign {
                         if seed >= self.from + self.seeds || stop.load(Ordering::Relaxed) {
                             return;
                         }
-                        let report = run_caught(seed, self.prints);
+                        let mut report = run_caught(seed, self.prints);
+                        // A bug of locks that only META shows would not be caught without META.
+                        if self.bug.is_none_or(Bug::is_of_meta) {
+                            report.violations.append(&mut report.of_meta);
+                        }
                         let mut each = each.lock().unwrap_or_else(PoisonError::into_inner);
                         if !each(report) {
                             stop.store(true, Ordering::Relaxed);

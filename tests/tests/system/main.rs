@@ -5,6 +5,7 @@ mod cli_cluster_script;
 mod cli_edges;
 mod clients;
 mod clock;
+mod cluster_changes;
 mod contention;
 mod copies;
 mod crash;

@@ -105,7 +105,7 @@ async fn refused_certificates_and_greetings_are_in_the_audit_log() {
         (&of_gateway, "signed_in_failed", "expired since"),
         (&of_gateway, "signed_in_failed", "requires one"),
         (&of_node, "peer_refused", "it is node 3"),
-        (&of_node, "peer_refused", "refuses this gateway"),
+        (&of_node, "peer_refused", "refuses this caller"),
     ] {
         eventually(words, async || {
             reasons(audit.as_ref(), kind).iter().any(|why| why.contains(words)).then_some(())

@@ -73,6 +73,7 @@ impl Cluster {
                 insecure: false,
                 listener: Some(listener),
                 metrics_listener: None,
+                by_hand: false,
             };
             nodes.push(Node::start(options).await.unwrap());
         }

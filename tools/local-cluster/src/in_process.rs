@@ -141,6 +141,7 @@ impl InProcess {
                 insecure: false,
                 listener: Some(socket),
                 metrics_listener: Some(metrics),
+                by_hand: false,
             };
             nodes.push(Node::start(options).await?);
         }

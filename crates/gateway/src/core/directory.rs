@@ -1,13 +1,13 @@
 //! The knowledge of a gateway about the cluster while it routes: the shard map, and each shard's
 //! leader.
 //!
-//! * The map is replaced by a newer one only.
+//! * The map is replaced by one of a later edition only.
 //! * A leader is a hint: the replica that is asked decides by itself whether it leads.
 
 use link::leaders::LeaderCache;
 use link::mux::{Failure, Outcome};
-use routing::{MapVersion, NodeId, Route, ShardId, ShardMap};
-use std::collections::BTreeMap;
+use routing::{Edition, MapVersion, NodeId, Route, RouteTable, ShardId, ShardMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use wire::OperationKind;
@@ -23,22 +23,24 @@ pub struct Directory {
     turn: AtomicUsize,
 }
 
-/// One version of the map.
+/// One edition of the map.
 #[derive(Debug)]
 struct View {
     map: ShardMap,
+    /// All nodes, those without replicas too.
+    nodes: BTreeSet<u64>,
     /// The replicas of each shard, the preferred leader first.
     replicas: BTreeMap<ShardId, Arc<[u64]>>,
 }
 
 impl View {
-    fn of(map: ShardMap) -> View {
+    fn of(map: ShardMap, nodes: BTreeSet<u64>) -> View {
         let replicas = map.shards().map(|(shard, replicas)| {
             let preferred = replicas.preferred_leader;
             let others = replicas.nodes.iter().filter(|node| **node != preferred);
             (shard, std::iter::once(&preferred).chain(others).map(|node| node.0).collect())
         });
-        View { replicas: replicas.collect(), map }
+        View { replicas: replicas.collect(), nodes, map }
     }
 }
 
@@ -50,28 +52,37 @@ pub(super) struct Targets {
 }
 
 impl Directory {
-    /// A directory with this map, which knows no leader yet.
+    /// A directory with this map, which knows no leader yet. Its nodes are those with replicas.
     pub fn new(map: ShardMap) -> Directory {
+        let nodes = map.shards().flat_map(|(_, replicas)| &replicas.nodes).map(|node| node.0);
+        let nodes = nodes.collect();
         Directory {
-            view: RwLock::new(View::of(map)),
+            view: RwLock::new(View::of(map, nodes)),
             leaders: RwLock::default(),
             turn: AtomicUsize::new(0),
         }
     }
 
-    /// Takes a map if it is newer than the present one, and tells whether it was.
-    pub fn take(&self, map: ShardMap) -> bool {
+    /// Takes a route table if its map is of a later edition than the present one, and tells whether
+    /// it was.
+    pub fn take(&self, routes: &RouteTable) -> bool {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-        let newer = map.version() > view.map.version();
+        let newer = routes.map().edition() > view.map.edition();
         if newer {
-            *view = View::of(map);
+            let nodes = routes.members().map(|(node, _)| node.0).collect();
+            *view = View::of(routes.map().clone(), nodes);
         }
         newer
     }
 
-    /// The version of the present map.
+    /// The version of the slots of the present map.
     pub fn version(&self) -> MapVersion {
         self.view().map.version()
+    }
+
+    /// The edition of the present map.
+    pub fn edition(&self) -> Edition {
+        self.view().map.edition()
     }
 
     /// The slot and shard of a name.
@@ -93,6 +104,11 @@ impl Directory {
         view.replicas.iter().flat_map(of_shard).collect()
     }
 
+    /// Whether there is such a node.
+    pub(super) fn has_node(&self, node: NodeId) -> bool {
+        self.view().nodes.contains(&node.0)
+    }
+
     /// Whether there is such a shard.
     pub(super) fn has(&self, shard: ShardId) -> bool {
         self.view().replicas.contains_key(&shard)
@@ -103,10 +119,13 @@ impl Directory {
     /// For a stale check the followers take turns, so that they share the reads. The leader comes
     /// last, because it has enough to do.
     pub(super) fn targets(&self, shard: ShardId, stale: bool) -> Option<Targets> {
-        let all = self.view().replicas.get(&shard)?.clone();
-        // The leader may be of an older map, and not be a replica any more.
-        let known = self.leader(shard).map(|leader| leader.0).filter(|node| all.contains(node));
-        let leader = known.unwrap_or(all[0]);
+        let mut all = self.view().replicas.get(&shard)?.clone();
+        // The leader may be of an older map or of a newer one. So it counts if it is a node at all.
+        let known = self.leader(shard).filter(|node| self.has_node(*node));
+        let leader = known.map_or(all[0], |leader| leader.0);
+        if !all.contains(&leader) {
+            all = with(&all, leader);
+        }
         if !stale {
             return Some(Targets { all, first: leader });
         }
@@ -167,4 +186,9 @@ impl Directory {
     fn leaders_mut(&self) -> RwLockWriteGuard<'_, LeaderCache> {
         self.leaders.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// These targets and one more, which is asked last.
+pub(super) fn with(targets: &[u64], node: u64) -> Arc<[u64]> {
+    targets.iter().copied().chain([node]).collect()
 }

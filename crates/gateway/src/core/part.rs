@@ -2,12 +2,12 @@
 
 use super::Env;
 use super::caller::Caller;
-use super::directory::{Directory, Targets};
+use super::directory::{Directory, Targets, with};
 use super::planted_bugs;
 use crate::limits::{ATTEMPT_TIMEOUT_MS, STALE_ATTEMPT_TIMEOUT_MS};
-use link::mux::Outcome;
+use link::mux::{Failure, Outcome};
 use link::retry::{Decision, Policy, Tries, Try};
-use routing::{MapVersion, ShardId};
+use routing::{Edition, ShardId};
 use std::sync::Arc;
 use wire::OperationKind;
 use wire::internal::v1::operation::Op;
@@ -36,8 +36,9 @@ pub(super) struct Bounds {
 /// An operation with its route and the state of its tries.
 ///
 /// * One try at most is under way.
-/// * The route and the targets are those of one version of the map. After a pause they are taken
-///   anew, if the directory has a newer map by then.
+/// * The route and the targets are those of one edition of the map. After a pause they are taken
+///   anew, if the directory has a later one by then. A leader that is no target becomes one, if it
+///   is a node: replicas may have moved since.
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) shard: ShardId,
@@ -46,6 +47,7 @@ pub(super) struct Part {
     stale: bool,
     operation: Operation,
     targets: Arc<[u64]>,
+    edition: Edition,
     retry: Tries,
     /// The node of the last try.
     tried: u64,
@@ -87,6 +89,7 @@ impl Part {
         directory: &Directory,
         now_ms: u64,
     ) -> Result<Part, Box<Error>> {
+        let edition = directory.edition();
         let stale = matches!(&op, Op::Check(check) if check.consistency() == Consistency::Stale);
         let route = route(&op, place, directory);
         let shard = ShardId(route.shard);
@@ -110,6 +113,7 @@ impl Part {
             stale,
             operation,
             targets: all,
+            edition,
             retry: Tries::new(policy, now_ms, first),
             tried: first,
         })
@@ -165,6 +169,12 @@ impl Part {
             Ok(answer) => return Want::Answered(answer),
             Err(failure) => failure,
         };
+        if let Failure::NotLeader { leader: Some(leader), .. } = &failure
+            && !self.targets.contains(&leader.0)
+            && directory.has_node(*leader)
+        {
+            self.targets = with(&self.targets, leader.0);
+        }
         let now_ms = env.now_ms();
         let jitter = env.jitter();
         self.retry.after_failure(now_ms, jitter, failure.for_retry(), &self.targets).into()
@@ -183,18 +193,18 @@ impl Part {
         operation
     }
 
-    /// Takes the route and the targets of a newer map, if there is one.
+    /// Takes the route and the targets of a later map, if there is one.
     fn route_anew(&mut self, directory: &Directory) {
-        let version = directory.version();
+        let edition = directory.edition();
         let Some(op) = &self.operation.op else { return };
-        if self.operation.route.is_some_and(|route| MapVersion(route.map_version) >= version) {
+        if self.edition >= edition {
             return;
         }
         let route = route(op, self.place, directory);
         let shard = ShardId(route.shard);
         if let Some(targets) = directory.targets(shard, self.stale) {
             self.retry.turn_to(targets.first);
-            (self.shard, self.targets) = (shard, targets.all);
+            (self.shard, self.targets, self.edition) = (shard, targets.all, edition);
             self.operation.route = Some(route);
         }
     }

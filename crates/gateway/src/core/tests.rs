@@ -3,7 +3,7 @@
 use super::*;
 use link::mux::{Answer, Failure, Outcome};
 use proptest::prelude::*;
-use routing::{ClusterConfig, MapVersion, NodeId, Replicas, ShardId, ShardMap};
+use routing::{ClusterConfig, MapVersion, Member, NodeId, Replicas, RouteTable, ShardId, ShardMap};
 use std::collections::BTreeMap;
 use wire::ErrorClass;
 use wire::internal::v1::ShardPage;
@@ -175,19 +175,71 @@ fn nothing_is_tried_again_for_a_client_that_is_gone() {
     assert!(call.answer().grant().is_some(), "the try under way still counts");
 }
 
-/// The map of [`directory`], in another version and with the shards' slots exchanged.
-fn exchanged(version: u64) -> ShardMap {
-    let map = ClusterConfig::dev(2, 3, 20_000).unwrap().shard_map();
+/// The route table of [`directory`], with a map of another version and the shards' slots exchanged.
+fn exchanged(version: u64) -> RouteTable {
+    let file = RouteTable::of(&ClusterConfig::dev(2, 3, 20_000).unwrap());
+    let map = file.map();
     let replicas = |shard| Replicas { ..map.replicas(ShardId(shard)).unwrap().clone() };
     let shards = BTreeMap::from([(ShardId(0), replicas(1)), (ShardId(5), replicas(0))]);
-    ShardMap::even(MapVersion(version), shards)
+    file.with_map(ShardMap::even(MapVersion(version), shards)).unwrap()
+}
+
+/// The route table of [`directory`] at a later version of the topology: node 4 has come, and shard 0
+/// is on nodes 2 to 4.
+fn moved(topology: u64) -> RouteTable {
+    let file = RouteTable::of(&ClusterConfig::dev(2, 3, 20_000).unwrap());
+    let mut nodes: Vec<_> = file.members().map(|(node, member)| (node, member.clone())).collect();
+    nodes.push((NodeId(4), Member { address: "four:1".into(), ..nodes[0].1.clone() }));
+    let shards = file.map().shards().map(|(shard, replicas)| {
+        let here = Replicas { nodes: [2, 3, 4].map(NodeId).into(), preferred_leader: NodeId(4) };
+        (shard, if shard == ShardId(0) { here } else { replicas.clone() })
+    });
+    file.as_of(topology, shards, nodes).unwrap().expect("later")
+}
+
+/// Routes say the version of the slots only, so a node that has not heard of the move yet takes them.
+#[test]
+fn a_replica_that_moved_is_asked_without_another_version_of_the_slots() {
+    let mut call = Driven::begin(of_shard_0());
+    let before = call.sent().operation.route.unwrap();
+    call.fails(refused(ErrorCode::NoLeader));
+    assert!(call.directory.take(&moved(7)) && !call.directory.take(&moved(6)), "later only");
+    call.on_pause_over(0);
+    assert_eq!(call.sent().node, 4, "the preferred leader of the later map");
+    assert_eq!(call.sent().operation.route, Some(before));
+}
+
+/// Regression: a leader that was no replica by the gateway's map was not asked before the next map
+/// came, half a second later.
+#[test]
+fn a_leader_that_the_map_does_not_have_is_asked_if_it_is_a_node() {
+    let told = |leader| {
+        let directory = directory();
+        directory.take(&moved(7));
+        let mut call = Driven::begin_with(directory, of_shard_0());
+        let (leader, why) = (Some(NodeId(leader)), "led elsewhere".into());
+        call.fails(Failure::NotLeader { leader, term: 9, why });
+        call
+    };
+    let call = told(1);
+    assert_eq!(call.sent().node, 1);
+    assert_eq!(Driven::begin_with(call.directory, of_shard_0()).sent().node, 1, "it is remembered");
+    let is_stranger = |step: &Step| matches!(step, Step::Send(send) if send.node == 9);
+    assert!(!told(9).steps.iter().any(is_stranger), "no node of the cluster");
+}
+
+/// An acquire of a name of shard 0.
+fn of_shard_0() -> Op {
+    let names = (0..).map(|number| format!("jobs/{number}"));
+    let name = names.into_iter().find(|name| directory().route(name).shard == ShardId(0)).unwrap();
+    Op::Acquire(AcquireRequest { name, owner: "me".into(), ..Default::default() })
 }
 
 #[test]
 fn a_stale_route_fetches_the_newer_map_and_takes_the_new_route_after_a_pause() {
     // This name is of the upper half of the slots, which the other map gives to shard 5.
     let name =
-        (0..).map(|n| format!("jobs/{n}")).find(|name| exchanged(9).route(name).shard.0 == 5);
+        (0..).map(|n| format!("jobs/{n}")).find(|name| exchanged(9).map().route(name).shard.0 == 5);
     let check = Op::Check(CheckRequest { name: name.unwrap(), ..Default::default() });
     let mut call = Driven::begin(check);
     let node = call.sent().node;
@@ -198,7 +250,10 @@ fn a_stale_route_fetches_the_newer_map_and_takes_the_new_route_after_a_pause() {
         }
         steps => panic!("{steps:?}"),
     }
-    assert!(call.directory.take(exchanged(9)) && !call.directory.take(exchanged(8)), "newer only");
+    assert!(
+        call.directory.take(&exchanged(9)) && !call.directory.take(&exchanged(8)),
+        "newer only"
+    );
     call.on_pause_over(0);
     let route = call.sent().operation.route.unwrap();
     assert_eq!((route.shard, route.map_version), (5, 9));

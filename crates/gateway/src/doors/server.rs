@@ -5,7 +5,7 @@
 
 use crate::connection::Connection;
 use crate::doors::doorman::DoormanLayer;
-use crate::doors::grpc::Locks;
+use crate::doors::grpc::{Clusters, Locks};
 use crate::doors::http;
 use crate::doors::single::Single;
 use crate::error::GatewayError;
@@ -21,6 +21,7 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use wire::limits::{FRAME_BYTES_MAX, HTTP2_FRAME_BYTES_MAX};
+use wire::v1::cluster_service_server::ClusterServiceServer;
 use wire::v1::lock_service_server::LockServiceServer;
 
 const RESETS_MAX: usize = 256;
@@ -76,6 +77,7 @@ pub(crate) async fn serve(
         .accept_http1(true)
         .layer(DoormanLayer(router.clone()))
         .add_routes(Routes::from(http::routes(&single, local)))
+        .add_service(ClusterServiceServer::new(Clusters(single.clone())))
         .add_service(
             LockServiceServer::new(Locks(single)).max_decoding_message_size(FRAME_BYTES_MAX),
         )

@@ -332,6 +332,31 @@ impl Identities {
         Err(denied(identity, format_args!("watch {of}")))
     }
 
+    /// Whether a visitor may make a call about the cluster as a whole.
+    ///
+    /// # Errors
+    /// As of [`permit`](Identities::permit).
+    pub(crate) fn permit_cluster(
+        &self,
+        visitor: &Visitor,
+        verb: Verb,
+        operation: &'static str,
+        audit: &Audit,
+        metrics: &Metrics,
+    ) -> Result<(), Box<Error>> {
+        let Some(identity) = visitor.caller.identity() else { return Err(no_identity()) };
+        if identity.rights.permits_any(verb) {
+            return Ok(());
+        }
+        metrics.denied.inc();
+        if audit.is_on() {
+            let policy = &self.files.current().policy;
+            let why = policy.explain(&identity.principal, verb, None).why;
+            audit.record(Event { operation, why, ..visitor.event(Kind::Denied) });
+        }
+        Err(denied(identity, format_args!("{verb} the cluster")))
+    }
+
     /// Whether a visitor may open a stream: an identity that may do nothing takes no room.
     ///
     /// # Errors

@@ -147,7 +147,7 @@ fn a_connection_remembers_its_last_header_only() {
 #[test]
 fn new_files_end_what_a_connection_remembers() {
     let (dir, identities) = identities(POLICY);
-    let (audit, metrics) = (Audit::off(), Metrics::new([], []).unwrap());
+    let (audit, metrics) = (Audit::off(), Metrics::new([]).unwrap());
     let mut bob = visitor(None, Some("bob"));
     identities.prove_again(&mut bob, 0, &audit, &metrics).unwrap();
     std::fs::write(
@@ -179,7 +179,7 @@ fn shows(address: &str, token: &str) -> Visitor {
 fn a_source_of_wrong_signed_tokens_is_refused_before_they_are_checked() {
     let (issuer, forger) = (Issuer::new(), Issuer::new());
     let (_dir, identities) = with_keys(POLICY, Some(&issuer.jwks()));
-    let (audit, metrics) = (Audit::off(), Metrics::new([], []).unwrap());
+    let (audit, metrics) = (Audit::off(), Metrics::new([]).unwrap());
     let prove = |visitor: &mut Visitor, now_ms| {
         let proven = identities.prove_again(visitor, now_ms, &audit, &metrics);
         proven.map_err(|error| (error.code(), error.retry_after_ms))
@@ -201,7 +201,7 @@ fn a_source_of_wrong_signed_tokens_is_refused_before_they_are_checked() {
 fn wrong_tokens_of_one_client_lock_out_no_other_at_its_address() {
     let (issuer, forger) = (Issuer::new(), Issuer::new());
     let (_dir, identities) = with_keys(POLICY, Some(&issuer.jwks()));
-    let (audit, metrics) = (Audit::off(), Metrics::new([], []).unwrap());
+    let (audit, metrics) = (Audit::off(), Metrics::new([]).unwrap());
     let prove = |mut visitor: Visitor| {
         let proven = identities.prove_again(&mut visitor, 0, &audit, &metrics);
         proven.map_err(|error| error.code())
@@ -226,7 +226,7 @@ fn wrong_tokens_of_one_client_lock_out_no_other_at_its_address() {
 fn a_header_that_was_proven_is_not_refused_for_the_failures_of_others() {
     let (issuer, forger) = (Issuer::new(), Issuer::new());
     let (dir, identities) = with_keys(POLICY, Some(&issuer.jwks()));
-    let (audit, metrics) = (Audit::off(), Metrics::new([], []).unwrap());
+    let (audit, metrics) = (Audit::off(), Metrics::new([]).unwrap());
     let prove = |visitor: &mut Visitor, now_ms| {
         let proven = identities.prove_again(visitor, now_ms, &audit, &metrics);
         proven.map_err(|error| error.code())
@@ -259,7 +259,7 @@ fn a_header_that_was_proven_is_not_refused_for_the_failures_of_others() {
 fn a_refused_header_is_remembered_by_its_connection_for_a_moment() {
     let (issuer, forged) = (Issuer::new(), Issuer::new().token("alice"));
     let (dir, identities) = with_keys(POLICY, Some(&issuer.jwks()));
-    let (audit, metrics) = (Audit::off(), Metrics::new([], []).unwrap());
+    let (audit, metrics) = (Audit::off(), Metrics::new([]).unwrap());
     let prove = |visitor: &mut Visitor, now_ms| {
         let proven = identities.prove_again(visitor, now_ms, &audit, &metrics);
         proven.map_err(|error| error.code())
@@ -305,7 +305,7 @@ fn a_refused_certificate_is_remembered_by_its_connection_for_a_moment() {
 fn only_a_signed_token_proves_an_identity_with_the_prefix_of_signed_tokens() {
     let issuer = Issuer::new();
     let (dir, identities) = with_keys(POLICY, Some(&issuer.jwks()));
-    let (audit, metrics) = (Audit::off(), Metrics::new([], []).unwrap());
+    let (audit, metrics) = (Audit::off(), Metrics::new([]).unwrap());
     let proven = identities.identify(&shows("10.0.0.1:1", &issuer.token("alice")), 0).unwrap();
     assert_eq!(proven.identity.principal.as_str(), "jwt:alice");
     let error = identities.identify(&visitor(Some(("jwt:alice", 2)), None), 0).unwrap_err();

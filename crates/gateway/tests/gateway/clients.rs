@@ -228,7 +228,7 @@ async fn a_shutdown_of_many_streams_cancels_no_wait() {
 async fn an_operation_that_comes_while_its_gateway_ends_is_refused_as_not_done() {
     let fakes = Fakes::start(1, 3, &[], |_, operation| match &operation.op {
         Some(Op::Renew(request)) if request.name == "first" => Reaction::Silence,
-        _ => code(ErrorCode::NotHeld),
+        _ => code(ErrorCode::NotOwner),
     })
     .await;
     let target = Target::plain(&fakes.gateway.address().to_string()).unwrap();
@@ -247,7 +247,7 @@ async fn an_operation_that_comes_while_its_gateway_ends_is_refused_as_not_done()
         let next = link.call(renew("next"), 60_000).await;
         let Err(Failure::Refused(error)) = &next else { panic!("{next:?}") };
         match error.code() {
-            ErrorCode::NotHeld => answered += 1,
+            ErrorCode::NotOwner => answered += 1,
             code => break assert_eq!(code, ErrorCode::ShuttingDown),
         }
     }

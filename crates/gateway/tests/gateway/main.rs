@@ -2,6 +2,7 @@
 
 mod canary;
 mod clients;
+mod cluster_changes;
 mod console;
 mod edges;
 mod fake;

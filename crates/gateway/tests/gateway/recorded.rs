@@ -23,14 +23,14 @@ fn a_break(reason: &str) -> Op {
     })
 }
 
-fn started(files: &Files) -> Audit {
+pub fn started(files: &Files) -> Audit {
     let file = files.path("audit.log").to_string_lossy().into_owned();
     let settings = Settings { file, bytes_max: 1 << 30, age_max: Duration::MAX, keep: 1 };
     Audit::start(settings, "gateway-a", false).unwrap()
 }
 
 /// Waits for the line of the audit log with this text.
-async fn line(files: &Files, text: &str) -> serde_json::Value {
+pub async fn line(files: &Files, text: &str) -> serde_json::Value {
     let found = async {
         loop {
             let log = std::fs::read_to_string(files.path("audit.log")).unwrap();

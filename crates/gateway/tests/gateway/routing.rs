@@ -4,7 +4,8 @@
 use crate::fake::{Fakes, LONG, Reaction, code, error, granted, not_leader};
 use client::{AcquireOptions, Client, ClientOptions, Consistency, ErrorCode};
 use futures_util::future::join_all;
-use routing::{MapVersion, ShardId, ShardMap};
+use routing::{MapVersion, Member, NodeId, Replicas, ShardId, ShardMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use wire::internal::v1::operation::Op;
@@ -63,7 +64,7 @@ async fn an_operation_carries_its_route_and_its_defaults() {
 
 /// Two shards exchange their slots by a newer map of the nodes.
 #[tokio::test]
-async fn a_stale_route_is_followed_by_the_topology_of_its_node() {
+async fn a_stale_route_is_followed_by_the_routes_of_its_node() {
     let fakes = Fakes::start(2, 3, &[], |_, operation| {
         match operation.route.expect("a routed operation").map_version {
             2 => grants(operation),
@@ -93,6 +94,46 @@ async fn a_stale_route_is_followed_by_the_topology_of_its_node() {
     fakes.said.lock().unwrap().routes = Some((&file).into());
     client.acquire("b").await.unwrap();
     assert_eq!(fakes.seen().pop().unwrap().1.route.unwrap().map_version, 2);
+}
+
+/// Node 4 comes and takes the place of node 1, and nobody starts the gateway again.
+#[tokio::test]
+async fn nodes_that_come_and_go_are_followed() {
+    let fakes = Fakes::start(1, 3, &[], |_, operation| grants(operation)).await;
+    let file = routing::RouteTable::of(&fakes.config);
+    let address = fakes.start_node(4).await;
+    let (replicas, mut nodes) = (
+        Replicas { nodes: [2, 3, 4].map(NodeId).into(), preferred_leader: NodeId(4) },
+        file.members().map(|(node, member)| (node, member.clone())).collect::<BTreeMap<_, _>>(),
+    );
+    let first = nodes.remove(&NodeId(1)).unwrap();
+    nodes.insert(NodeId(4), Member { address, ..first });
+    let later = file.as_of(7, [(ShardId(0), replicas)], nodes).unwrap().unwrap();
+    {
+        let mut said = fakes.said.lock().unwrap();
+        (said.routes, said.leaders) = (Some((&later).into()), [(0, 4)].into());
+    }
+    let connected = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| line.contains("node_connected{"));
+        lines.map(ToOwned::to_owned).collect()
+    };
+    let of = |node: u64| format!("palisade_gateway_node_connected{{node=\"{node}\"}} 1");
+    while connected(&fakes.get("/metrics").await) != [2, 3, 4].map(of) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let client = fakes.client(LONG);
+    while fakes.seen().last().is_none_or(|(node, _)| *node != 4) {
+        client.acquire("n").await.unwrap();
+    }
+    let (_, operation) = fakes.seen().pop().unwrap();
+    assert_eq!(operation.route.unwrap().map_version, 1, "the slots are where they were");
+    // The former one is forgotten, and what a node that is behind says is not taken back.
+    fakes.said.lock().unwrap().routes = Some((&file).into());
+    fakes.forget();
+    client.acquire("n").await.unwrap();
+    assert_eq!(fakes.seen().last().map(|(node, _)| *node), Some(4));
+    let status = client.cluster_status().await.unwrap();
+    assert_eq!(status.nodes.iter().map(|node| node.node).collect::<Vec<_>>(), [2, 3, 4]);
 }
 
 #[tokio::test]

@@ -8,25 +8,29 @@
 //! * A seat is never given to another shard. So a message that was on its way to a retired replica
 //!   reaches no other one.
 
+mod failed;
 mod news;
 mod stages;
+mod stepper;
 mod ticker;
 mod worker;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use failed::{Failed, tell_failed};
 pub(crate) use news::{News, NewsPort, NewsReader, news};
 pub(crate) use stages::EntryTimes;
-pub(crate) use worker::{Stepper, Worker, WorkerParts};
+pub(crate) use stepper::Stepper;
+pub(crate) use worker::{Worker, WorkerParts};
 
 use crate::limits::INBOX_PEER_BYTES_MAX;
 use crate::mailbox::{Receiver, Sender, mailbox};
-use routing::{META, ShardId};
+use routing::{META, Settings, ShardId};
 use service::Request;
 use shard::{Input, Reply, Ticket};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
@@ -160,6 +164,7 @@ pub(crate) struct Host {
     /// Operations that an inbox takes for each shard in it.
     operations_max: usize,
     seats: RwLock<Seats>,
+    next_stream: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -197,6 +202,16 @@ impl Seats {
     }
 }
 
+/// The number of shard threads. A node without replicas may get any number of them.
+pub(crate) fn shard_threads(settings: &Settings, hosted: &[ShardId]) -> usize {
+    let shards = hosted.iter().filter(|shard| **shard != META).count();
+    let wanted = match settings.shard_threads {
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
+        threads => threads,
+    };
+    wanted.clamp(1, if shards == 0 { wanted.max(1) } else { shards })
+}
+
 impl Host {
     /// Spreads `shards` over `threads` threads. An inbox takes `operations_max` operations per
     /// shard in it.
@@ -220,7 +235,8 @@ impl Host {
             inboxes.push(Inbox { sender, load: load.clone() });
             ends.push(InboxEnd { receiver, load });
         }
-        (Host { inboxes, operations_max, seats: RwLock::new(seats) }, ends)
+        let seats = RwLock::new(seats);
+        (Host { inboxes, operations_max, seats, next_stream: AtomicU32::new(1) }, ends)
     }
 
     /// Adds a replica to a running shard thread. The incarnations of the peers are to be told to it
@@ -316,6 +332,17 @@ impl Host {
         }
         self.say(thread, HostMessage::Submit(batch));
         Ok(())
+    }
+
+    /// A key for the next stream of operations.
+    pub(crate) fn next_stream(&self) -> StreamKey {
+        loop {
+            // A key is reused after 2^32 streams. By then its former stream is long gone.
+            let key = StreamKey(self.next_stream.fetch_add(1, Ordering::Relaxed));
+            if key != WATCH_STREAM {
+                return key;
+            }
+        }
     }
 
     pub(crate) fn open_stream(&self, key: StreamKey, port: &AnswerPort) {

@@ -58,6 +58,7 @@ struct Fixture {
     outcomes: Sender<Result<Outputs, String>>,
     lifecycle: Arc<Lifecycle>,
     engine: Arc<MemoryEngine>,
+    board: Arc<Board>,
 }
 
 impl Fixture {
@@ -83,6 +84,7 @@ impl Fixture {
             crate::testing::disk(),
         )
         .unwrap();
+        let board = Arc::new(Board::new([ShardId(0)]));
         let worker = Worker::new(WorkerParts {
             thread: 0,
             inbox: inboxes.remove(0),
@@ -94,10 +96,10 @@ impl Fixture {
             snapshots: SnapshotQueue::new().0,
             lifecycle: lifecycle.clone(),
             metrics,
-            board: Arc::new(Board::new([ShardId(0)])),
+            board: board.clone(),
         });
         let thread = std::thread::spawn(move || worker.run("shards-0"));
-        Fixture { host, thread, steps, outcomes, lifecycle, engine }
+        Fixture { host, thread, steps, outcomes, lifecycle, engine, board }
     }
 
     fn open(&self, key: u32) -> UnboundedReceiver<Vec<Answer>> {
@@ -192,6 +194,43 @@ fn after_a_fatal_step_nothing_is_answered() {
     f.thread.join().unwrap();
     assert!(f.lifecycle.failure().unwrap().to_string().contains("parted from the others"));
     assert!(answers.try_recv().is_err());
+}
+
+/// Regression: the thread of a replica of META ended with it, and the whole node.
+#[test]
+fn a_fatal_step_of_meta_ends_its_replica_alone() {
+    let f = Fixture::new(10);
+    let mut answers = f.open(1);
+    let (meta, steps, outcomes) = newcomer(META);
+    let seat = f.host.admit(meta);
+    f.host.submit(0, vec![submission_to(seat.index, 1, 1)]).unwrap();
+    assert_eq!(tickets(&steps.recv().unwrap()), [ticket(StreamKey(1), 1)]);
+    outcomes.send(Err("parted from the others".into())).unwrap();
+    // Operation 0 was in flight, and 1 may be.
+    let told = |answers: Vec<Answer>| -> Vec<_> {
+        answers.into_iter().map(|answer| (answer.op_index, answer.reply)).collect()
+    };
+    let unknown = Some(Reply::Unknown);
+    assert_eq!(
+        told(answers.blocking_recv().unwrap()),
+        [(0, unknown.clone()), (1, unknown)],
+        "nobody waits for ever"
+    );
+    let failure = f.board.meta_failure().expect("it is told");
+    assert!(failure.contains("parted from the others"), "{failure}");
+
+    // What sits there now refuses, and the other replica of the thread goes on.
+    f.host.submit(0, vec![submission_to(seat.index, 1, 2)]).unwrap();
+    assert_eq!(told(answers.blocking_recv().unwrap()), [(2, Some(Reply::NoLeader))]);
+    f.host.submit(0, vec![submission(1, 3)]).unwrap();
+    assert_eq!(tickets(&f.steps.recv().unwrap()), [ticket(StreamKey(1), 3)]);
+    f.outcomes.send(Ok(Outputs::default())).unwrap();
+    assert!(!f.lifecycle.failed());
+
+    // It leaves as any other replica does.
+    f.host.retire(META, 0).unwrap().blocking_recv().expect("its data are destroyed");
+    assert_eq!(f.board.meta_failure(), None);
+    f.end();
 }
 
 #[test]

@@ -4,8 +4,10 @@
 //! A write is handed to the log writer before anything that follows from it is sent. After a fatal
 //! error, nothing of that round is sent or answered.
 
+use super::failed::{Failed, in_doubt, tell_failed};
 use super::news::{News, NewsPort};
 use super::stages::{EntryTimes, Stages};
+use super::stepper::Stepper;
 use super::ticker::Ticker;
 use super::{
     Answer, AnswerPort, HostMessage, InboxEnd, Leaver, Newcomer, Seat, StreamKey, Submission,
@@ -19,35 +21,12 @@ use crate::mailbox::Received;
 use crate::metrics::{EndedHolds, Metrics};
 use crate::transport::{Lanes, Outboxes, SnapshotJob, SnapshotQueue};
 use crate::writer::{Done, LogWriter, Work, WriteJob};
-use routing::{NodeId, ShardId};
+use routing::{META, NodeId, ShardId};
 use service::Request;
-use shard::{Fatal, Input, Now, Outputs, PeerMessage, Replica, Reply, Status, Ticket};
+use shard::{Fatal, Input, Now, Outputs, PeerMessage, Reply, Ticket};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-
-/// The interface of a replica that a shard thread needs.
-pub(crate) trait Stepper: Send {
-    /// Takes all of `inputs`, in order.
-    fn step(&mut self, now: Now, inputs: &mut Vec<Input>) -> Result<Outputs, Fatal>;
-    fn status(&self) -> Status;
-    /// Ends the replica. Returns the replies to all operations that wait for it.
-    fn retire(self: Box<Self>) -> Vec<(Ticket, Reply)>;
-}
-
-impl Stepper for Replica {
-    fn step(&mut self, now: Now, inputs: &mut Vec<Input>) -> Result<Outputs, Fatal> {
-        Replica::step(self, now, inputs.drain(..))
-    }
-
-    fn status(&self) -> Status {
-        Replica::status(self)
-    }
-
-    fn retire(self: Box<Self>) -> Vec<(Ticket, Reply)> {
-        Replica::retire(*self)
-    }
-}
 
 /// One replica and the inputs that wait for it.
 struct Place {
@@ -72,6 +51,19 @@ impl Place {
             port: None,
             stages: Stages::default(),
         }
+    }
+
+    /// Ends the replica, and lets something sit here that refuses everything. `asked` has the
+    /// replies to the operations that it was handed when it failed.
+    fn fail(&mut self, asked: Vec<(Ticket, Reply)>) -> Outputs {
+        let failed = Box::new(Failed::after(self.replica.status()));
+        let mut replies = std::mem::replace(&mut self.replica, failed).retire();
+        for (ticket, reply) in asked {
+            if replies.iter().all(|(answered, _)| *answered != ticket) {
+                replies.push((ticket, reply));
+            }
+        }
+        Outputs { replies, ..Outputs::default() }
     }
 }
 
@@ -346,7 +338,17 @@ impl Worker {
             let mut inputs = std::mem::take(&mut place.inputs);
             let began = Instant::now();
             let traced = traces::is_on().then(SystemTime::now);
-            let outputs = place.replica.step(now, &mut inputs)?;
+            let asked = if place.shard == META { in_doubt(&inputs) } else { Vec::new() };
+            let outputs = match place.replica.step(now, &mut inputs) {
+                Ok(outputs) => outputs,
+                Err(fatal) if place.shard == META => {
+                    tell_failed(&self.board, fatal.to_string());
+                    let outputs = place.fail(asked);
+                    self.board.publish(place.replica.status());
+                    outputs
+                }
+                Err(fatal) => return Err(fatal),
+            };
             let entry = traced.and_then(|at| place.stages.stepped(&outputs, at, SystemTime::now()));
             let took = began.elapsed();
             self.metrics.step_seconds.observe(took.as_secs_f64());
@@ -426,7 +428,10 @@ impl Worker {
             self.wakes.insert((at_ms, index));
         }
         if let Some(news) = outputs.topology {
-            self.board.topology.take(news);
+            self.board.topology.take(news).expect("a replica tells each change in order");
+        }
+        if let Some(founders) = outputs.founders {
+            self.board.take_founders(founders);
         }
         if !outputs.ended.is_empty() {
             self.ended.ended(&outputs.ended);

@@ -73,6 +73,7 @@ pub(crate) struct Metrics {
     store: StoreMetrics,
     ready: IntGauge,
     stands_by: IntGauge,
+    topology_failed: IntGauge,
     snapshots_arriving: IntGauge,
     snapshots_sent: [IntCounter; 2],
     pub(crate) snapshots_received: IntCounter,
@@ -178,6 +179,10 @@ impl Metrics {
                 "palisade_stands_by",
                 "1: this node takes no part yet, because its peers have not confirmed its data directory.",
             )?,
+            topology_failed: r.gauge(
+                "palisade_topology_failed",
+                "1: the replica of the topology's group on this node has failed, and the node serves without it.",
+            )?,
             snapshots_arriving: r.gauge("palisade_snapshots_arriving", "Shards of which a snapshot is on its way here.")?,
             snapshots_sent: ["ok", "failed"].map(|result| sent.with_label_values(&[result])),
             snapshots_received: r.counter("palisade_snapshots_received_total", "Snapshots received whole.")?,
@@ -271,6 +276,7 @@ impl Metrics {
         }
         self.ready.set(present.ready.into());
         self.stands_by.set((!present.takes_part).into());
+        self.topology_failed.set(present.board.meta_failure().is_some().into());
         self.snapshots_arriving.set(present.board.arriving().len() as i64);
         if let Some(sizes) = present.sizes {
             self.store.show(sizes);

@@ -7,32 +7,34 @@
 mod history;
 mod op_table;
 mod operate;
+mod propose;
+mod strangers;
+mod topology;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::topology::Topologies;
+
 use crate::board::Leader;
 use crate::context::Context;
-use crate::host::StreamKey;
-use crate::limits::{
-    STRANGERS_SAID_EVERY, STREAMS_MAX, WATCH_CALLS_MAX, WATCH_RESPONSES_UNDER_WAY,
-};
-use crate::roles::Caller;
+use crate::limits::{STREAMS_MAX, WATCH_CALLS_MAX, WATCH_RESPONSES_UNDER_WAY};
 use crate::watching::{CallId, Handle, Hub};
 use operate::OperateStream;
 use routing::META;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use strangers::Strangers;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use watch::WatchCall;
 use wire::internal::v1::shard_service_server::ShardService;
 use wire::internal::v1::{
-    ClusterIdentity, ClusterRequest, ClusterResponse, HostedShard, Member, OperateRequest,
-    OperateResponse, RoutesRequest, RoutesResponse, WatchRequest, WatchResponse,
+    ClusterRequest, ClusterResponse, HostedShard, Member, OperateRequest, OperateResponse,
+    RoutesRequest, RoutesResponse, WatchRequest, WatchResponse,
 };
 
 /// Frames of results under way to the transport. The slower the transport takes them, the fuller
@@ -42,14 +44,11 @@ const RESULT_FRAMES_UNDER_WAY: usize = 2;
 /// The service for gateways.
 pub(crate) struct Shards {
     context: Arc<Context>,
-    /// The key of the next stream.
-    next_stream: AtomicU32,
     streams: Arc<Semaphore>,
     watching: Arc<Hub>,
     next_call: AtomicU64,
     calls: Arc<Semaphore>,
-    /// The time at which the refusal of a stranger was last logged.
-    strangers: Mutex<Option<Instant>>,
+    strangers: Strangers,
 }
 
 impl Shards {
@@ -57,54 +56,11 @@ impl Shards {
     pub(crate) fn new(context: Arc<Context>, election_timeout: Duration) -> Self {
         Shards {
             watching: Arc::new(Hub::new(context.clone(), election_timeout)),
+            strangers: Strangers::new(context.clone()),
             context,
-            next_stream: AtomicU32::new(1),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             next_call: AtomicU64::new(1),
             calls: Arc::new(Semaphore::new(WATCH_CALLS_MAX)),
-            strangers: Mutex::default(),
-        }
-    }
-
-    /// Refuses callers of another cluster, and callers that look for another node, because their
-    /// operations would change the wrong locks.
-    fn check_caller(&self, request: &Request<impl Sized>) -> Result<(), Status> {
-        let (caller, ours) = (ClusterIdentity::of(request.metadata()), &self.context.identity);
-        let why = match (ours.differs(caller.as_ref()), caller.map_or(0, |caller| caller.node)) {
-            (Some(why), _) => format!("node {} refuses this gateway: {why}", ours.node),
-            (None, meant) if meant != 0 && meant != ours.node => {
-                format!(
-                    "this is node {}, not node {meant}: correct the addresses in the cluster file",
-                    ours.node
-                )
-            }
-            (None, _) => return Ok(()),
-        };
-        let caller = Caller::of(request.extensions());
-        if self.says_stranger() {
-            tracing::warn!(remote = %caller.remote, reason = %why, "refused a gateway");
-        }
-        self.context.audit.record(caller.refused(why.clone()));
-        Err(Status::failed_precondition(why))
-    }
-
-    /// Whether it is time to log a refusal again.
-    fn says_stranger(&self) -> bool {
-        let mut said = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = said.is_none_or(|at| at.elapsed() >= STRANGERS_SAID_EVERY);
-        if is_due {
-            *said = Some(Instant::now());
-        }
-        is_due
-    }
-
-    fn next_key(&self) -> StreamKey {
-        loop {
-            // A key is reused after 2^32 streams. By then its former stream is long gone.
-            let key = self.next_stream.fetch_add(1, Ordering::Relaxed);
-            if key != 0 {
-                return StreamKey(key);
-            }
         }
     }
 }
@@ -120,7 +76,7 @@ impl ShardService for Shards {
         if self.context.lifecycle.draining() {
             return Err(Status::unavailable("this node is shutting down: ask another replica"));
         }
-        self.check_caller(&request)?;
+        self.strangers.check(&request)?;
         let permit = self.streams.clone().try_acquire_owned().map_err(|_| {
             Status::resource_exhausted(format!(
                 "this node has {STREAMS_MAX} streams already: send more over each"
@@ -129,7 +85,7 @@ impl ShardService for Shards {
         let (results, stream) = mpsc::channel(RESULT_FRAMES_UNDER_WAY);
         let task = OperateStream::new(
             self.context.clone(),
-            self.next_key(),
+            self.context.host.next_stream(),
             request.into_inner(),
             results,
         );
@@ -160,6 +116,7 @@ impl ShardService for Shards {
         Ok(Response::new(ClusterResponse {
             identity: Some(context.identity.clone()),
             map_version: routes.map().version().0,
+            topology_version: routes.map().edition().topology,
             nodes: routes.members().map(Member::from).collect(),
             shards: context
                 .board
@@ -190,7 +147,7 @@ impl ShardService for Shards {
         if self.context.lifecycle.draining() {
             return Err(Status::unavailable("this node is shutting down: watch another replica"));
         }
-        self.check_caller(&request)?;
+        self.strangers.check(&request)?;
         let permit = self.calls.clone().try_acquire_owned().map_err(|_| {
             Status::resource_exhausted(format!(
                 "this node has {WATCH_CALLS_MAX} calls of watches already: start more over each"

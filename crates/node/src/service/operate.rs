@@ -15,7 +15,7 @@ use crate::lifecycle::Phase;
 use crate::limits::{RESULT_FRAME_BYTES, STREAM_OPS_MAX, STREAM_RESULTS_MAX, STREAM_WAITS_MAX};
 use crate::metrics::AcquireTimes;
 use locks::Outcome;
-use routing::{ShardId, ShardMap};
+use routing::{META, ShardId, ShardMap};
 use service::{Admitted, Caller, Callers, Follow, Refused, refused, stale_route};
 use shard::{Answer as Answered, Reply};
 use std::collections::{BTreeMap, VecDeque};
@@ -296,6 +296,9 @@ impl OperateStream {
             status.disk_hangs = disk.hangs;
             status.disk_sync_us = disk.sync_us;
             status.disk_sizes = self.context.disk.sizes().map(disk_sizes);
+            if operation.shard == META {
+                status.obstacles = self.context.controller.obstacles();
+            }
         }
         self.finish(op_index, result);
     }

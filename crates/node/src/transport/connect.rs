@@ -15,7 +15,7 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_
 
 /// There is no connection to a node.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NotConnected {
+pub(crate) enum NotConnected {
     #[error(transparent)]
     Address(#[from] NotAnAddress),
     #[error("{}", root_cause(.0))]
@@ -23,7 +23,7 @@ pub(super) enum NotConnected {
 }
 
 /// A fresh connection to a node. With TLS the node has proven its id.
-pub(super) async fn connect(
+pub(crate) async fn connect(
     tls: Option<&Arc<Inside>>,
     node: NodeId,
     address: &str,

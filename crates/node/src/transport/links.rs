@@ -17,7 +17,6 @@ use std::sync::Arc;
 use tokio::task::{AbortHandle, JoinSet};
 
 /// Replaces the view of this node if this one has a higher version, and tells whether it has.
-#[cfg_attr(not(test), allow(dead_code, reason = "no node follows a topology yet"))]
 pub(crate) async fn take_view(context: &Arc<Context>, view: View) -> bool {
     let (identities, id) = (context.identities.clone(), context.id);
     let peers: Vec<NodeId> = view.peers(id).collect();

@@ -23,9 +23,10 @@ mod links_tests;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use connect::{NotConnected, connect};
 pub(crate) use hello::Greeter;
 pub(crate) use incoming::Peers;
-pub(crate) use links::keep_links;
+pub(crate) use links::{keep_links, take_view};
 pub(crate) use outbox::{Lanes, Outboxes};
 pub(crate) use reseed::choose_incarnation;
 pub(crate) use snapshot_out::{SnapshotJob, SnapshotQueue, send_snapshots};

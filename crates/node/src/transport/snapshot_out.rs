@@ -14,9 +14,10 @@ use crate::limits::{
     SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_HISTORY_PAGE, SNAPSHOT_HISTORY_ROWS,
     SNAPSHOT_STEP_TIMEOUT, SNAPSHOTS_AT_ONCE, SNAPSHOTS_QUEUED_MAX,
 };
-use routing::{NodeId, ShardId};
+use routing::{META, NodeId, ShardId};
 use shard::{BuiltSnapshot, Input, SnapshotData};
 use std::sync::Arc;
+use storage::StorageError;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -114,13 +115,19 @@ async fn build(context: &Arc<Context>, shard: ShardId) -> Option<BuiltSnapshot> 
     context.writer.barrier().await.ok()?;
     let engine = context.engine.clone();
     let built = tokio::task::spawn_blocking(move || {
-        let found = engine.table(shard).map_err(|error| error.to_string())?;
-        shard::build_snapshot(shard, found).map_err(|what| format!("shard {shard}: {what}"))
+        let found = engine.table(shard)?;
+        shard::build_snapshot(shard, found)
+            .map_err(|what| StorageError::Damaged(format!("shard {shard}: {what}")))
     });
     match built.await {
         Ok(Ok(built)) => built,
+        // Locks are served without META, and its other replicas may have a better one.
+        Ok(Err(StorageError::Damaged(what))) if shard == META => {
+            tracing::error!("a snapshot of the topology cannot be built here: {what}");
+            None
+        }
         Ok(Err(what)) => {
-            context.lifecycle.fail(what); // the store is damaged
+            context.lifecycle.fail(what.to_string()); // the store is damaged
             None
         }
         Err(error) => {

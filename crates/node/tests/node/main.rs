@@ -1,8 +1,10 @@
 //! Tests of nodes in this process, over loopback.
 
 mod cluster;
+mod control;
 mod edges;
 mod hosting;
+mod members;
 mod meta;
 mod nodes;
 mod probes;

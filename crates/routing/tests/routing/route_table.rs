@@ -8,19 +8,24 @@ fn address(node: NodeId, version: AddressVersion) -> String {
     format!("n{node}-{}-{}.example:7400", version.incarnation, version.starts)
 }
 
-/// The map of a version. Map `n` has the nodes `n` to `n + 4`, because a removed node never comes
-/// back. The two shards exchange their slots with each version.
-fn map(version: u64) -> ShardMap {
+/// The map of a version and of the topology: `n` has the nodes `n` to `n + 4`, because a removed node
+/// never comes back. The two shards exchange their slots with each other version of the slots.
+fn map(topology: u64) -> ShardMap {
+    let version = 1 + topology / 2;
     let replicas = |preferred: u64| Replicas {
-        nodes: (version..version + 5).map(NodeId).collect(),
+        nodes: (topology..topology + 5).map(NodeId).collect(),
         preferred_leader: NodeId(preferred),
     };
     let (low, high) = (ShardId((version % 2) as u32), ShardId((version + 1) as u32 % 2));
     ShardMap::of_runs(
         MapVersion(version),
         [(4_096, low), (12_288, high)],
-        [(ShardId(0), replicas(version)), (ShardId(1), replicas(version + 1))],
+        [(ShardId(0), replicas(topology)), (ShardId(1), replicas(topology + 1))],
     )
+    .and_then(|map| {
+        let shards = map.shards().map(|(shard, replicas)| (shard, replicas.clone()));
+        map.placed(topology, shards.collect::<Vec<_>>())
+    })
     .expect("a map")
 }
 
@@ -43,7 +48,8 @@ fn join(one: &RouteTable, other: &RouteTable) -> RouteTable {
 
 /// Whether `later` has no older part than `earlier`.
 fn is_no_older(later: &RouteTable, earlier: &RouteTable) -> bool {
-    later.map().version() >= earlier.map().version()
+    later.map().edition() >= earlier.map().edition()
+        && later.map().version() >= earlier.map().version()
         && later.members().all(|(node, member)| {
             let known = earlier.members().find(|(other, _)| *other == node);
             known.is_none_or(|(_, known)| member.address_version >= known.address_version)
@@ -102,8 +108,10 @@ proptest! {
     #[test]
     fn a_map_comes_back_from_its_runs(version in 1u64..4) {
         let map = map(version);
-        let shards = map.shards().map(|(shard, replicas)| (shard, replicas.clone()));
-        prop_assert_eq!(ShardMap::of_runs(map.version(), map.runs(), shards), Ok(map.clone()));
+        let shards: Vec<_> =
+            map.shards().map(|(shard, replicas)| (shard, replicas.clone())).collect();
+        let again = ShardMap::of_runs(map.version(), map.runs(), shards.clone());
+        prop_assert_eq!(again.unwrap().placed(version, shards), Ok(map.clone()));
     }
 }
 
@@ -169,6 +177,40 @@ fn an_address_that_nobody_can_dial_is_not_taken() {
         );
     }
     assert_eq!(dev().with_address(NodeId(9), "stranger.example:1", version), None, "no member");
+}
+
+/// Replicas move by the topology, and the slots stay where they are.
+#[test]
+fn a_topology_moves_replicas_and_nodes_and_no_slot() {
+    let file = dev();
+    let nodes = |ids: &[u64]| {
+        ids.iter()
+            .map(|id| {
+                let version = AddressVersion { incarnation: 0, starts: 1 };
+                let (address, zone) = (address(NodeId(*id), version), None);
+                (NodeId(*id), Member { address, address_version: version, zone })
+            })
+            .collect::<Vec<_>>()
+    };
+    let replicas = |ids: &[u64]| Replicas {
+        nodes: ids.iter().copied().map(NodeId).collect(),
+        preferred_leader: NodeId(ids[0]),
+    };
+    let shards = || [(ShardId(0), replicas(&[2, 3])), (ShardId(1), replicas(&[4]))];
+    let moved_at = AddressVersion { incarnation: 0, starts: 5 };
+    let known = file.with_address(NodeId(2), "moved.example:1", moved_at).expect("newer");
+    let next = known.as_of(7, shards(), nodes(&[2, 3, 4])).expect("it fits").expect("later");
+    assert_eq!(next.map().runs(), file.map().runs());
+    assert_eq!(next.map().edition(), Edition { topology: 7, map: file.map().version() });
+    assert_eq!(next.address(NodeId(2)), Some("moved.example:1"), "what it announced later stays");
+    assert_eq!((next.address(NodeId(1)), next.address(NodeId(4)).is_some()), (None, true));
+    assert_eq!(next.as_of(6, shards(), nodes(&[2, 3, 4, 5])), Ok(None), "an earlier one");
+    assert_eq!(file.merged(&next), Some(next.clone()));
+    assert_eq!(next.merged(&known), None);
+    let lacks = RouteTableError::UnknownNode { shard: ShardId(1), node: NodeId(4) };
+    assert_eq!(known.as_of(8, shards(), nodes(&[2, 3])), Err(lacks));
+    let no_owner = known.as_of(8, [(ShardId(0), replicas(&[2]))], nodes(&[2]));
+    assert_eq!(no_owner, Err(MapError::UnknownShard(ShardId(1)).into()));
 }
 
 /// A node may be known before a map names it. It announces its address like any other then.

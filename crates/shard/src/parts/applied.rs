@@ -1,7 +1,8 @@
-//! The record of the position that a checkpoint stands at: index, term and members, and the wish for
-//! members if there is one.
+//! The record of the position that a checkpoint stands at: index, term and members, and what the
+//! group keeps of itself.
 
-use crate::parts::group::{Wanted, WantedError};
+use crate::parts::group::WantedError;
+use crate::parts::kept::Kept;
 use raft::eraftpb::SnapshotMetadata;
 use raft_prost::Message as _;
 
@@ -9,15 +10,15 @@ use raft_prost::Message as _;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AppliedError {
     #[error("{0}")]
-    Wanted(#[from] WantedError),
+    Kept(#[from] WantedError),
     #[error("{0}")]
     Position(#[from] raft_prost::DecodeError),
 }
 
-/// Encodes a position, after the wish if there is one. No position begins with the first byte of a
-/// wish, because Protocol Buffers have no field 0.
-pub(crate) fn encode_applied(position: &SnapshotMetadata, wanted: Option<&Wanted>) -> Vec<u8> {
-    let mut bytes = wanted.map(Wanted::encode).unwrap_or_default();
+/// Encodes a position, after what the group keeps. No position begins with the first byte of that,
+/// because Protocol Buffers have no field 0.
+pub(crate) fn encode_applied(position: &SnapshotMetadata, kept: &Kept) -> Vec<u8> {
+    let mut bytes = kept.encode();
     bytes.extend(position.encode_to_vec());
     bytes
 }
@@ -26,9 +27,7 @@ pub(crate) fn encode_applied(position: &SnapshotMetadata, wanted: Option<&Wanted
 ///
 /// # Errors
 /// If the bytes are damaged.
-pub(crate) fn decode_applied(
-    bytes: &[u8],
-) -> Result<(SnapshotMetadata, Option<Wanted>), AppliedError> {
-    let (wanted, position) = Wanted::decode_before(bytes)?;
-    Ok((SnapshotMetadata::decode(position)?, wanted))
+pub(crate) fn decode_applied(bytes: &[u8]) -> Result<(SnapshotMetadata, Kept), AppliedError> {
+    let (kept, position) = Kept::decode_before(bytes)?;
+    Ok((SnapshotMetadata::decode(position)?, kept))
 }

@@ -4,7 +4,7 @@
 //! This decides and remembers. It knows nothing of the log or the table: `replica/checkpoints.rs`
 //! asks here, and acts.
 
-use crate::parts::group::Wanted;
+use crate::parts::kept::Kept;
 use bytes::Bytes;
 use routing::{NodeId, ShardId};
 use storage::HistoryRecord;
@@ -38,8 +38,9 @@ pub(crate) struct Checkpointing {
     pub host_builds: bool,
     at_ms: u64,
     catching_up: Option<CatchingUp>,
-    /// The index, the wish and the data of the snapshot that the log store has, without these.
-    data: Option<(u64, Option<Wanted>, Bytes)>,
+    /// The index of the snapshot that the log store has, and its parts that are not there: what the
+    /// group kept, and the data.
+    data: Option<(u64, Kept, Bytes)>,
 }
 
 /// The followers that a snapshot was built for, and the log that they need after it.
@@ -139,15 +140,15 @@ impl Checkpointing {
         true
     }
 
-    /// Keeps the wish and the data of the snapshot at `index` for all messages that carry it.
-    pub(crate) fn keep_data(&mut self, index: u64, wanted: Option<Wanted>, data: Bytes) {
-        self.data = Some((index, wanted, data));
+    /// Keeps the parts of the snapshot at `index` for all messages that carry it.
+    pub(crate) fn keep_data(&mut self, index: u64, kept: Kept, data: Bytes) {
+        self.data = Some((index, kept, data));
     }
 
-    /// The wish and the data of the snapshot at `index`, if it is kept.
-    pub(crate) fn data_at(&self, index: u64) -> Option<(Option<&Wanted>, Bytes)> {
-        let (_, wanted, data) = self.data.as_ref().filter(|(of, _, _)| *of == index)?;
-        Some((wanted.as_ref(), data.clone()))
+    /// What the group kept and the data of the snapshot at `index`, if it is here.
+    pub(crate) fn data_at(&self, index: u64) -> Option<(&Kept, Bytes)> {
+        let (_, kept, data) = self.data.as_ref().filter(|(of, _, _)| *of == index)?;
+        Some((kept, data.clone()))
     }
 
     /// A snapshot is on its way to this node, until [`sent`](Self::sent).

@@ -14,8 +14,8 @@
 //! ```
 //!
 //! The first byte tells such an entry from a batch of commands, which begins with 1. The same bytes
-//! stand before the position in an applied record, and in the context of a snapshot's header. A
-//! group that never had a wish writes nothing there.
+//! stand before the position in an applied record, and in the context of a snapshot's header
+//! (`parts/kept.rs`). A group that never had a wish writes nothing there.
 //!
 //! This knows nothing of the changes that follow from a wish (`parts/membership.rs`).
 
@@ -34,7 +34,7 @@ const IDS_AT: usize = COUNT_AT + 4;
 /// A wish that cannot be, or bytes that are none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct WantedError(&'static str);
+pub struct WantedError(pub(crate) &'static str);
 
 /// The members that a group shall have.
 ///
@@ -105,8 +105,13 @@ impl Wanted {
 
     /// The bytes of the entry, in the module's layout.
     pub fn encode(&self) -> Vec<u8> {
+        self.encode_as(KIND)
+    }
+
+    /// The same bytes for a list of another kind.
+    pub(crate) fn encode_as(&self, kind: u8) -> Vec<u8> {
         let mut bytes = vec![0; COUNT_AT];
-        bytes[0] = KIND;
+        bytes[0] = kind;
         bytes[BODY_AT..COUNT_AT].copy_from_slice(&self.version.to_le_bytes());
         bytes.extend((self.members.len() as u32).to_le_bytes());
         for (node, birth) in &self.members {
@@ -134,7 +139,15 @@ impl Wanted {
     /// # Errors
     /// If any byte of the wish is wrong.
     pub(crate) fn decode_before(bytes: &[u8]) -> Result<(Option<Wanted>, &[u8]), WantedError> {
-        if bytes.first() != Some(&KIND) {
+        Wanted::decode_as(KIND, bytes)
+    }
+
+    /// The same for a list of another kind.
+    pub(crate) fn decode_as(
+        kind: u8,
+        bytes: &[u8],
+    ) -> Result<(Option<Wanted>, &[u8]), WantedError> {
+        if bytes.first() != Some(&kind) {
             return Ok((None, bytes));
         }
         let cut_off = WantedError("a wish that is cut off");

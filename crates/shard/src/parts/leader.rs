@@ -50,6 +50,8 @@ pub(crate) struct LeaderState {
     /// The wish of the host that is not in the log yet, and the entry with the last one.
     pub wish: Option<Wanted>,
     pub wish_index: u64,
+    /// The entry that chooses META's founders, if this leader has proposed one.
+    pub founding_index: u64,
     pub leases: Timers<LeaseId, u64>,
     waiters: Timers<RequestId, Waiter>,
     by_ticket: BTreeMap<Ticket, RequestId>,
@@ -77,6 +79,7 @@ impl LeaderState {
             contact_tick: BTreeMap::new(),
             wish: None,
             wish_index: 0,
+            founding_index: 0,
             leases: Timers::new(),
             waiters: Timers::new(),
             by_ticket: BTreeMap::new(),

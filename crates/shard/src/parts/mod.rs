@@ -4,8 +4,10 @@
 pub(crate) mod applied;
 pub(crate) mod checkpointing;
 pub(crate) mod disk_health;
+pub(crate) mod founding;
 pub(crate) mod group;
 pub(crate) mod handover;
+pub(crate) mod kept;
 pub(crate) mod leader;
 pub(crate) mod membership;
 pub(crate) mod oldest;

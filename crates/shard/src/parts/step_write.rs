@@ -6,7 +6,7 @@
 
 use crate::api::Write;
 use crate::parts::applied::encode_applied;
-use crate::parts::group::Wanted;
+use crate::parts::kept::Kept;
 use raft::eraftpb::{Entry, HardState, Message, SnapshotMetadata};
 use raft_prost::Message as _;
 use routing::ShardId;
@@ -58,15 +58,15 @@ impl StepWrite {
     }
 
     /// Adds a checkpoint at `applied`: the records of the table that changed since the one before,
-    /// and the wish for members that stands there.
+    /// and what the group keeps there.
     pub(crate) fn add_checkpoint(
         &mut self,
         applied: &SnapshotMetadata,
-        wanted: Option<&Wanted>,
+        kept: &Kept,
         changes: impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
     ) {
         self.write.table.extend(changes);
-        self.write.applied = Some(encode_applied(applied, wanted));
+        self.write.applied = Some(encode_applied(applied, kept));
         self.wanted = true; // so that the history up to here goes with this write at the latest
     }
 
@@ -81,7 +81,7 @@ impl StepWrite {
     /// written here.
     pub(crate) fn reset_to(
         &mut self,
-        (meta, wanted): (&SnapshotMetadata, Option<&Wanted>),
+        (meta, kept): (&SnapshotMetadata, &Kept),
         hard_state: &HardState,
         records: impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
         history: &mut Vec<HistoryRecord>,
@@ -89,7 +89,7 @@ impl StepWrite {
         let write = &mut self.write;
         (write.reset, write.entries, write.truncate_to) = (true, Vec::new(), None);
         write.table = records.collect();
-        write.applied = Some(encode_applied(meta, wanted));
+        write.applied = Some(encode_applied(meta, kept));
         write.hard_state = Some(hard_state.encode_to_vec());
         write.history.append(history);
         self.stored_last = meta.index;

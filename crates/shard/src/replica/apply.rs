@@ -3,9 +3,9 @@
 use super::Replica;
 use crate::api::{Fatal, Reply, Ticket};
 use crate::machine::Machine;
-use crate::parts::group;
 use crate::parts::leader::LeaderState;
 use crate::parts::proposals::Caller;
+use crate::parts::{founding, group};
 use crate::planted_bugs;
 use crate::raft::log_store::entry_bytes;
 use locks::{Batch, Command, Effects, Outcome};
@@ -39,6 +39,9 @@ impl Replica {
             match entry.entry_type() {
                 EntryType::EntryNormal if entry.data.is_empty() => {}
                 EntryType::EntryNormal if entry.data[0] == group::KIND => self.apply_wish(entry)?,
+                EntryType::EntryNormal if entry.data[0] == founding::KIND => {
+                    self.apply_founding(entry)?
+                }
                 EntryType::EntryNormal => self.apply_batch(entry, asked)?,
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
                     self.apply_conf_change(entry)?

@@ -19,7 +19,7 @@
 
 use super::Replica;
 use crate::api::Fatal;
-use crate::parts::group::Wanted;
+use crate::parts::kept::Kept;
 use crate::parts::shard_time::Observation;
 use crate::planted_bugs;
 use crate::snapshot::{BuiltSnapshot, LoadedSnapshot, SnapshotData};
@@ -60,9 +60,9 @@ impl Replica {
         if self.checkpointing.host_builds {
             self.out.wants_snapshot = true;
         } else {
-            let (metadata, wanted) = (self.metadata(), self.wanted.clone());
+            let (metadata, kept) = (self.metadata(), self.kept.clone());
             let data = self.machine.snapshot().into();
-            self.keep_snapshot(BuiltSnapshot { metadata, wanted, data });
+            self.keep_snapshot(BuiltSnapshot { metadata, kept, data });
         }
         self.checkpointing.start_building(self.applied_index, self.now.mono_ms);
     }
@@ -86,15 +86,15 @@ impl Replica {
 
     /// Gives raft-rs the snapshot to send, without its data: raft-rs would clone that into every
     /// message.
-    fn keep_snapshot(&mut self, BuiltSnapshot { metadata, wanted, data }: BuiltSnapshot) {
-        self.checkpointing.keep_data(metadata.index, wanted, data);
+    fn keep_snapshot(&mut self, BuiltSnapshot { metadata, kept, data }: BuiltSnapshot) {
+        self.checkpointing.keep_data(metadata.index, kept, data);
         self.raw
             .mut_store()
             .set_snapshot(Some(Snapshot { data: Vec::new(), metadata: Some(metadata) }));
     }
 
     /// Notes that the snapshot of this message is on its way, until the host reports it as sent.
-    /// Returns the header, which has the wish for members in its context, and the data. `None`: they
+    /// Returns the header, which has what the group kept in its context, and the data. `None`: they
     /// have been dropped.
     pub(super) fn sends_snapshot(
         &mut self,
@@ -102,8 +102,8 @@ impl Replica {
         message: &Message,
     ) -> Option<(Message, SnapshotData)> {
         let index = message.get_snapshot().get_metadata().index;
-        let (wanted, data) = self.checkpointing.data_at(index)?;
-        let context = wanted.map(Wanted::encode).unwrap_or_default();
+        let (kept, data) = self.checkpointing.data_at(index)?;
+        let context = Kept::encode(kept);
         self.checkpointing.sends_to(to);
         Some((Message { context, ..message.clone() }, SnapshotData { index, data }))
     }
@@ -112,7 +112,7 @@ impl Replica {
         let changes = planted_bugs::written_changes(self.machine.checkpoint());
         let records = changes.into_iter().map(|change| (change.key, change.value));
         let metadata = self.metadata();
-        self.step_write.add_checkpoint(&metadata, self.wanted.as_ref(), records);
+        self.step_write.add_checkpoint(&metadata, &self.kept, records);
         self.checkpointing.written(self.applied_index, self.now.mono_ms);
         let after = self.checkpointing.log_needed_after(self.applied_index);
         let (keep_bytes, store) = (self.config.raft.log_keep_bytes, self.raw.mut_store());
@@ -160,11 +160,11 @@ impl Replica {
     pub(super) fn install_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), Fatal> {
         let meta = snapshot.get_metadata();
         let loaded = self.incoming.take().filter(|loaded| loaded.index() == meta.index);
-        let Some(LoadedSnapshot { machine, records, wanted, .. }) = loaded else {
+        let Some(LoadedSnapshot { machine, records, kept, .. }) = loaded else {
             return Err(self
                 .fatal(format!("Raft installs a snapshot at {} that was not loaded", meta.index)));
         };
-        (self.machine, self.wanted) = (machine, wanted);
+        (self.machine, self.kept) = (machine, kept);
         self.observation = Observation::new(self.machine.shard_ms(), self.now);
         (self.applied_index, self.applied_term) = (meta.index, meta.term);
         self.conf_index = meta.index;
@@ -172,7 +172,7 @@ impl Replica {
         self.incarnations.learn_members(meta.get_conf_state());
         let records = records.into_iter().map(|change| (change.key, change.value));
         let hard_state = self.raw.raft.hard_state();
-        let position = (meta, self.wanted.as_ref());
+        let position = (meta, &self.kept);
         self.step_write.reset_to(position, &hard_state, records, &mut self.checkpointing.history);
         self.checkpointing.reset_to(meta.index, self.now.mono_ms);
         self.watching.reset_to(meta.index);

@@ -68,7 +68,7 @@ impl Replica {
         }
         let (conf, own) = (raft.store().conf_state(), raft.id);
         let nodes = &self.config.voters;
-        let targets = Targets::new(self.wanted.as_ref(), nodes, &self.incarnations, own);
+        let targets = Targets::new(self.kept.wanted.as_ref(), nodes, &self.incarnations, own);
         let patience = self.config.raft.election_ticks;
         let seen = Seen {
             caught_up: |id| self.is_caught_up(id),
@@ -104,7 +104,7 @@ impl Replica {
     fn successor_ids(&self) -> Vec<u64> {
         let (raft, incarnations) = (&self.raw.raft, &self.incarnations);
         let targets =
-            Targets::new(self.wanted.as_ref(), &self.config.voters, incarnations, raft.id);
+            Targets::new(self.kept.wanted.as_ref(), &self.config.voters, incarnations, raft.id);
         let voters = raft.store().conf_state().voters.iter().copied();
         let able = voters.filter(|id| *id != raft.id && self.is_caught_up(*id));
         let (wanted, others): (Vec<u64>, Vec<u64>) = able.partition(|id| targets.contains(*id));
@@ -133,7 +133,7 @@ impl Replica {
     /// Keeps a wish of the host for the log, if this replica leads and the log has no later one.
     pub(super) fn want(&mut self, wanted: Wanted) {
         if let Some(leader) = &mut self.leader_state
-            && takes(self.wanted.as_ref(), &wanted)
+            && takes(self.kept.wanted.as_ref(), &wanted)
             && takes(leader.wish.as_ref(), &wanted)
         {
             leader.wish = Some(wanted);
@@ -142,7 +142,7 @@ impl Replica {
 
     /// Proposes the wish that the host gave, once per tick on a leader, unless one is in flight.
     pub(super) fn propose_wish(&mut self) {
-        let (applied, known) = (self.applied_index, self.wanted.as_ref());
+        let (applied, known) = (self.applied_index, self.kept.wanted.as_ref());
         let Some(leader) = &mut self.leader_state else { return };
         // Entries of former leaders must be committed first, because this wish could be among them.
         if leader.wish_index > applied || !self.raw.raft.commit_to_current_term() {
@@ -166,8 +166,8 @@ impl Replica {
     pub(super) fn apply_wish(&mut self, entry: &Entry) -> Result<(), Fatal> {
         let wanted = Wanted::decode(&entry.data)
             .map_err(|e| self.fatal(format!("entry {}: {e}", entry.index)))?;
-        if takes(self.wanted.as_ref(), &wanted) {
-            self.wanted = Some(wanted);
+        if takes(self.kept.wanted.as_ref(), &wanted) {
+            self.kept.wanted = Some(wanted);
         }
         Ok(())
     }

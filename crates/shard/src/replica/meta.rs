@@ -1,10 +1,14 @@
-//! What only META does, the shard of the topology: its founding, its entries, and its news.
+//! What only META does, the shard of the topology: its entries, its news, and its founding, which
+//! shard 0 begins (`parts/founding.rs`).
 
 use super::Replica;
 use super::serve::touched;
 use crate::api::{Answer, Fatal, Query, Reply};
 use crate::machine::{Machine, ProposalsEntry, TopologyMachine};
+use crate::parts::founding::{self, Founders};
 use crate::parts::proposals::Caller;
+use crate::planted_bugs::founder_birth;
+use crate::raft::peer_id::node_of;
 use raft::eraftpb::Entry;
 use topology::{Command, Proposal, Refusal, Topology};
 
@@ -21,6 +25,9 @@ impl Replica {
     /// It does so once it has applied the first entry of its own term, because the founding could
     /// be among the entries before that. While an operation is queued or in flight, it waits: that
     /// may be the founding. The topology takes the first one only.
+    ///
+    /// The seed has META where the cluster file puts shard 0. The members that the group has are
+    /// the true ones.
     pub(super) fn found_cluster(&mut self) {
         let (Some(leader), Machine::Topology(machine), Some(seed)) =
             (&self.leader_state, &self.machine, &self.seed)
@@ -33,7 +40,9 @@ impl Replica {
             return;
         }
         let (shard, node) = (self.config.shard.0, self.config.node.0);
-        let command = Command::Bootstrap { seed: (**seed).clone() };
+        let voters = self.raw.store().conf_state().voters.iter();
+        let seed = (**seed).clone().with_meta_on(voters.map(|id| node_of(*id)));
+        let command = Command::Bootstrap { seed };
         let proposal = Proposal::new(self.now.wall_ms / 1_000, command);
         // A seed that makes no topology would be proposed again and again.
         if let Err(refusal) = Topology::default().apply(&proposal) {
@@ -42,6 +51,51 @@ impl Replica {
         }
         tracing::info!(shard, node, "founds the topology of the cluster");
         self.proposals.push_own(proposal.encode());
+    }
+
+    /// Proposes the entry that chooses META's founders, once per tick on a leader of shard 0, if
+    /// the log has none and none is in flight.
+    pub(super) fn propose_founding(&mut self) {
+        let (applied, is_chosen) = (self.applied_index, self.kept.founders.is_some());
+        let Some(leader) = &mut self.leader_state else { return };
+        // Entries of former leaders must be committed first, because the founding could be among
+        // them.
+        let is_early = leader.founding_index > applied || !self.raw.raft.commit_to_current_term();
+        if !self.founds_meta || is_chosen || is_early || self.handover.is_under_way() {
+            return;
+        }
+        // raft-rs refuses while leadership is handed on, or too much is uncommitted. The next tick
+        // tries again.
+        if self.raw.propose(Vec::new(), founding::ENTRY.to_vec()).is_ok() {
+            leader.founding_index = self.raw.raft.raft_log.last_index();
+            let (shard, node) = (self.config.shard.0, self.config.node.0);
+            tracing::info!(shard, node, "proposed the founding of the topology's group");
+        }
+    }
+
+    /// Applies the entry that chooses META's founders, on every replica at the same place in the
+    /// log. The first one counts.
+    ///
+    /// # Errors
+    /// [`Fatal`] if the entry is damaged.
+    pub(super) fn apply_founding(&mut self, entry: &Entry) -> Result<(), Fatal> {
+        if entry.data[..] != *founding::ENTRY {
+            return Err(self.fatal(format!("entry {}: no founding of META", entry.index)));
+        }
+        if self.kept.founders.is_none() {
+            let founders = Founders::of(entry.index, self.raw.store().conf_state(), founder_birth)
+                .map_err(|e| self.fatal(format!("entry {}: {e}", entry.index)))?;
+            self.kept.founders = Some(founders);
+        }
+        Ok(())
+    }
+
+    /// Tells the host META's founders, once.
+    pub(super) fn tell_founders(&mut self) {
+        if !self.told_founders && self.kept.founders.is_some() {
+            self.told_founders = true;
+            self.out.founders = self.kept.founders.clone();
+        }
     }
 
     /// Applies an entry of proposals.

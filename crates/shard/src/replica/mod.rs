@@ -6,7 +6,7 @@
 //! receive.rs      a peer's message, checked, then to raft-rs
 //! ready.rs        raft-rs's Ready: send, apply, write, and wait for the disk, in this order
 //! apply.rs        committed entries into the state machine, and the answers that follow
-//! meta.rs         what only META does, the shard of the topology
+//! meta.rs         what only META does, the shard of the topology, and its founding by shard 0
 //! sending.rs      appends for spare followers, a little later
 //! leadership.rs   the beginning and the end of leading
 //! members.rs      changes of the group's members
@@ -35,8 +35,8 @@ use crate::api::*;
 use crate::machine::Machine;
 use crate::parts::checkpointing::Checkpointing;
 use crate::parts::disk_health::DiskHealth;
-use crate::parts::group::Wanted;
 use crate::parts::handover::Handover;
+use crate::parts::kept::Kept;
 use crate::parts::leader::LeaderState;
 use crate::parts::membership::Incarnations;
 use crate::parts::oldest::Oldest;
@@ -91,8 +91,12 @@ pub struct Replica {
     /// The index of the last change of members, or of the checkpoint or snapshot that was loaded after
     /// it.
     conf_index: u64,
-    /// The last wish of the log for members, as of the applied index.
-    wanted: Option<Wanted>,
+    /// The last wish of the log for members, and the founders of META, as of the applied index.
+    kept: Kept,
+    /// As a leader of shard 0, this replica has the log choose META's founders.
+    founds_meta: bool,
+    /// The host knows META's founders.
+    told_founders: bool,
     disk: DiskHealth,
     handover: Handover,
     /// This replica asks for no votes, because its host is about to end.
@@ -188,7 +192,7 @@ impl Replica {
             incarnation: incarnation_of(raft.id),
             members: self.members(),
             conf_index: self.conf_index,
-            wanted: self.wanted.clone(),
+            wanted: self.kept.wanted.clone(),
             topology_version: self.topology().map(Topology::version),
         }
     }

@@ -6,8 +6,8 @@ use crate::machine::Machine;
 use crate::parts::applied::decode_applied;
 use crate::parts::checkpointing::Checkpointing;
 use crate::parts::disk_health::DiskHealth;
-use crate::parts::group::Wanted;
 use crate::parts::handover::Handover;
+use crate::parts::kept::Kept;
 use crate::parts::membership::Incarnations;
 use crate::parts::oldest::Oldest;
 use crate::parts::proposals::Proposals;
@@ -44,7 +44,7 @@ impl Replica {
         let incarnation = planted_bugs::incarnation(config.incarnation);
         let (shard, id) = (config.shard, peer_id(config.node, incarnation));
         let fatal = |what: String| Fatal { shard, what };
-        let (store, applied, wanted) = open_log(&config, &recovered)?;
+        let (store, applied, kept) = open_log(&config, &recovered)?;
         let machine = Machine::load(shard, recovered.table)
             .map_err(|e| fatal(format!("the checkpoint: {e}")))?;
         let stored_last = store.last();
@@ -108,7 +108,9 @@ impl Replica {
             unsynced: UnsyncedReadies::default(),
             incoming: None,
             incarnations,
-            wanted,
+            kept,
+            founds_meta: false,
+            told_founders: false,
             disk: DiskHealth::default(),
             handover: Handover::default(),
             stands_aside: false,
@@ -131,8 +133,15 @@ impl Replica {
         self
     }
 
+    /// Lets this replica of shard 0 have its log choose META's founders while it leads, if none are
+    /// chosen yet ([`Outputs::founders`]).
+    pub fn found_meta(&mut self) {
+        self.founds_meta = true;
+    }
+
     /// Gives the shard of the topology its beginning. If the topology is empty while this replica
-    /// leads, it proposes this seed. Other shards have no use for it.
+    /// leads, it proposes this seed, with its own members as those of its group. Other shards have
+    /// no use for it.
     #[must_use]
     pub fn with_seed(mut self, seed: Seed) -> Replica {
         self.seed = Some(Box::new(seed));
@@ -144,19 +153,19 @@ impl Replica {
 fn open_log(
     config: &ReplicaConfig,
     recovered: &Recovered,
-) -> Result<(LogStore, SnapshotMetadata, Option<Wanted>), Fatal> {
+) -> Result<(LogStore, SnapshotMetadata, Kept), Fatal> {
     let fatal = |what: String| Fatal { shard: config.shard, what };
     // A re-seeded replica starts with these voters too, and so does one on another node. It is no
     // member until the log says so, from its beginning or by a snapshot.
     let mut voters: Vec<u64> = config.voters.iter().map(|node| peer_id(*node, 0)).collect();
     voters.sort_unstable();
-    let (applied, wanted) = match &recovered.applied {
+    let (applied, kept) = match &recovered.applied {
         Some(bytes) => {
             decode_applied(bytes).map_err(|e| fatal(format!("the applied record: {e}")))?
         }
         None => {
             let conf_state = Some(ConfState { voters, ..Default::default() });
-            (SnapshotMetadata { conf_state, index: 0, term: 0 }, None)
+            (SnapshotMetadata { conf_state, index: 0, term: 0 }, Kept::default())
         }
     };
     let mut entries = VecDeque::with_capacity(recovered.entries.len());
@@ -198,5 +207,5 @@ fn open_log(
     let conf_state = applied.get_conf_state().clone();
     check_conf(&conf_state).map_err(|e| fatal(format!("the applied record: {e}")))?;
     let store = LogStore::new(hard_state, conf_state, truncated_index, truncated_term, entries);
-    Ok((store, applied, wanted))
+    Ok((store, applied, kept))
 }

@@ -62,6 +62,7 @@ impl Replica {
         self.out.write = self.take_write();
         self.out.watched = self.watching.take(self.applied_index);
         self.tell_topology();
+        self.tell_founders();
         let delayed_until_ms = self.send_delayed();
         let wakes =
             [self.proposals.wake_at_ms(now.mono_ms), delayed_until_ms, self.reads_wake_at_ms()];
@@ -130,9 +131,11 @@ impl Replica {
                 // log. Before the clock runs, the machine may lack entries that the last leader
                 // answered.
                 refusal
-            } else if self.proposals.push(caller, command, give_up_at_ms) {
-                return;
             } else {
+                let told = planted_bugs::told_queued(&self.machine, &command);
+                if self.proposals.push(caller, command, give_up_at_ms) {
+                    return self.out.replies.extend(told.map(|told| (ticket, told)));
+                }
                 Reply::Busy
             }
         } else if !self.handover.awaits_successor() {
@@ -170,6 +173,7 @@ impl Replica {
         }
         self.tick_handover();
         self.propose_wish();
+        self.propose_founding();
         self.change_membership();
         match (&self.leader_state, &self.machine) {
             (Some(_), Machine::Locks(table)) => self.oldest.look(table),

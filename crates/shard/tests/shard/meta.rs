@@ -1,9 +1,11 @@
-//! META: the shard of the topology. Its founding, its proposals, its reads, and what outlives
-//! crashes, snapshots and moves of leadership.
+//! META: the shard of the topology. Its founding by shard 0, its proposals, its reads, and what
+//! outlives crashes, snapshots and moves of leadership.
 
 use crate::cluster::*;
 use palisade_shard::*;
 use routing::{META, NodeId, ShardId};
+use std::sync::Arc;
+use storage::Engine;
 use topology::{Command, JobId, Proposal, Refusal, Topology, Version};
 
 /// A wall time, in seconds.
@@ -199,4 +201,177 @@ fn a_replica_that_lags_gets_a_snapshot() {
         c.run_ms(200);
         assert_eq!(topology(&c, lagging), topology(&c, leader));
     }
+}
+
+/// Shard 0 on nodes 1 to 3. It does not found META yet.
+fn shard_0() -> Cluster {
+    let mut c = Cluster::new(3);
+    c.elect();
+    c
+}
+
+/// From now on, leaders of shard 0 found META.
+fn found_meta(c: &mut Cluster) {
+    c.founds_meta = true;
+    c.peers.values_mut().for_each(|peer| peer.replica.as_mut().expect("runs").found_meta());
+    c.run_ms(500);
+}
+
+/// META as its founders begin it.
+fn begun_by(founders: &Founders) -> Cluster {
+    let mut c = Cluster::meta(3);
+    for (node, birth) in founders.lives() {
+        c.crash(node.0);
+        let peer = c.peers.get_mut(&node.0).expect("a peer");
+        (peer.engine, peer.incarnation) = (Arc::default(), *birth);
+        peer.engine.write(&[first_write(founders)]).expect("writes");
+    }
+    founders.lives().keys().for_each(|node| c.start(node.0));
+    c
+}
+
+fn lives(lives: [(u64, u32); 3]) -> std::collections::BTreeMap<NodeId, u32> {
+    lives.map(|(node, birth)| (NodeId(node), birth)).into()
+}
+
+/// Regression: META's founders were the first lives of the nodes, which end with a re-seed.
+#[test]
+fn meta_begins_where_most_nodes_were_reseeded_before() {
+    let mut c = shard_0();
+    for id in [2, 3] {
+        c.reseed(id);
+        c.run_ms(3_000);
+    }
+    assert!((1..=3).all(|id| c.peers[&id].founders.is_empty()), "none are chosen");
+    found_meta(&mut c);
+    let founders = c.peers[&1].founders[0].clone();
+    assert_eq!(founders.lives(), &lives([(1, 0), (2, 1), (3, 1)]));
+    for id in 1..=3 {
+        assert_eq!(c.peers[&id].founders, [founders.clone()], "node {id}");
+    }
+
+    let mut meta = begun_by(&founders);
+    meta.elect();
+    for id in 1..=3 {
+        assert_eq!(meta.status(id).topology_version, Some(Version(1)), "node {id}");
+        let members = meta.status(id).members;
+        assert!(members.iter().all(|member| !member.learner), "{members:?}");
+    }
+
+    // As it was: by the nodes of the cluster file.
+    let mut meta = Cluster::meta(3);
+    meta.reseed(2);
+    meta.reseed(3);
+    meta.run_ms(5_000);
+    assert_eq!(meta.leader(), None, "no majority of the first lives is left");
+}
+
+#[test]
+fn the_first_choice_of_founders_stays() {
+    let mut c = shard_0();
+    // The log is cut at each checkpoint.
+    c.log_keep_bytes = 0;
+    for id in 1..=3 {
+        c.crash(id);
+        c.start(id);
+    }
+    c.elect();
+    found_meta(&mut c);
+    let founders = c.peers[&1].founders[0].clone();
+    assert_eq!(founders.lives(), &lives([(1, 0), (2, 0), (3, 0)]));
+
+    // Other members, another leader, and a replica that has to be sent a snapshot.
+    c.run_ms(11_000);
+    c.reseed(3);
+    c.run_ms(11_000);
+    assert!(c.status(3).snapshots_installed > 0);
+    let leader = c.leader().expect("a leader");
+    c.crash(leader);
+    c.elect();
+    c.start(leader);
+    c.run_ms(11_000);
+    for id in 1..=3 {
+        c.crash(id);
+        c.start(id);
+    }
+    c.elect();
+    for id in 1..=3 {
+        assert!(c.status(id).first_index > 2, "node {id} has the entry still");
+        assert_eq!(c.peers[&id].founders, [founders.clone()], "node {id}, from its checkpoint");
+    }
+}
+
+#[test]
+fn a_founding_that_was_lost_with_its_leader_is_proposed_again() {
+    let mut c = shard_0();
+    let leader = c.leader().expect("a leader");
+    let before = c.status(leader).last_index;
+    c.isolate(leader);
+    c.peers.get_mut(&leader).expect("a peer").replica.as_mut().expect("runs").found_meta();
+    c.run_ms(150);
+    assert_eq!(c.status(leader).last_index, before + 1, "it is proposed once");
+    assert!(c.peers[&leader].founders.is_empty(), "and not committed");
+    found_meta(&mut c);
+    c.run_ms(3_000);
+    c.cut.clear();
+    c.elect();
+    let founders = c.peers[&leader].founders.clone();
+    assert_eq!(founders.len(), 1);
+    for id in 1..=3 {
+        assert_eq!(c.peers[&id].founders, founders, "node {id}");
+    }
+}
+
+/// Such a replica may know nothing of the founders.
+#[test]
+fn a_replica_that_comes_later_gets_the_members_with_a_snapshot() {
+    let founders = Founders::new(9, [(NodeId(1), 0), (NodeId(2), 1), (NodeId(3), 4)])
+        .expect("founders that can be");
+    let mut c = begun_by(&founders);
+    c.elect();
+    c.add(4, 100);
+    let members = [(NodeId(1), 0), (NodeId(2), 1), (NodeId(4), 100)];
+    let wanted = Wanted::new(2, members).expect("a wish that can be");
+    let is_done = |c: &Cluster| {
+        let members: Vec<_> =
+            c.status(4).members.iter().map(|it| (it.node, it.incarnation, it.learner)).collect();
+        members == [(NodeId(1), 0, false), (NodeId(2), 1, false), (NodeId(4), 100, false)]
+    };
+    for _ in 0..100 {
+        if let Some(leader) = c.leader() {
+            c.peers.get_mut(&leader).expect("a peer").inbox.push(Input::Want(wanted.clone()));
+        }
+        c.run_ms(100);
+        if is_done(&c) {
+            break;
+        }
+    }
+    assert!(is_done(&c), "{:?}", c.status(4).members);
+    assert_eq!(c.status(4).snapshots_installed, 1);
+    let leader = c.elect();
+    assert_eq!(topology(&c, 4), topology(&c, leader));
+}
+
+#[test]
+fn the_topology_has_its_own_group_where_its_members_are() {
+    let mut seed = seed(3);
+    seed.nodes.insert(NodeId(4), seed.nodes[&NodeId(1)].clone());
+    let founders = Founders::new(9, [(NodeId(2), 1), (NodeId(3), 4), (NodeId(4), 7)])
+        .expect("founders that can be");
+    let mut c = Cluster::of(META, Some(seed), 3);
+    c.crash(1);
+    c.peers.remove(&1);
+    c.add(4, 7);
+    for (node, birth) in founders.lives() {
+        c.crash(node.0);
+        let peer = c.peers.get_mut(&node.0).expect("a peer");
+        (peer.engine, peer.incarnation) = (Arc::default(), *birth);
+        peer.engine.write(&[first_write(&founders)]).expect("writes");
+    }
+    founders.lives().keys().for_each(|node| c.start(node.0));
+    let leader = c.elect();
+    c.run_ms(2_000);
+    let shard = topology(&c, leader).shard(META).expect("it is there").clone();
+    assert_eq!(shard.wanted.members.keys().copied().collect::<Vec<_>>(), [2, 3, 4].map(NodeId));
+    assert_eq!(c.status(leader).members.len(), 3, "nobody wants node 1 of the cluster file");
 }

@@ -42,6 +42,9 @@ fn planted_bugs_change_the_stories() {
         Bug::OlderRoutesTaken,
         // Hosts give births, and no story has one.
         Bug::BirthReused,
+        // No story has META.
+        Bug::ProposalToldEarly,
+        Bug::FoundersOfTheFile,
         // No story watches.
         Bug::WatchMissesNewTerm,
         Bug::WatchTellsProposed,

@@ -6,8 +6,10 @@
 //! fit each other, and none of them would be refused.
 //!
 //! The order is that of importance: facts, repairs, the members of META, jobs by age, leaders. A
-//! step is never given up because it takes long. A [`Why`] says what it waits for. This module knows
-//! nothing of clocks: `now_ms` is wall time of the process that plans.
+//! step is never given up because it takes long. A [`Why`] says what it waits for. Until its first
+//! job a cluster stays as its file describes it: only facts are recorded, and repairs done that an
+//! operator has switched on. This module knows nothing of clocks: `now_ms` is wall time of the
+//! process that plans.
 
 mod counts;
 mod jobs;
@@ -21,6 +23,7 @@ pub use steps::{Step, steps};
 
 use self::counts::Counts;
 use crate::command::{Command, Proposal};
+use crate::refusal::Refusal;
 use crate::state::Topology;
 use crate::why::Why;
 
@@ -31,6 +34,8 @@ pub struct Plan {
     pub commands: Vec<Command>,
     /// What repairs and the members of META wait for. What jobs wait for stands in the jobs.
     pub stalls: Vec<Why>,
+    /// Why facts that nodes told are not recorded. They are not proposed, so they cost no entries.
+    pub disbelieved: Vec<Refusal>,
 }
 
 /// The next commands. None if nothing is to be done.
@@ -55,11 +60,16 @@ pub fn plan(topology: &Topology, reports: &Reports, now_ms: u64) -> Plan {
     }
     round.record_facts();
     if !topology.cluster().settings.paused {
+        let has_changed = topology.cluster().last_job > 0;
         round.repair();
-        round.size_meta();
+        if has_changed {
+            round.size_meta();
+        }
         round.work_on_jobs();
         round.place_leaders();
-        round.relieve_the_busiest();
+        if has_changed {
+            round.relieve_the_busiest();
+        }
     }
     round.plan
 }
@@ -84,10 +94,21 @@ impl<'a> Round<'a> {
 
     /// Adds a command to the plan, unless it would change nothing or be refused.
     fn plan(&mut self, command: Command) {
+        let _ = self.try_plan(command);
+    }
+
+    /// Adds a fact to the plan, or the reason why it is not believed.
+    fn plan_fact(&mut self, fact: Command) {
+        let refused = self.try_plan(fact).err();
+        self.plan.disbelieved.extend(refused);
+    }
+
+    fn try_plan(&mut self, command: Command) -> Result<(), Refusal> {
         let proposal = Proposal::new(self.now_ms / 1_000, command);
-        if let Ok(Some(_)) = self.topology.apply(&proposal) {
+        if self.topology.apply(&proposal)?.is_some() {
             self.plan.commands.push(proposal.command);
         }
+        Ok(())
     }
 
     fn is_heard(&self, node: routing::NodeId) -> bool {
@@ -98,15 +119,16 @@ impl<'a> Round<'a> {
     fn record_facts(&mut self) {
         let reports = self.reports;
         for (node, report) in &reports.nodes {
-            // A node that is not known joins by a request of its own, not by a report.
-            if self.topology.node(*node).is_some() {
-                self.plan(Command::NodeIs { told: report.told.clone() });
+            // A node that is not known joins by a request of its own, not by a report. One that is
+            // not heard of any more, as after its removal, is no news.
+            if self.topology.node(*node).is_some() && self.is_heard(*node) {
+                self.plan_fact(Command::NodeIs { told: report.told.clone() });
             }
         }
         let shards: Vec<_> = self.topology.shards().keys().copied().collect();
         for shard in shards {
             if let Some((_, leader)) = reports.leader(shard, self.now_ms) {
-                self.plan(Command::Is { shard, members: leader.members.clone() });
+                self.plan_fact(Command::Is { shard, members: leader.members.clone() });
             }
         }
         self.counts = Counts::of(&self.topology);

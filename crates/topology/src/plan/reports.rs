@@ -2,6 +2,7 @@
 //!
 //! Reports are not logged: a new controller begins with none. It knows nothing of plans.
 
+use crate::codec::{Reader, Record, Result, record, tagged};
 use crate::command::NodeTold;
 use crate::state::{Birth, Life, Members, Topology};
 use routing::{NodeId, ShardId};
@@ -61,6 +62,21 @@ pub enum Role {
     Learner,
 }
 
+impl Report {
+    /// Whether it tells something that a plan should not wait for, after the report before it. Loads
+    /// and small lags change all the time.
+    pub fn is_news_after(&self, before: &Report) -> bool {
+        let rough = |report: &Report| -> BTreeMap<ShardId, (bool, ReplicaReport)> {
+            let rough = |replica: &ReplicaReport| {
+                let is_level = replica.lag_entries <= LEVEL_LAG_ENTRIES;
+                (is_level, ReplicaReport { lag_entries: 0, ops_per_s: 0, ..replica.clone() })
+            };
+            report.replicas.iter().map(|(shard, replica)| (*shard, rough(replica))).collect()
+        };
+        self.told != before.told || rough(self) != rough(before)
+    }
+}
+
 impl Reports {
     /// Whether the node has reported lately.
     pub fn is_heard(&self, node: NodeId, now_ms: u64) -> bool {
@@ -96,5 +112,20 @@ impl Reports {
         report.and_then(|report| report.replicas.get(&shard)).is_some_and(|replica| {
             replica.birth == life.birth && replica.lag_entries <= LEVEL_LAG_ENTRIES
         })
+    }
+}
+
+record!(ReplicaReport { birth, role, term, lag_entries, members, ops_per_s });
+tagged!(Role { 1 => Leader, 2 => Follower, 3 => Learner });
+
+/// All but `heard_ms`, which is not of the node that reports.
+impl Record for Report {
+    fn put(&self, into: &mut Vec<u8>) {
+        self.told.put(into);
+        self.replicas.put(into);
+    }
+
+    fn take(from: &mut Reader<'_>) -> Result<Report> {
+        Ok(Report { heard_ms: 0, told: Record::take(from)?, replicas: Record::take(from)? })
     }
 }

@@ -7,6 +7,7 @@ mod leaders;
 mod members;
 mod random;
 mod records;
+mod rest;
 mod world;
 
 use palisade_topology::*;

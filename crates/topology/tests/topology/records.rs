@@ -1,6 +1,7 @@
 //! Bytes: one encoding for each value, and damaged ones are errors.
 
 use crate::{Lcg, NOW_S, apply, cluster, founded, nodes, told};
+use palisade_topology::plan::{self, ReplicaReport, Report, Role};
 use palisade_topology::*;
 use routing::{NodeId, ShardId};
 
@@ -42,6 +43,89 @@ fn proposals_come_back_from_their_bytes() {
     for proposal in proposals() {
         let bytes = proposal.encode();
         assert_eq!(Proposal::decode(&bytes).as_ref(), Ok(&proposal));
+    }
+}
+
+/// A report of a leader with a learner.
+fn report() -> Report {
+    let mut members = founded(3, 2, 3, 0).shards()[&ShardId(1)].is.clone();
+    members.learners.insert(Life { node: NodeId(9), birth: Birth(7) });
+    let replica = |role| ReplicaReport {
+        birth: Birth(0),
+        role,
+        term: 4,
+        lag_entries: 300,
+        members: members.clone(),
+        ops_per_s: u64::MAX,
+    };
+    let roles = [Role::Leader, Role::Follower, Role::Learner];
+    let replicas = roles.into_iter().enumerate();
+    let replicas = replicas.map(|(shard, role)| (ShardId(shard as u32), replica(role))).collect();
+    Report { heard_ms: NOW_S * 1_000, told: told(3, 2), replicas }
+}
+
+fn refusals() -> Vec<Refusal> {
+    vec![
+        Refusal::NotFounded,
+        Refusal::Seed("a rule".into()),
+        Refusal::VersionMoved { planned: Version(3), now: Version(4) },
+        Refusal::NodeId(NodeId(u64::MAX)),
+        Refusal::AddressTaken { node: NodeId(9), address: "ä:1".to_owned(), other: NodeId(2) },
+        Refusal::NoGroup { shard: ShardId(2), why: "it has no voters".into() },
+        Refusal::TooManyJobs(64),
+        Refusal::Busy(JobId(3)),
+        Refusal::Setting("no".into()),
+    ]
+}
+
+#[test]
+fn reports_come_back_with_the_time_of_their_receiver() {
+    let report = report();
+    let heard = Report::decode(&report.encode(), 77).expect("a report");
+    assert_eq!(heard, Report { heard_ms: 77, ..report });
+}
+
+#[test]
+fn loads_and_small_lags_are_no_news() {
+    let before = report();
+    let with = |change: fn(&mut Report)| {
+        let mut later = before.clone();
+        change(&mut later);
+        later.is_news_after(&before)
+    };
+    fn replica(report: &mut Report) -> &mut ReplicaReport {
+        report.replicas.get_mut(&ShardId(1)).unwrap()
+    }
+    assert!(!with(|_| {}) && !with(|report| report.heard_ms += 1));
+    assert!(!with(|report| replica(report).ops_per_s = 9));
+    assert!(!with(|report| replica(report).lag_entries = plan::LEVEL_LAG_ENTRIES));
+    assert!(with(|report| replica(report).lag_entries = plan::LEVEL_LAG_ENTRIES + 1));
+    assert!(with(|report| replica(report).role = Role::Learner));
+    assert!(with(|report| replica(report).term += 1));
+    assert!(with(|report| replica(report).members.conf_index += 1));
+    assert!(with(|report| report.told.start.starts += 1));
+    assert!(with(|report| drop(report.replicas.remove(&ShardId(0)))));
+}
+
+#[test]
+fn refusals_come_back_with_their_words() {
+    for refusal in refusals() {
+        let back = Refusal::decode(&refusal.encode()).expect("a refusal");
+        assert_eq!((&back, back.to_string()), (&refusal, refusal.to_string()));
+    }
+}
+
+#[test]
+fn damaged_reports_and_refusals_are_errors() {
+    let of_refusals = refusals().into_iter().map(|refusal| refusal.encode());
+    for bytes in of_refusals.chain([report().encode()]) {
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            for bytes in [&bytes[..at], &flipped] {
+                assert!(Report::decode(bytes, 0).is_err() && Refusal::decode(bytes).is_err());
+            }
+        }
     }
 }
 

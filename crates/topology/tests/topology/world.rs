@@ -52,7 +52,23 @@ fn quorum(voters: usize) -> usize {
 }
 
 impl World {
+    /// A cluster that had a job before, so that plans are not bound to its file.
     pub(crate) fn new(nodes: u64, shards: u32, replicas: u32, zones: u64, seed: u64) -> World {
+        let mut world = World::as_founded(nodes, shards, replicas, zones, seed);
+        let job = world.job(JobKind::Undrain { node: NodeId(1) }).expect("a job");
+        let progress = Progress::default();
+        world.propose(Command::JobProgress { job, progress, why: None, is_done: true }).unwrap();
+        world
+    }
+
+    /// A cluster that nobody has changed yet.
+    pub(crate) fn as_founded(
+        nodes: u64,
+        shards: u32,
+        replicas: u32,
+        zones: u64,
+        seed: u64,
+    ) -> World {
         let config = cluster(nodes, shards, replicas, zones);
         let reports = Reports { since_ms: NOW_S * 1_000, nodes: BTreeMap::new() };
         let mut world = World {

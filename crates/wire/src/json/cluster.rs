@@ -110,6 +110,8 @@ pub struct TopologyGroup {
     pub replicas: Vec<Replica>,
     /// The Raft group as the leader knows it.
     pub members: Vec<Member>,
+    /// What stands in the way of planned changes, in words. Empty if nothing does.
+    pub obstacles: Vec<String>,
 }
 
 /// A member of a shard's Raft group.
@@ -200,11 +202,15 @@ impl From<&ClusterStatusResponse> for ClusterStatus {
 impl Shard {
     /// The number of votes that count, and of all votes.
     pub fn votes(&self) -> (usize, usize) {
-        let of = |counts: &dyn Fn(&Member) -> bool| {
-            self.members.iter().filter(|member| counts(member)).count()
-        };
-        (of(&|member| member.counts), of(&|member| member.has_vote))
+        votes(&self.members)
     }
+}
+
+/// The number of a group's votes that count, and of all its votes.
+pub fn votes(members: &[Member]) -> (usize, usize) {
+    let of =
+        |counts: &dyn Fn(&Member) -> bool| members.iter().filter(|member| counts(member)).count();
+    (of(&|member| member.counts), of(&|member| member.has_vote))
 }
 
 /// The worst report on a node's disk. Each replica of the node reports at another moment, so their
@@ -229,8 +235,19 @@ fn shards(status: &ClusterStatusResponse) -> Vec<Shard> {
 fn topology(replicas: &[ShardStatus]) -> Option<TopologyGroup> {
     let version = replicas.iter().map(|replica| replica.topology_version).max()?;
     let of = summary(replicas[0].shard, &replicas.iter().collect::<Vec<_>>());
-    let Shard { leader, term, applied_index, hashes_equal, replicas, members, .. } = of;
-    Some(TopologyGroup { version, leader, term, applied_index, hashes_equal, replicas, members })
+    let Shard { leader, term, applied_index, hashes_equal, members, .. } = of;
+    let leads = |replica: &&ShardStatus| Some(replica.node) == leader;
+    let obstacles = replicas.iter().find(leads).map(|replica| replica.obstacles.clone());
+    Some(TopologyGroup {
+        version,
+        leader,
+        term,
+        applied_index,
+        hashes_equal,
+        replicas: of.replicas,
+        members,
+        obstacles: obstacles.unwrap_or_default(),
+    })
 }
 
 fn summary(shard: u32, replicas: &[&ShardStatus]) -> Shard {
@@ -349,13 +366,16 @@ mod tests {
             topology_version,
             ..replica(node, role, 4, 12, 7)
         };
-        let topology = vec![of_meta(1, "leader", 3), of_meta(2, "follower", 2)];
+        let mut topology = vec![of_meta(1, "leader", 3), of_meta(2, "follower", 2)];
+        topology[0].obstacles = vec!["node 3 is not heard of".into()];
+        topology[1].obstacles = vec!["what a former leader saw".into()];
         let shards = vec![replica(1, "leader", 1, 10, 7)];
         let told = ClusterStatusResponse { shards, topology, ..Default::default() };
         let status = ClusterStatus::from(&told);
         assert_eq!(status.shards.len(), 1);
         let group = status.topology.expect("two replicas answered");
         assert_eq!((group.version, group.leader, group.hashes_equal), (3, Some(1), Some(true)));
+        assert_eq!(group.obstacles, ["node 3 is not heard of"]);
         let older = ClusterStatusResponse { topology: Vec::new(), ..told };
         assert!(ClusterStatus::from(&older).topology.is_none(), "nodes of an earlier build");
     }

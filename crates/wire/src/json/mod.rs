@@ -20,13 +20,15 @@
 mod cluster;
 mod lists;
 mod probes;
+mod topology;
 mod waiter;
 mod watch;
 mod words;
 
-pub use cluster::{ClusterStatus, Member, Node, Replica, Shard, TopologyGroup};
+pub use cluster::{ClusterStatus, Member, Node, Replica, Shard, TopologyGroup, votes};
 pub use lists::{Listing, Locks};
 pub use probes::{Liveness, Missing, Readiness};
+pub use topology::{Group, Job, Planned, Topology};
 pub use waiter::Waiter;
 pub use watch::{Event, WatchState, Watched, event_kind, event_word};
 pub use words::{mode_name, state_name};

@@ -17,7 +17,7 @@
 //! member was heard of, it is told by the network.
 
 use routing::{NodeId, ShardId};
-use shard::{GroupChange, GroupEntry, Member, Speaker, Status, Wanted, group_entry};
+use shard::{Founders, GroupChange, GroupEntry, Member, Speaker, Status, Wanted, group_entry};
 use std::collections::{BTreeMap, BTreeSet};
 use storage::ShardWrite;
 
@@ -96,7 +96,7 @@ impl State {
 
 /// The judge of one group.
 ///
-/// * `states` has the founders at index 0, and one state for each committed group entry up to
+/// * `states` has the founders at the index where the log begins, and one state for each committed group entry up to
 ///   `judged`.
 pub(crate) struct GroupJudge {
     states: Vec<State>,
@@ -112,6 +112,15 @@ impl GroupJudge {
         let voters = founders.iter().map(|node| (*node, 0)).collect();
         let states = vec![State { voters, ..State::default() }];
         GroupJudge { states, judged: 0, logs: BTreeMap::new(), destroyed: BTreeSet::new() }
+    }
+
+    /// Of META, which begins at index 1, with its founders and the wish that they are the members.
+    pub(crate) fn begun_by(founders: &Founders) -> GroupJudge {
+        let voters: BTreeSet<Id> =
+            founders.lives().iter().map(|(node, birth)| (*node, *birth)).collect();
+        let wish = Wanted::new(0, voters.iter().copied()).expect("founders are members");
+        let states = vec![State { index: 1, voters, wish: Some(wish), ..State::default() }];
+        GroupJudge { states, judged: 1, logs: BTreeMap::new(), destroyed: BTreeSet::new() }
     }
 
     /// The replica on this node begins with this log.
@@ -162,7 +171,8 @@ impl GroupJudge {
             new.iter().for_each(|(index, entry)| self.follow(*index, entry, facts, &mut found));
         }
         let at = self.states.partition_point(|state| state.index <= status.applied_index);
-        let state = &self.states[at - 1];
+        // A replica that waits for META's first snapshot is before the first state.
+        let state = &self.states[at.max(1) - 1];
         // A replica that has applied nothing yet is a member of nothing, unless it is a founder.
         if status.applied_index > 0
             && (status.members != state.members() || status.wanted != state.wish)

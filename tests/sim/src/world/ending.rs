@@ -177,12 +177,8 @@ impl World {
                 self.agenda.push(self.now_us + SECOND_US, Event::Ending { stage });
             }
             1 => {
-                for what in self.missing_voters() {
-                    self.violations.push(Violation {
-                        invariant: Invariant::Liveness,
-                        what,
-                        operations: Vec::new(),
-                    });
+                for (shard, what) in self.missing_voters() {
+                    self.violated_in(shard, Invariant::Liveness, what);
                 }
                 for name in std::mem::take(&mut self.ending.open) {
                     let Name { name, shard, .. } = &self.names[name];
@@ -213,13 +209,9 @@ impl World {
                 self.agenda.push(self.now_us + SECOND_US / 10, Event::Ending { stage });
             }
             _ => {
-                let diverged: Vec<String> = self.diverged().collect();
-                for what in diverged {
-                    self.violations.push(Violation {
-                        invariant: Invariant::Liveness,
-                        what,
-                        operations: Vec::new(),
-                    });
+                let diverged: Vec<(ShardId, String)> = self.diverged().collect();
+                for (shard, what) in diverged {
+                    self.violated_in(shard, Invariant::Liveness, what);
                 }
                 self.judge_last_topologies();
                 self.history.tenures = self.read_tenures();
@@ -311,7 +303,7 @@ impl World {
 
     /// The shards with replicas at different indexes. At rest all must stand at the same index.
     /// Their states at equal indexes are judged with all samples.
-    fn diverged(&self) -> impl Iterator<Item = String> {
+    fn diverged(&self) -> impl Iterator<Item = (ShardId, String)> {
         self.groups().into_iter().filter_map(|shard| {
             let index = |node: &Node| {
                 node.replicas.get(&shard).map(|replica| replica.status().applied_index)
@@ -321,9 +313,10 @@ impl World {
             let last: Vec<_> = hosts.map(|node| (node.id, index(node))).collect();
             let differ = last.windows(2).any(|pair| pair[0].1 != pair[1].1);
             differ.then(|| {
-                format!(
+                let what = format!(
                     "shard {shard}: at rest its replicas have applied up to (node, index) {last:?}"
-                )
+                );
+                (shard, what)
             })
         })
     }

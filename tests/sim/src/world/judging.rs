@@ -5,7 +5,7 @@ use super::state::members::Members;
 use super::state::node::Node;
 use crate::checker::Invariant;
 use crate::checker::groups::{Facts, GroupJudge, Heard, Id};
-use routing::{NodeId, ShardId};
+use routing::{META, NodeId, ShardId};
 use shard::{GroupEntry, Role, Speaker, Status};
 use storage::ShardWrite;
 
@@ -15,7 +15,11 @@ const EDGE_TICKS: u64 = 2;
 impl World {
     pub(crate) fn judge_of(&mut self, shard: ShardId) -> &mut GroupJudge {
         let Members { judges, founders, .. } = &mut self.members;
-        judges.entry(shard).or_insert_with(|| GroupJudge::new(founders))
+        let of_meta = self.meta.founders.as_ref().filter(|_| shard == META);
+        judges.entry(shard).or_insert_with(|| match of_meta {
+            Some(of_meta) => GroupJudge::begun_by(of_meta),
+            None => GroupJudge::new(founders),
+        })
     }
 
     /// Judges the writer of a message: invariant 18.
@@ -29,7 +33,7 @@ impl World {
         let Some(life) = self.nodes[&id].lives.get(&shard) else { return };
         let (by, number) = ((NodeId(id), life.birth), life.number);
         let found = self.members.speakers.says(shard, speaker, by, number);
-        found.into_iter().for_each(|what| self.violated(Invariant::OneLife, what));
+        found.into_iter().for_each(|what| self.violated_in(shard, Invariant::OneLife, what));
     }
 
     /// A message has reached a node.
@@ -80,7 +84,8 @@ impl World {
     }
 
     fn found(&mut self, id: u64, shard: ShardId, what: &str) {
-        self.violated(Invariant::Quorums, format!("shard {shard}, by node {id}: {what}"));
+        let what = format!("shard {shard}, by node {id}: {what}");
+        self.violated_in(shard, Invariant::Quorums, what);
     }
 }
 

@@ -80,7 +80,7 @@ impl World {
         if let Place::Gateway(id) = asker
             && let Some(gateway) = self.gateways.get(&id)
         {
-            gateway.take_map(merged.map().clone());
+            gateway.take_routes(&merged);
         }
         self.route_tables.known.insert(asker, merged);
     }

@@ -16,7 +16,7 @@ use super::state::event::Event;
 use super::state::node::Life;
 use crate::checker::{Invariant, Violation};
 use planted::Bug;
-use routing::{NodeId, ShardId};
+use routing::{META, NodeId, ShardId};
 use shard::{Input, Member, Reply, Status, Wanted};
 use storage::{Engine, StorageError};
 
@@ -50,7 +50,10 @@ impl World {
     pub(crate) fn wanted_nodes(&self, shard: ShardId) -> Vec<u64> {
         match self.wish(shard) {
             Some(wish) => wish.members().keys().map(|node| node.0).collect(),
-            None => self.members.founders.iter().map(|node| node.0).collect(),
+            None => match self.meta.founders.as_ref().filter(|_| shard == META) {
+                Some(founders) => founders.lives().keys().map(|node| node.0).collect(),
+                None => self.members.founders.iter().map(|node| node.0).collect(),
+            },
         }
     }
 
@@ -212,8 +215,9 @@ impl World {
             Err(StorageError::Refused(refused)) => {
                 // It is tried again and again, and told once.
                 let what = format!("node {id}: {refused}");
-                if !self.violations.iter().any(|known| known.what == what) {
-                    self.violated(Invariant::OneLife, what);
+                let known = self.violations.iter().chain(&self.of_meta);
+                if !known.into_iter().any(|known| known.what == what) {
+                    self.violated_in(shard, Invariant::OneLife, what);
                 }
                 false
             }
@@ -253,12 +257,12 @@ impl World {
         node.lives.remove(&shard);
         self.trace.line(self.now_us, || format!("node {id}    shard {shard}: destroyed"));
         let found = self.judge_of(shard).destroyed((NodeId(id), birth));
-        found.into_iter().for_each(|what| self.violated(Invariant::Quorums, what));
+        found.into_iter().for_each(|what| self.violated_in(shard, Invariant::Quorums, what));
     }
 
     /// Lists the members that are not as wanted, for each shard as its leader knows it, and the
     /// replicas that should be gone. The list is for people.
-    pub(crate) fn missing_voters(&self) -> Vec<String> {
+    pub(crate) fn missing_voters(&self) -> Vec<(ShardId, String)> {
         let mut missing = Vec::new();
         for shard in self.groups() {
             let wanted = self.wanted_nodes(shard);
@@ -273,19 +277,22 @@ impl World {
                 let votes = members.iter().any(|member| voter(&member));
                 if is_wanted != votes || is_wanted != life.is_some() {
                     let (id, is_to) = (node.id, if is_wanted { "" } else { " not" });
-                    missing.push(format!(
+                    missing.push((shard, format!(
                         "shard {shard}: node {id} shall{is_to} vote, and has life {life:?}; members: {members:?}"
-                    ));
+                    )));
                 }
             }
             if members.len() != wanted.len() {
-                missing.push(format!("shard {shard}: {wanted:?} are wanted, members: {members:?}"));
+                let what = format!("shard {shard}: {wanted:?} are wanted, members: {members:?}");
+                missing.push((shard, what));
             }
         }
         missing
     }
 
-    pub(crate) fn violated(&mut self, invariant: Invariant, what: String) {
-        self.violations.push(Violation { invariant, what, operations: Vec::new() });
+    /// Notes a violation in this group.
+    pub(crate) fn violated_in(&mut self, shard: ShardId, invariant: Invariant, what: String) {
+        let violation = Violation { invariant, what, operations: Vec::new() };
+        if shard == META { &mut self.of_meta } else { &mut self.violations }.push(violation);
     }
 }

@@ -1,7 +1,7 @@
 //! META, the group of the topology: what the world asks it, and the judgement of its answers.
 //!
-//! Every founder of the other groups has a replica. The world proposes changes now and then, at the
-//! leader or elsewhere, and reads. Nothing acts on the topology.
+//! The members of shard 0 have a replica from its founding on (`founding.rs`). The world proposes
+//! changes now and then, at the leader or elsewhere, and reads. Nothing acts on the topology.
 //!
 //! What is judged:
 //!
@@ -17,7 +17,7 @@ use super::state::World;
 use super::state::chaos::FaultKind;
 use super::state::event::Event;
 use super::state::meta::{Asked, Question, follow};
-use crate::checker::{Invariant, Violation};
+use crate::checker::Invariant;
 use routing::{AddressVersion, META, NodeId, ShardId};
 use shard::{Answer, Input, Query, Reply, Ticket, TopologyNews};
 use topology::{
@@ -56,6 +56,7 @@ impl World {
     pub(crate) fn ask_meta(&mut self) {
         let after_us = self.rng.range(SECOND_US / 2, 3 * SECOND_US);
         self.agenda.push(self.now_us + after_us, Event::Meta);
+        self.look_after_meta();
         let up: Vec<u64> =
             self.nodes.values().filter(|node| node.is_up()).map(|node| node.id).collect();
         if self.ending.silent || up.is_empty() {
@@ -231,6 +232,6 @@ impl World {
     }
 
     fn meta_violated(&mut self, invariant: Invariant, what: String) {
-        self.violations.push(Violation { invariant, what, operations: Vec::new() });
+        self.violated_in(META, invariant, what);
     }
 }

@@ -15,6 +15,7 @@ mod clock;
 mod disk;
 mod ending;
 mod faults;
+mod founding;
 mod gateway;
 mod identities;
 mod judging;
@@ -32,7 +33,7 @@ mod watches;
 
 pub use state::chaos::{FaultCounts, FaultKind};
 
-use crate::checker::{Bounds, History, Violation};
+use crate::checker::{Bounds, History, Sample, Violation};
 use crate::rng::Rng;
 use agenda::Agenda;
 use ask::Shown;
@@ -41,7 +42,7 @@ use identities::Identities;
 use locks::Mode;
 use network::{Fate, Network, Place};
 use route_tables::RouteTables;
-use routing::{MapVersion, NodeId, Replicas, ShardId, ShardMap};
+use routing::{META, MapVersion, NodeId, Replicas, ShardId, ShardMap};
 use state::chaos::Chaos;
 use state::event::{Event, Message};
 use state::gateway::Gateway;
@@ -64,8 +65,11 @@ pub struct Report {
     pub shape: (u64, u32, u32),
     /// A hash over every event of the run.
     pub trace_hash: u64,
-    /// All violations, including the checker's.
+    /// All violations, including the checker's, without those of META alone.
     pub violations: Vec<Violation>,
+    /// The violations of META, the group of the topology. A campaign adds them to the others,
+    /// unless its bug is one of locks.
+    pub of_meta: Vec<Violation>,
     /// The recorded history of the run.
     pub history: History,
     /// The simulated time in microseconds.
@@ -121,6 +125,7 @@ impl World {
             history: History::default(),
             samples: Vec::new(),
             violations: Vec::new(),
+            of_meta: Vec::new(),
             given_up: BTreeSet::new(),
             shown: Shown::default(),
             watches: Watches::default(),
@@ -132,7 +137,10 @@ impl World {
             over: false,
             events: 0,
             route_tables: RouteTables::new(map.clone(), &voters),
-            meta: Meta::new(meta::seed(&map, nodes, &members.founders)),
+            meta: Meta::new(
+                meta::seed(&map, nodes, &members.founders),
+                founding::founded_from_us(&mut rng),
+            ),
             members,
             map,
             rng,
@@ -144,7 +152,8 @@ impl World {
             world.nodes.insert(id, Node::new(id, settings.clone(), rate, sync_us));
         }
         for founder in world.members.founders.clone() {
-            for shard in world.groups() {
+            let shards: Vec<ShardId> = world.map.shards().map(|(shard, _)| shard).collect();
+            for shard in shards {
                 world.begin_life(founder.0, shard, 0);
             }
         }
@@ -356,7 +365,10 @@ impl World {
         for (kind, count) in watches {
             (0..count).for_each(|_| self.faults.add(kind));
         }
-        self.violations.extend(crate::checker::check_convergence(&self.samples));
+        let (of_meta, of_locks): (Vec<Sample>, Vec<Sample>) =
+            self.samples.iter().cloned().partition(|sample| sample.shard == META.0);
+        self.violations.extend(crate::checker::check_convergence(&of_locks));
+        self.of_meta.extend(crate::checker::check_convergence(&of_meta));
         self.faults.undecided_names += verdict.undecided_names.len() as u64;
         Report {
             seed: self.seed,
@@ -367,6 +379,7 @@ impl World {
             ),
             trace_hash: self.trace.hash(),
             violations: self.violations,
+            of_meta: self.of_meta,
             simulated_us: self.now_us,
             events: self.events,
             faults: self.faults,

@@ -11,7 +11,7 @@ use super::state::World;
 use super::state::chaos::FaultKind;
 use super::state::event::{Event, Message};
 use super::state::node::Pending;
-use crate::checker::{Invariant, LateGrant, Sample, Violation};
+use crate::checker::{Invariant, LateGrant, Sample};
 use crate::world::ask::request_of;
 use locks::Stamp;
 use routing::{META, NodeId, ShardId};
@@ -64,6 +64,7 @@ impl World {
             Some(placed) => placed.preferred_leader,
             None => self.members.founders[0],
         };
+        let founds_meta = self.founds_meta(shard);
         let node = self.nodes.get_mut(&id).expect("a node");
         let on_disk = node.disk.engine.lives().get(&shard).and_then(|lives| lives.hosted);
         assert_eq!(on_disk, Some(node.lives[&shard].birth), "node {id} of shard {shard}");
@@ -80,11 +81,16 @@ impl World {
                 return self.trace.line(now_us, || format!("node {id}    stays down: {error}"));
             }
         };
+        let mut voters = self.members.founders.clone();
+        if shard == META && recovered.applied.is_none() {
+            // As a node does: it waits for a snapshot.
+            voters.retain(|node| node.0 != id);
+        }
         let config = ReplicaConfig {
             shard,
             node: NodeId(id),
             incarnation: node.lives[&shard].birth,
-            voters: self.members.founders.clone(),
+            voters,
             preferred_leader,
             boot: node.boot,
             raft: node.settings.raft,
@@ -92,7 +98,10 @@ impl World {
         };
         let (birth, entries) = (config.incarnation, recovered.entries.clone());
         match Replica::open(config, recovered, node.clock.read(now_us)) {
-            Ok(replica) => {
+            Ok(mut replica) => {
+                if founds_meta {
+                    replica.found_meta();
+                }
                 let last = replica.status().last_index;
                 let known = node
                     .incarnations
@@ -112,11 +121,7 @@ impl World {
                 let what = format!("node {id} cannot start from what it wrote: {fatal}");
                 node.replicas.clear();
                 (node.failed, node.up) = (true, false);
-                self.violations.push(Violation {
-                    invariant: Invariant::NoCrash,
-                    what,
-                    operations: Vec::new(),
-                });
+                self.violated_in(shard, Invariant::NoCrash, what);
             }
         }
     }
@@ -223,11 +228,7 @@ impl World {
             }
             Err(fatal) => {
                 let what = format!("node {id} stopped by itself: {fatal}");
-                self.violations.push(Violation {
-                    invariant: Invariant::NoCrash,
-                    what,
-                    operations: Vec::new(),
-                });
+                self.violated_in(shard, Invariant::NoCrash, what);
                 self.crash_node(id, false);
                 self.nodes.get_mut(&id).expect("a node").failed = true;
             }
@@ -240,6 +241,9 @@ impl World {
         }
         if let Some(news) = outputs.topology.take() {
             self.take_topology_news(id, news);
+        }
+        if let Some(founders) = outputs.founders.take() {
+            self.take_founders(id, &founders);
         }
         if let Some(leadership) = outputs.leadership {
             self.trace.mix(leadership.term << 8 | u64::from(leadership.is_me));

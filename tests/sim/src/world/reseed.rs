@@ -10,7 +10,7 @@ use super::network::Place;
 use super::state::World;
 use super::state::chaos::FaultKind;
 use super::state::event::{Event, Message};
-use routing::{NodeId, ShardId};
+use routing::{META, NodeId, ShardId};
 use shard::{Input, Member, Role, Status};
 
 /// The number of ticks between two statements of a node's identity.
@@ -51,7 +51,11 @@ impl World {
         self.chaos.losses_left > 0
             && self.nodes[&id].has_data()
             && self.groups().into_iter().all(|shard| {
-                let Some(status) = self.leader_status(shard) else { return false };
+                let Some(status) = self.leader_status(shard) else {
+                    return shard == META
+                        && !self.nodes.values().any(|it| it.lives.contains_key(&META))
+                        && self.meta_outlives(id);
+                };
                 let voters: Vec<&Member> =
                     status.members.iter().filter(|member| !member.learner).collect();
                 let kept = voters

@@ -24,7 +24,7 @@ use super::retention::Retention;
 use crate::core::Directory;
 use crate::core::watch::Position;
 use crate::limits::{STARTS_AT_ONCE, STOPS_AT_ONCE, WATCH_PAUSE_MS, WATCH_STATES_AT_ONCE};
-use routing::{MapVersion, NodeId, ShardId};
+use routing::{Edition, NodeId, ShardId};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use wire::internal::v1::{KeepRecent, StartWatch, WatchFrame, WatchPlace, WatchRequest};
@@ -82,7 +82,7 @@ pub struct Hub {
     hosted: BTreeMap<u64, BTreeSet<u32>>,
     changed: bool,
     last_leg: u64,
-    version: Option<MapVersion>,
+    edition: Option<Edition>,
     /// How often a leg went on at another node.
     moves: u64,
     /// The watches that have ended here, until the driver takes them.
@@ -289,9 +289,9 @@ impl Hub {
     /// Takes in a newer map, if there is one. Returns a part for each shard that a watch does not
     /// concern any more. The part tells the client to forget that shard.
     pub fn on_map(&mut self, directory: &Directory, now_ms: u64) -> Vec<(WatchId, Part)> {
-        let version = directory.version();
-        let former = self.version.replace(version);
-        if former == Some(version) {
+        let edition = directory.edition();
+        let former = self.edition.replace(edition);
+        if former == Some(edition) {
             return Vec::new();
         }
         self.changed = true;

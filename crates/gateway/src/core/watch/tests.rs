@@ -280,7 +280,7 @@ fn few_states_are_told_at_a_time() {
 
 #[test]
 fn a_shard_that_is_gone_from_the_map_is_forgotten() {
-    use routing::{MapVersion, ShardId, ShardMap};
+    use routing::{MapVersion, RouteTable, ShardId, ShardMap};
     let config = ClusterConfig::dev(2, 3, 20_000).unwrap();
     let directory = Directory::new(config.shard_map());
     let mut hub = Hub::default();
@@ -291,7 +291,8 @@ fn a_shard_that_is_gone_from_the_map_is_forgotten() {
     let map = config.shard_map();
     let shards = map.shards().map(|(shard, replicas)| (shard, replicas.clone()));
     let runs = [(8_192, ShardId(1)), (8_192, ShardId(0))];
-    directory.take(ShardMap::of_runs(MapVersion(2), runs, shards).unwrap());
+    let map = ShardMap::of_runs(MapVersion(2), runs, shards).unwrap();
+    directory.take(&RouteTable::of(&config).with_map(map).unwrap());
     let forgotten = hub.on_map(&directory, 0);
     let [(1, part)] = &forgotten[..] else { panic!("{forgotten:?}") };
     assert_eq!(part.shard, former.0);

@@ -1,6 +1,9 @@
 //! The door for gRPC: `LockService`, with its stream, and each operation as an RPC of its own.
 
+mod cluster;
 mod stream;
+
+pub(crate) use cluster::Clusters;
 
 use crate::core::mismatched_answer;
 use crate::doors::single::Single;

@@ -1,6 +1,7 @@
 //! Small fake nodes on loopback ports, and a gateway in front of them.
 #![allow(dead_code)] // each test file uses its own part of it
 
+mod topologies;
 mod watches;
 
 use audit::Audit;
@@ -23,6 +24,7 @@ use wire::internal::v1::shard_service_server::{ShardService, ShardServiceServer}
 use wire::internal::v1::*;
 use wire::v1::{AcquireRequest, CancelWaitResponse, Error, ErrorCode, Grant};
 
+pub use topologies::Topologies;
 pub use watches::{Watches, event};
 
 pub const LONG: Duration = Duration::from_secs(60);
@@ -83,6 +85,21 @@ struct FakeNode {
     frames: Arc<Mutex<Vec<usize>>>,
     handler: Arc<Handler>,
     watches: Arc<Watches>,
+    topologies: Arc<Topologies>,
+}
+
+impl FakeNode {
+    fn serve(&self, id: u64, listener: tokio::net::TcpListener) {
+        let identity = ClusterIdentity { node: id, ..self.identity.clone() };
+        let fake = FakeNode { id, identity, ..self.clone() };
+        let topologies = self.topologies.at(id, listener.local_addr().unwrap().to_string());
+        tokio::spawn(
+            tonic::transport::Server::builder()
+                .add_service(ShardServiceServer::new(fake))
+                .add_service(topologies)
+                .serve_with_incoming(TcpListenerStream::new(listener)),
+        );
+    }
 }
 
 /// The nodes' reports of the cluster.
@@ -103,8 +120,12 @@ pub struct Fakes {
     pub config: ClusterConfig,
     /// What the nodes serve to watches.
     pub watches: Arc<Watches>,
+    /// What the nodes have for the topology.
+    pub topologies: Arc<Topologies>,
     seen: Arc<Mutex<Vec<(u64, Operation)>>>,
     frames: Arc<Mutex<Vec<usize>>>,
+    /// No node: what each node is made of.
+    parts: FakeNode,
 }
 
 impl Fakes {
@@ -158,6 +179,17 @@ impl Fakes {
         let said = Arc::new(Mutex::new(Said { leaders, ..Said::default() }));
         let identity = ClusterIdentity::new(config.fingerprint().0, config.cluster.clone(), shards);
         let watches = Arc::new(Watches::default());
+        let topologies = Arc::new(Topologies::of(&config));
+        let parts = FakeNode {
+            id: 0,
+            identity,
+            said: said.clone(),
+            seen: seen.clone(),
+            frames: frames.clone(),
+            handler,
+            watches: watches.clone(),
+            topologies: topologies.clone(),
+        };
         for node in &mut config.nodes {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             node.address = listener.local_addr().unwrap().to_string();
@@ -165,16 +197,7 @@ impl Fakes {
             if down.contains(&node.id.0) {
                 continue;
             }
-            let (said, seen, frames, handler) =
-                (said.clone(), seen.clone(), frames.clone(), handler.clone());
-            let identity = ClusterIdentity { node: node.id.0, ..identity.clone() };
-            let watches = watches.clone();
-            let fake = FakeNode { id: node.id.0, identity, said, seen, frames, handler, watches };
-            tokio::spawn(
-                tonic::transport::Server::builder()
-                    .add_service(ShardServiceServer::new(fake))
-                    .serve_with_incoming(TcpListenerStream::new(listener)),
-            );
+            parts.serve(node.id.0, listener);
         }
         let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (cluster, metrics_listener) = (config.clone(), Some(listen()));
@@ -191,7 +214,15 @@ impl Fakes {
         change(&mut options);
         let config = options.cluster.clone();
         let gateway = Gateway::start(options).await.unwrap();
-        Fakes { gateway, config, watches, seen, frames, said }
+        Fakes { gateway, config, watches, topologies, seen, frames, said, parts }
+    }
+
+    /// Starts a node that the cluster file does not have. Returns its address.
+    pub async fn start_node(&self, id: u64) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        self.parts.serve(id, listener);
+        address
     }
 
     /// Waits until the gateway is ready.
@@ -343,6 +374,7 @@ impl ShardService for FakeNode {
         Ok(Response::new(ClusterResponse {
             identity: Some(self.identity.clone()),
             map_version: said.routes.as_ref().map_or(1, |routes| routes.map_version),
+            topology_version: said.routes.as_ref().map_or(0, |routes| routes.topology_version),
             nodes: said.addresses.iter().map(address).collect(),
             shards: said.leaders.iter().map(hosted).collect(),
         }))

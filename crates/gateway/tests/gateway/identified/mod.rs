@@ -232,7 +232,7 @@ pub struct Door {
     channel: Channel,
 }
 
-fn signed<T>(body: T, who: Who) -> Request<T> {
+pub fn signed<T>(body: T, who: Who) -> Request<T> {
     let mut request = Request::new(body);
     let token = match who {
         Who::Nameless => return request,
@@ -243,7 +243,7 @@ fn signed<T>(body: T, who: Who) -> Request<T> {
     request
 }
 
-fn code_of(status: &Status) -> ErrorCode {
+pub fn code_of(status: &Status) -> ErrorCode {
     Error::from_status(status).unwrap_or_else(|| panic!("not ours: {status:?}")).code()
 }
 
@@ -281,6 +281,11 @@ impl Door {
             Call::ClusterStatus => called!(cluster_status, ClusterStatusRequest {}),
         };
         answered.err().map(|status| code_of(&status))
+    }
+
+    /// The channel, for other services than that of locks.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     /// The error of an acquire that fails.

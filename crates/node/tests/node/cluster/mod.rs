@@ -29,10 +29,16 @@ pub struct Cluster {
     pub map: ShardMap,
     pub engines: BTreeMap<NodeId, Arc<MemoryEngine>>,
     pub nodes: BTreeMap<NodeId, NodeHandle>,
+    /// Whether only the test lets replicas come and go.
+    pub by_hand: bool,
 }
 
 impl Cluster {
     pub async fn start(nodes: u64, shards: u32, settings: Settings) -> Cluster {
+        Cluster::start_with(nodes, shards, settings, false).await
+    }
+
+    pub async fn start_with(nodes: u64, shards: u32, settings: Settings, by_hand: bool) -> Cluster {
         let _ = tracing_subscriber::fmt().with_test_writer().with_env_filter("info").try_init();
         let mut listeners = BTreeMap::new();
         let mut configs = Vec::new();
@@ -56,7 +62,8 @@ impl Cluster {
         };
         let map = config.shard_map();
         let engines = (1..=nodes).map(|id| (NodeId(id), Arc::new(MemoryEngine::new()))).collect();
-        let mut cluster = Cluster { config, map, engines, nodes: BTreeMap::new() };
+        let nodes = BTreeMap::new();
+        let mut cluster = Cluster { config, map, engines, nodes, by_hand };
         for (id, listener) in listeners {
             cluster.start_node(id, Some(listener)).await;
         }
@@ -75,6 +82,7 @@ impl Cluster {
             insecure: false,
             listener: None,
             metrics_listener: None,
+            by_hand: self.by_hand,
         }
     }
 

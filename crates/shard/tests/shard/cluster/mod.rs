@@ -29,6 +29,8 @@ pub struct Peer {
     pub watched: Vec<Watched>,
     /// What it told of the topology.
     pub topology: Vec<TopologyNews>,
+    /// What it told of META's founders.
+    pub founders: Vec<Founders>,
 }
 
 pub struct Cluster {
@@ -46,6 +48,8 @@ pub struct Cluster {
     pub append_hold_ms: u64,
     /// The seed of election timeouts of replicas that start from now on.
     pub election_seed: Option<u64>,
+    /// Replicas that start from now on found META. They are of shard 0.
+    pub founds_meta: bool,
     /// Replicas that start from now on have their snapshots built by their host.
     pub host_builds: bool,
     /// Those that were asked for, while they are not built: by whom.
@@ -84,6 +88,7 @@ impl Cluster {
             log_keep_bytes: 1 << 20,
             append_hold_ms: 0,
             election_seed: Some(7),
+            founds_meta: false,
             host_builds: false,
             holds_builds: false,
             held_builds: Vec::new(),
@@ -149,6 +154,9 @@ impl Cluster {
         if let Some(seed) = &self.seed {
             replica = replica.with_seed(seed.clone());
         }
+        if self.founds_meta {
+            replica.found_meta();
+        }
         peer.replica =
             Some(if self.host_builds { replica.with_host_built_snapshots() } else { replica });
         // As its host does from what it has recorded.
@@ -196,6 +204,7 @@ impl Cluster {
         peer.replies.clear();
         peer.watched.clear();
         peer.topology.clear();
+        peer.founders.clear();
         peer.engine.crash();
     }
 
@@ -224,6 +233,7 @@ impl Cluster {
             let wants_snapshot = outputs.wants_snapshot;
             peer.watched.extend(outputs.watched);
             peer.topology.extend(outputs.topology);
+            peer.founders.extend(outputs.founders);
             peer.replies.extend(outputs.replies);
             busy |= outputs.wake_at_ms.is_some_and(|at_ms| at_ms <= now.mono_ms);
             self.rows_read.push((*id, outputs.rows_read));
@@ -472,6 +482,7 @@ impl Peer {
             replies: Vec::new(),
             watched: Vec::new(),
             topology: Vec::new(),
+            founders: Vec::new(),
         }
     }
 

@@ -80,6 +80,8 @@ kinds! {
     OverQuota "acquire over a quota",
     Claimed "queued grant claimed",
     DiedInQueue "client dead before its turn",
+    MetaLate "topology's group begun late",
+    FounderReplaced "founder of the topology's group in a later life",
     TopologyChanged "topology changed",
     TopologyRefused "change of the topology refused",
     TopologyRead "topology read",

@@ -2,7 +2,7 @@
 
 use crate::world::network::Place;
 use gateway::core::{Call, Cleanup, Directory};
-use routing::ShardMap;
+use routing::{RouteTable, ShardMap};
 use shard::Ticket;
 use std::collections::BTreeMap;
 
@@ -61,9 +61,9 @@ impl Gateway {
         }
     }
 
-    /// Takes a map that is newer than the present one.
-    pub(crate) fn take_map(&self, map: ShardMap) {
-        self.directory.take(map);
+    /// Takes a route table with a map of a later edition than the present one.
+    pub(crate) fn take_routes(&self, routes: &RouteTable) {
+        self.directory.take(routes);
     }
 
     /// Takes a call out, so that outcomes of its tries come to nothing.

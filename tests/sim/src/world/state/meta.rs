@@ -1,8 +1,8 @@
 //! What the world remembers of META: its questions, what was acknowledged, and each state that any
 //! replica had.
 
-use shard::{Ticket, TopologyNews};
-use std::collections::BTreeMap;
+use shard::{Founders, Ticket, TopologyNews};
+use std::collections::{BTreeMap, BTreeSet};
 use topology::{Seed, Topology, Version};
 
 /// A question of the world to a replica of META.
@@ -31,10 +31,16 @@ pub(crate) struct Meta {
     pub copies: BTreeMap<u64, Topology>,
     /// A copy that follows by linearizable reads.
     pub reader: Topology,
+    /// From this time on, leaders of shard 0 found META.
+    pub founded_from_us: u64,
+    /// Its founders, as the first node was told.
+    pub founders: Option<Founders>,
+    /// The nodes that were told since their start.
+    pub told: BTreeSet<u64>,
 }
 
 impl Meta {
-    pub(crate) fn new(seed: Seed) -> Meta {
+    pub(crate) fn new(seed: Seed, founded_from_us: u64) -> Meta {
         Meta {
             seed,
             asked: BTreeMap::new(),
@@ -42,12 +48,16 @@ impl Meta {
             hashes: BTreeMap::new(),
             copies: BTreeMap::new(),
             reader: Topology::default(),
+            founded_from_us,
+            founders: None,
+            told: BTreeSet::new(),
         }
     }
 
     /// A node has stopped, and answers nothing that it was asked.
     pub(crate) fn forget(&mut self, node: u64) {
         self.copies.remove(&node);
+        self.told.remove(&node);
         self.asked.retain(|_, asked| asked.node != node);
     }
 

@@ -81,6 +81,8 @@ pub(crate) struct World {
     pub history: History,
     pub samples: Vec<Sample>,
     pub violations: Vec<Violation>,
+    /// Those of META alone.
+    pub of_meta: Vec<Violation>,
     /// The requests with a cancel that was answered without a grant.
     pub given_up: BTreeSet<u64>,
     pub shown: Shown,

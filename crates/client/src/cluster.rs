@@ -1,0 +1,62 @@
+//! The topology of the cluster and changes of it, for programs of operators.
+
+use crate::{Client, ClusterTopology, Error, JobSpec, RequestId, StartedJob, unary};
+use wire::OperationKind;
+use wire::v1;
+
+/// The kind that decides retries. Each of these calls may be repeated, as a read may.
+const REPEATABLE: OperationKind = OperationKind::ClusterStatus;
+
+impl Client {
+    /// The topology: nodes, members of shards and jobs, of this version or a later one.
+    ///
+    /// # Errors
+    /// If no gateway answers, or no node tells the topology.
+    pub async fn topology(&self, at_least_version: u64) -> Result<ClusterTopology, Error> {
+        let told = self
+            .rpc(REPEATABLE, |channel, timeout| async move {
+                let request = v1::GetTopologyRequest { at_least_version };
+                let mut service = unary::cluster_service(channel);
+                let answer = service.get_topology(unary::timed(request, timeout)).await;
+                answer.map(|response| response.into_inner())
+            })
+            .await?;
+        told.topology.ok_or_else(|| Error::confused("a topology"))
+    }
+
+    /// Starts a job, which the cluster works on by itself. A repeated request id starts it once.
+    ///
+    /// # Errors
+    /// If the job is refused, or no leader takes it.
+    pub async fn start_job(
+        &self,
+        request_id: RequestId,
+        job: JobSpec,
+    ) -> Result<StartedJob, Error> {
+        let request = v1::StartJobRequest { request_id: request_id.to_vec(), job: Some(job) };
+        self.rpc(REPEATABLE, |channel, timeout| {
+            let request = unary::timed(request.clone(), timeout);
+            async move {
+                let answer = unary::cluster_service(channel).start_job(request).await;
+                answer.map(|response| response.into_inner())
+            }
+        })
+        .await
+    }
+
+    /// Ends a job. What it did stays done. Returns the version of the topology in which it has
+    /// ended.
+    ///
+    /// # Errors
+    /// If there is no such job, it has ended otherwise, or no leader takes the change.
+    pub async fn cancel_job(&self, job: u64) -> Result<u64, Error> {
+        let cancelled = self
+            .rpc(REPEATABLE, |channel, timeout| async move {
+                let request = unary::timed(v1::CancelJobRequest { job }, timeout);
+                let answer = unary::cluster_service(channel).cancel_job(request).await;
+                answer.map(|response| response.into_inner())
+            })
+            .await?;
+        Ok(cancelled.version)
+    }
+}

@@ -1,0 +1,127 @@
+//! The service for the topology and its changes. A change is on record with its outcome.
+
+use crate::cluster::{self, told};
+use crate::doors::single::Single;
+use crate::permissions::{Method, method};
+use crate::visitor::Visitor;
+use audit::{Event, Kind};
+use tonic::{Request, Response, Status};
+use topology::{Command, JobId, RequestId, Version};
+use wire::limits::REQUEST_ID_BYTES;
+use wire::v1::cluster_service_server::ClusterService;
+use wire::v1::*;
+
+/// The gRPC service for operators.
+pub(crate) struct Clusters(pub(crate) Single);
+
+impl Clusters {
+    /// # Errors
+    /// If the gateway ends or is busy, or the visitor may not do this.
+    fn admit(&self, visitor: &Visitor, path: &str, of: &'static str) -> Result<(), Box<Error>> {
+        let Some(Method::Cluster(verb)) = method(path) else {
+            return Err(Box::new(Error::internal(format!("{path} has no row of permissions"))));
+        };
+        self.0.not_ending()?;
+        self.0.router.within_rate_of(visitor, None, || 1)?;
+        self.0.router.permit_cluster(visitor, verb, of)
+    }
+
+    /// Makes a change, and records it.
+    async fn change(
+        &self,
+        visitor: &Visitor,
+        operation: &'static str,
+        name: String,
+        command: Command,
+    ) -> Result<Version, Box<Error>> {
+        let done = cluster::propose(&self.0.router, command).await;
+        let why = done.as_ref().err().map(|error| format!("failed: {}", error.message));
+        let why = why.unwrap_or_default();
+        self.0.router.audit.record(Event {
+            operation,
+            name,
+            why,
+            ..visitor.event(Kind::ClusterChange)
+        });
+        done
+    }
+
+    async fn topology(
+        &self,
+        visitor: &Visitor,
+        request: GetTopologyRequest,
+    ) -> Result<GetTopologyResponse, Box<Error>> {
+        self.admit(visitor, "/palisade.v1.ClusterService/GetTopology", "get_topology")?;
+        let _permit = self.0.router.admission.call()?;
+        let topology = cluster::topology(&self.0.router, Version(request.at_least_version)).await?;
+        Ok(GetTopologyResponse { topology: Some(told::topology(&topology)) })
+    }
+
+    async fn start(
+        &self,
+        visitor: &Visitor,
+        request: StartJobRequest,
+    ) -> Result<StartJobResponse, Box<Error>> {
+        self.admit(visitor, "/palisade.v1.ClusterService/StartJob", "start_job")?;
+        let _permit = self.0.router.admission.call()?;
+        let id = <[u8; REQUEST_ID_BYTES]>::try_from(&*request.request_id).map_err(|_| {
+            Error::invalid("the request id must be 16 random bytes: choose them once for each job")
+        })?;
+        let id = RequestId(u128::from_be_bytes(id));
+        let kind = told::job_kind(&request.job.unwrap_or_default())?;
+        let name = told::job_in_words(&kind);
+        let command = Command::Job { request: id, kind };
+        let version = self.change(visitor, "start_job", name, command).await?;
+        let topology = cluster::topology(&self.0.router, version).await?;
+        match topology.job_of(id) {
+            Some(job) => Ok(StartJobResponse { job: job.0, version: version.0 }),
+            None => Err(Box::new(Error::outcome_unknown(
+                "the job was started and is not among the last ones any more: see `palisade \
+                 cluster jobs`",
+            ))),
+        }
+    }
+
+    async fn cancel(
+        &self,
+        visitor: &Visitor,
+        request: CancelJobRequest,
+    ) -> Result<CancelJobResponse, Box<Error>> {
+        self.admit(visitor, "/palisade.v1.ClusterService/CancelJob", "cancel_job")?;
+        let _permit = self.0.router.admission.call()?;
+        let (name, job) = (format!("job {}", request.job), JobId(request.job));
+        let version = self.change(visitor, "cancel_job", name, Command::Cancel { job }).await?;
+        Ok(CancelJobResponse { version: version.0 })
+    }
+}
+
+fn answered<T>(outcome: Result<T, Box<Error>>) -> Result<Response<T>, Status> {
+    outcome.map(Response::new).map_err(|error| (*error).into())
+}
+
+#[tonic::async_trait]
+impl ClusterService for Clusters {
+    async fn get_topology(
+        &self,
+        mut request: Request<GetTopologyRequest>,
+    ) -> Result<Response<GetTopologyResponse>, Status> {
+        let visitor = Visitor::take(&mut request);
+        answered(self.topology(&visitor, request.into_inner()).await)
+    }
+
+    async fn start_job(
+        &self,
+        mut request: Request<StartJobRequest>,
+    ) -> Result<Response<StartJobResponse>, Status> {
+        let visitor = Visitor::take(&mut request);
+        answered(self.start(&visitor, request.into_inner()).await)
+    }
+
+    async fn cancel_job(
+        &self,
+        mut request: Request<CancelJobRequest>,
+    ) -> Result<Response<CancelJobResponse>, Status> {
+        let visitor = Visitor::take(&mut request);
+        answered(self.cancel(&visitor, request.into_inner()).await)
+    }
+}

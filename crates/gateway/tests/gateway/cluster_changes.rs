@@ -1,0 +1,116 @@
+//! The topology and its changes through a gateway: who may, to whom they go, and what is on record.
+
+use crate::fake::Fakes;
+use crate::identified::{Door, Files, Who, answer_all, code_of, signed};
+use crate::recorded::{line, started};
+use client::{JobKind, JobSpec};
+use std::time::Duration;
+use tonic::Status;
+use wire::v1::cluster_service_client::ClusterServiceClient;
+use wire::v1::*;
+
+const POLICY: &str = r#"
+roles:
+  watcher: { observe: true }
+  operator: { observe: true, operate: true }
+bindings:
+  - { identities: [reader], roles: [watcher] }
+  - { identities: [operator], roles: [operator] }
+"#;
+
+const LONG: Duration = Duration::from_secs(30);
+
+fn drain(node: u64) -> JobSpec {
+    JobSpec { kind: JobKind::Drain.into(), node, ..JobSpec::default() }
+}
+
+fn start(request: u8, node: u64) -> StartJobRequest {
+    StartJobRequest { request_id: vec![request; 16], job: Some(drain(node)) }
+}
+
+fn code(answer: Result<(), Status>) -> Option<ErrorCode> {
+    answer.err().map(|status| code_of(&status))
+}
+
+#[tokio::test]
+async fn only_operators_change_the_cluster_and_each_change_is_on_record() {
+    let files = Files::of(POLICY);
+    let fakes = files.start_audited(started(&files), answer_all).await;
+    let door = Door::of(&fakes).await;
+    let client = || ClusterServiceClient::new(door.channel());
+    let (unknown, denied) = (Some(ErrorCode::Unauthenticated), Some(ErrorCode::PermissionDenied));
+    for (who, sees, changes) in [
+        (Who::Nameless, unknown, unknown),
+        (Who::Guesser, unknown, unknown),
+        (Who::Named("holder"), denied, denied),
+        (Who::Named("reader"), None, denied),
+    ] {
+        let topology = client().get_topology(signed(GetTopologyRequest::default(), who)).await;
+        assert_eq!(code(topology.map(drop)), sees, "{who:?}");
+        let started = client().start_job(signed(start(1, 2), who)).await;
+        assert_eq!(code(started.map(drop)), changes, "{who:?}");
+        let cancelled = client().cancel_job(signed(CancelJobRequest { job: 1 }, who)).await;
+        assert_eq!(code(cancelled.map(drop)), changes, "{who:?}");
+    }
+    assert!(fakes.topologies.asked.lock().unwrap().is_empty(), "a change reached a node");
+    let refused = line(&files, "start_job").await;
+    assert_eq!((&refused["event"], &refused["principal"]), (&"denied".into(), &"reader".into()));
+
+    let operator = Who::Named("operator");
+    let job = client().start_job(signed(start(1, 2), operator)).await.unwrap().into_inner();
+    assert_eq!((job.job, job.version), (1, 2));
+    let recorded = line(&files, "drain node 2").await;
+    let words = |field: &str| recorded[field].as_str().unwrap_or_default();
+    assert_eq!(
+        (words("event"), words("principal"), words("operation"), words("why")),
+        ("cluster_change", "operator", "start_job", "")
+    );
+    let no_node = client().start_job(signed(start(2, 9), operator)).await;
+    assert_eq!(code(no_node.map(drop)), Some(ErrorCode::InvalidArgument));
+    let recorded = line(&files, "drain node 9").await;
+    assert_eq!(recorded["why"], "failed: there is no node 9: see `palisade cluster nodes`");
+    client().cancel_job(signed(CancelJobRequest { job: 1 }, operator)).await.unwrap();
+    assert_eq!(line(&files, "cancel_job").await["name"], "job 1");
+    let topology = client().get_topology(signed(GetTopologyRequest::default(), operator)).await;
+    let topology = topology.unwrap().into_inner().topology.unwrap();
+    assert_eq!((topology.version, &*topology.jobs[0].state), (3, "cancelled"));
+}
+
+#[tokio::test]
+async fn a_change_goes_to_the_leader_by_the_word_of_another_node_and_once() {
+    let fakes = Fakes::start(2, 3, &[], answer_all).await;
+    *fakes.topologies.leader.lock().unwrap() = Some(3);
+    let client = fakes.client(LONG);
+    let started = client.start_job([7; 16], drain(2)).await.unwrap();
+    assert_eq!(fakes.topologies.asked.lock().unwrap().last(), Some(&3));
+    assert!(fakes.topologies.asked.lock().unwrap().len() <= 2, "the first node names the leader");
+    let again = client.start_job([7; 16], drain(2)).await.unwrap();
+    assert_eq!((again.job, again.version), (started.job, started.version));
+    let busy = client.start_job([8; 16], drain(2)).await.unwrap_err();
+    assert!(busy.is_invalid() && busy.message.contains("job 1 is at work"), "{busy}");
+    let topology = client.topology(started.version).await.unwrap();
+    let told = (topology.nodes.len(), topology.shards.len(), topology.jobs.len());
+    assert_eq!(told, (3, 2, 1));
+    assert_eq!(topology.jobs[0].spec.unwrap(), drain(2));
+}
+
+#[tokio::test]
+async fn without_a_leader_the_topology_is_shown_and_cannot_change() {
+    let fakes = Fakes::start(2, 3, &[2], answer_all).await;
+    *fakes.topologies.leader.lock().unwrap() = None;
+    let mut service =
+        ClusterServiceClient::connect(format!("http://{}", fakes.gateway.address())).await.unwrap();
+    let refused = service.start_job(start(1, 2)).await.unwrap_err();
+    let error = Error::from_status(&refused).unwrap();
+    assert_eq!(error.code(), ErrorCode::NoLeader);
+    assert!(error.message.contains("locks are served"), "{}", error.message);
+    let topology = service.get_topology(GetTopologyRequest::default()).await.unwrap().into_inner();
+    assert_eq!(topology.topology.unwrap().version, 1);
+    let later = GetTopologyRequest { at_least_version: 9 };
+    let later = service.get_topology(later).await.unwrap_err();
+    let error = Error::from_status(&later).unwrap();
+    assert!(error.message.contains("knows version 1 only"), "{}", error.message);
+    let nothing = StartJobRequest { request_id: vec![1; 16], job: None };
+    let nothing = service.start_job(nothing).await.unwrap_err();
+    assert_eq!(Error::from_status(&nothing).unwrap().code(), ErrorCode::InvalidArgument);
+}

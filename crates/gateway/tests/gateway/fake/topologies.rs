@@ -1,0 +1,93 @@
+//! The service of fake nodes for the topology: one topology for all, and one node that leads it.
+
+use routing::ClusterConfig;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+use topology::{Command, Proposal, Seed, Topology};
+use wire::internal::v1::propose_response::Outcome;
+use wire::internal::v1::topology_service_server::{TopologyService, TopologyServiceServer};
+use wire::internal::v1::watch_topology_response::Change;
+use wire::internal::v1::*;
+
+/// What all fake nodes have.
+pub struct Topologies {
+    pub topology: Mutex<Topology>,
+    /// The node that leads. The others name it. `None`: no node takes changes.
+    pub leader: Mutex<Option<u64>>,
+    /// The nodes that were asked for changes, in order.
+    pub asked: Mutex<Vec<u64>>,
+    addresses: Mutex<BTreeMap<u64, String>>,
+}
+
+/// One node's part.
+pub struct At {
+    node: u64,
+    all: Arc<Topologies>,
+}
+
+impl Topologies {
+    pub fn of(config: &ClusterConfig) -> Topologies {
+        let mut topology = Topology::default();
+        let seed = Command::Bootstrap { seed: Seed::of(config) };
+        topology.apply(&Proposal::new(7, seed)).unwrap();
+        Topologies {
+            topology: Mutex::new(topology),
+            leader: Mutex::new(Some(1)),
+            asked: Mutex::default(),
+            addresses: Mutex::default(),
+        }
+    }
+
+    /// The service of one node.
+    pub fn at(self: &Arc<Self>, node: u64, address: String) -> TopologyServiceServer<At> {
+        self.addresses.lock().unwrap().insert(node, address);
+        TopologyServiceServer::new(At { node, all: self.clone() })
+    }
+}
+
+#[tonic::async_trait]
+impl TopologyService for At {
+    type WatchStream = ReceiverStream<Result<WatchTopologyResponse, Status>>;
+
+    async fn watch(
+        &self,
+        _: Request<WatchTopologyRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let (told, stream) = tokio::sync::mpsc::channel(1);
+        let change = Some(Change::All(self.all.topology.lock().unwrap().encode()));
+        told.try_send(Ok(WatchTopologyResponse { change })).unwrap();
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn report(&self, _: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
+        Err(Status::unimplemented("no gateway reports"))
+    }
+
+    async fn propose(
+        &self,
+        request: Request<ProposeRequest>,
+    ) -> Result<Response<ProposeResponse>, Status> {
+        let identity = ClusterIdentity::of(request.metadata()).expect("a caller says its cluster");
+        assert_eq!(identity.node, self.node, "the caller means this node");
+        self.all.asked.lock().unwrap().push(self.node);
+        let leader = *self.all.leader.lock().unwrap();
+        let outcome = if leader == Some(self.node) {
+            let proposal = Proposal::decode(&request.into_inner().proposal).unwrap();
+            let mut topology = self.all.topology.lock().unwrap();
+            match topology.apply(&proposal) {
+                Ok(_) => Outcome::Version(topology.version().0),
+                Err(refusal) => Outcome::Refusal(refusal.encode()),
+            }
+        } else {
+            let address = |node: u64| self.all.addresses.lock().unwrap()[&node].clone();
+            Outcome::Elsewhere(NotMetaLeader {
+                leader: leader.unwrap_or_default(),
+                address: leader.map(address).unwrap_or_default(),
+                term: 3,
+            })
+        };
+        Ok(Response::new(ProposeResponse { outcome: Some(outcome) }))
+    }
+}

@@ -1,0 +1,232 @@
+//! What other processes tell the leader of META: reports of nodes, and changes that operators want.
+//!
+//! * A report is taken from the node that it is of, as far as certificates prove that.
+//! * Other processes propose what operators want, and nodes what they are. All other commands are
+//!   the controller's, which runs on META's leader.
+//! * A node that does not lead META says which node does, as far as it knows.
+//!
+//! The callers' clusters are checked before. This module knows nothing of plans.
+
+use crate::context::Context;
+use crate::limits::PROPOSALS_AT_ONCE;
+use crate::proposals::{self, NotApplied};
+use crate::roles::Caller;
+use routing::{META, NodeId};
+use tonic::Status;
+use topology::plan::Report;
+use topology::{Command, Proposal};
+use wire::internal::v1::propose_response::Outcome;
+use wire::internal::v1::{
+    NotMetaLeader, ProposeRequest, ProposeResponse, ReportRequest, ReportResponse,
+};
+
+/// Takes the report of a node, if META is led here.
+///
+/// # Errors
+/// A status, if the report is damaged, or is of another node than its caller or of one that is not
+/// in the topology.
+pub(crate) fn report(
+    context: &Context,
+    caller: &Caller,
+    request: ReportRequest,
+) -> Result<ReportResponse, Status> {
+    check_running(context)?;
+    let now = context.clock.now();
+    let report = Report::decode(&request.report, now.wall_ms)
+        .map_err(|error| Status::invalid_argument(format!("the report is damaged: {error}")))?;
+    let node = report.told.node;
+    if caller.node.is_some_and(|proven| proven != node) {
+        return Err(refused(
+            context,
+            caller,
+            format!("a node reports for itself, not for node {node}"),
+        ));
+    }
+    let topology = context.board.topology.now();
+    if topology.is_founded() && topology.node(node).is_none() {
+        return Err(Status::failed_precondition(format!(
+            "node {node} is not in the topology of this cluster: let it join first"
+        )));
+    }
+    let is_taken = context.controller.take(&context.board, now, report);
+    Ok(ReportResponse { elsewhere: (!is_taken).then(|| elsewhere(context)) })
+}
+
+/// Proposes a change, if META is led here, and answers its outcome.
+///
+/// # Errors
+/// A status, if the caller may not propose this, or it is not known whether the change was made.
+pub(crate) async fn propose(
+    context: &Context,
+    caller: &Caller,
+    request: ProposeRequest,
+) -> Result<ProposeResponse, Status> {
+    check_running(context)?;
+    let proposal = Proposal::decode(&request.proposal)
+        .map_err(|error| Status::invalid_argument(format!("the proposal is damaged: {error}")))?;
+    if let Err(why) = may_propose(&proposal.command, caller.node) {
+        return Err(refused(context, caller, why));
+    }
+    let _permit = context.proposals.try_acquire().map_err(|_| {
+        Status::resource_exhausted(format!(
+            "{PROPOSALS_AT_ONCE} changes of the topology are under way here: try again in a moment"
+        ))
+    })?;
+    // Births come from the time of a command, so all times are of the clocks of META's leaders.
+    let wall_s = context.clock.now().wall_ms / 1_000;
+    let outcome = match proposals::propose(context, &Proposal { wall_s, ..proposal }).await {
+        Ok(version) => Outcome::Version(version.0),
+        Err(NotApplied::Refused(refusal)) => Outcome::Refusal(refusal.encode()),
+        Err(NotApplied::NotLeader) => Outcome::Elsewhere(elsewhere(context)),
+        Err(error @ NotApplied::Busy) => return Err(Status::resource_exhausted(error.to_string())),
+        Err(error @ NotApplied::Unknown) => return Err(Status::unknown(error.to_string())),
+    };
+    Ok(ProposeResponse { outcome: Some(outcome) })
+}
+
+/// Whether a process may propose this. `node` is the node that it has proven to be.
+fn may_propose(command: &Command, node: Option<NodeId>) -> Result<(), String> {
+    match command {
+        Command::Job { .. }
+        | Command::Cancel { .. }
+        | Command::Set { .. }
+        | Command::ActivateLevel { .. } => Ok(()),
+        Command::NodeIs { told } if node.is_none_or(|proven| proven == told.node) => Ok(()),
+        Command::NodeIs { told } => {
+            Err(format!("a node tells what it is itself, and not what node {} is", told.node))
+        }
+        Command::Bootstrap { .. }
+        | Command::SetNodeState { .. }
+        | Command::Want { .. }
+        | Command::Is { .. }
+        | Command::Prefer { .. }
+        | Command::JobProgress { .. } => {
+            Err("only the controller proposes this: start a job in its place".to_owned())
+        }
+    }
+}
+
+fn refused(context: &Context, caller: &Caller, why: String) -> Status {
+    context.audit.record(caller.refused(why.clone()));
+    Status::permission_denied(why)
+}
+
+fn check_running(context: &Context) -> Result<(), Status> {
+    match context.lifecycle.draining() {
+        true => Err(Status::unavailable("this node is shutting down: ask another one")),
+        false => Ok(()),
+    }
+}
+
+/// The node that leads META, as far as this node knows.
+fn elsewhere(context: &Context) -> NotMetaLeader {
+    let Some(status) = context.board.get(META) else { return NotMetaLeader::default() };
+    let leader = status.leader.filter(|leader| *leader != context.id);
+    let address = leader.and_then(|leader| context.addresses(leader).into_iter().next());
+    NotMetaLeader {
+        leader: leader.map_or(0, |leader| leader.0),
+        address: address.unwrap_or_default(),
+        term: status.term,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::context;
+    use routing::ShardId;
+    use shard::Role;
+    use std::collections::{BTreeMap, BTreeSet};
+    use tonic::Code;
+    use topology::{JobKind, Levels, NodeTold, RequestId, StoreId};
+
+    fn told(node: u64) -> NodeTold {
+        NodeTold {
+            node: NodeId(node),
+            address: "two:1".into(),
+            zone: None,
+            store: StoreId([2; 16]),
+            start: Default::default(),
+            levels: Levels { min: 1, max: 1 },
+            binary: "1".into(),
+        }
+    }
+
+    fn by(node: Option<u64>) -> Caller {
+        let mut caller = Caller::at("two:1");
+        caller.node = node.map(NodeId);
+        caller
+    }
+
+    fn request_of(node: u64) -> ReportRequest {
+        let report = Report { heard_ms: 0, told: told(node), replicas: BTreeMap::new() };
+        ReportRequest { report: report.encode() }
+    }
+
+    fn leads_meta(context: &Context, role: Role, leader: Option<u64>) {
+        context.board.admit(META);
+        context.board.publish(shard::Status {
+            shard: META,
+            node: context.id,
+            term: 6,
+            role,
+            leader: leader.map(NodeId),
+            ..Default::default()
+        });
+    }
+
+    #[test]
+    fn a_report_is_of_its_caller_and_taken_where_meta_is_led() {
+        let (context, _inbox) = context(NodeId(1), 8);
+        let elsewhere = |answer: Result<ReportResponse, Status>| answer.unwrap().elsewhere;
+        let unknown = elsewhere(report(&context, &by(None), request_of(2)));
+        assert_eq!(unknown, Some(NotMetaLeader::default()), "no replica of META is here");
+        leads_meta(&context, Role::Follower, Some(2));
+        let hint = elsewhere(report(&context, &by(Some(2)), request_of(2))).unwrap();
+        assert_eq!((hint.leader, hint.term), (2, 6));
+        assert_eq!(Some(&hint.address), context.addresses(NodeId(2)).first());
+        leads_meta(&context, Role::Leader, Some(1));
+        assert_eq!(elsewhere(report(&context, &by(Some(2)), request_of(2))), None);
+        let other = report(&context, &by(Some(3)), request_of(2)).unwrap_err();
+        assert_eq!(other.code(), Code::PermissionDenied);
+        let damaged = ReportRequest { report: vec![1, 2, 3] };
+        let damaged = report(&context, &by(None), damaged).unwrap_err();
+        assert_eq!(damaged.code(), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn other_processes_propose_what_operators_want_and_what_they_are() {
+        let job = Command::Job { request: RequestId(1), kind: JobKind::Drain { node: NodeId(3) } };
+        assert!(may_propose(&job, None).is_ok() && may_propose(&job, Some(NodeId(3))).is_ok());
+        let node_is = Command::NodeIs { told: told(2) };
+        assert!(
+            may_propose(&node_is, None).is_ok() && may_propose(&node_is, Some(NodeId(2))).is_ok()
+        );
+        assert!(may_propose(&node_is, Some(NodeId(3))).is_err());
+        let want = Command::Want { shard: ShardId(1), members: BTreeSet::from([NodeId(1)]) };
+        let prefer = Command::Prefer { shard: ShardId(1), node: NodeId(1) };
+        for command in [want, prefer] {
+            assert!(may_propose(&command, Some(NodeId(1))).is_err(), "{command:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_proposal_is_not_lost_in_silence() {
+        let (context, _inbox) = context(NodeId(1), 8);
+        let command =
+            Command::Job { request: RequestId(1), kind: JobKind::Drain { node: NodeId(3) } };
+        let request = ProposeRequest { proposal: Proposal::new(1, command).encode() };
+        let answer = propose(&context, &by(None), request.clone()).await.unwrap();
+        assert_eq!(answer.outcome, Some(Outcome::Elsewhere(NotMetaLeader::default())));
+        let mut damaged = request.clone();
+        damaged.proposal[7] ^= 1;
+        let error = propose(&context, &by(None), damaged).await.unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument);
+        let _all = context.proposals.acquire_many(PROPOSALS_AT_ONCE as u32).await.unwrap();
+        let full = propose(&context, &by(None), request).await.unwrap_err();
+        assert_eq!(full.code(), Code::ResourceExhausted);
+        context.lifecycle.enter(crate::lifecycle::Phase::Draining);
+        let ending = report(&context, &by(None), request_of(2)).unwrap_err();
+        assert_eq!(ending.code(), Code::Unavailable);
+    }
+}
