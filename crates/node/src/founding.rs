@@ -29,7 +29,7 @@ pub(crate) async fn begin_meta(context: Arc<Context>, hosting: Arc<Hosting>) {
     let founders = founders.expect("it was awaited");
     let Some(birth) = founders.lives().get(&context.id).copied() else { return };
     loop {
-        match hosting.begin_meta(founders.clone(), birth).await {
+        match hosting.begin_meta(&founders, birth).await {
             Ok(Begun::Before | Begun::Founder) => return,
             Ok(Begun::Lost) => break,
             Err(HostingError::StandsBy) => tokio::time::sleep(META_RETRY).await,

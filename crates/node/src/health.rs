@@ -246,11 +246,11 @@ mod tests {
     fn no_replica_of_the_topology_makes_a_node_unready() {
         let board = Board::new([ShardId(0), META]);
         board.publish(well(0));
-        assert_eq!(missing(&board), [], "it knows no leader");
+        assert_eq!(codes(&missing_replicas(&board, ME, OWN)), [], "it knows no leader");
         let learner = Member { node: ME, incarnation: 2, learner: true };
         let told_committed_index = BEHIND_ENTRIES_MAX + 1;
         board.publish(Status { members: vec![learner], told_committed_index, ..well(META.0) });
-        assert_eq!(missing(&board), [], "it is re-seeded, and behind");
+        assert_eq!(codes(&missing_replicas(&board, ME, OWN)), [], "it is re-seeded, and behind");
     }
 
     /// Asks the page of a node for this path.

@@ -174,14 +174,15 @@ impl Hosting {
         let hosting = self.clone();
         to_its_end(async move {
             let _one_at_a_time = hosting.one_at_a_time.lock().await;
-            hosting.check_ready()?;
+            hosting.check_may_host()?;
             wanted.check(hosting.context.identities.own())?;
             hosting.host_now(shard, wanted.birth, None).await
         })
         .await
     }
 
-    /// Begins META here, unless it was here before. `birth` is that of the founder on this node.
+    /// Begins META here, unless it was here before. `birth` is that of the founder on this node. The
+    /// work goes on if the future is dropped.
     ///
     /// If the data directory has a higher incarnation, the founder was on a lost one: a re-seed
     /// takes a number above all that this node had in shard 0. If it has not, and no replica of
@@ -191,17 +192,17 @@ impl Hosting {
     /// [`HostingError`].
     pub(crate) async fn begin_meta(
         self: &Arc<Self>,
-        founders: Founders,
+        founders: &Founders,
         birth: u32,
     ) -> Result<Begun, HostingError> {
-        let hosting = self.clone();
+        let (hosting, founders) = (self.clone(), founders.clone());
         to_its_end(async move {
             let _one_at_a_time = hosting.one_at_a_time.lock().await;
+            hosting.check_may_host()?;
             let engine = hosting.context.engine.clone();
             if hosting.on_disk(move || Ok(engine.lives().contains_key(&META))).await? {
                 return Ok(Begun::Before);
             }
-            hosting.check_ready()?;
             let incarnation = hosting.context.identities.own().incarnation;
             if incarnation <= birth {
                 hosting.host_now(META, birth, Some(founders)).await?;
@@ -236,7 +237,8 @@ impl Hosting {
         .await
     }
 
-    fn check_ready(&self) -> Result<(), HostingError> {
+    /// Whether replicas may come at all.
+    fn check_may_host(&self) -> Result<(), HostingError> {
         if self.context.lifecycle.leaving() {
             return Err(HostingError::Stopping);
         }

@@ -64,7 +64,7 @@ pub(crate) async fn keep_members(context: Arc<Context>, hosting: Arc<Hosting>) {
         };
         let mut is_done = true;
         for step in steps(&topology, context.id, &lives) {
-            let (shard, outcome) = take(step, (&topology, context.id), &hosting).await;
+            let (shard, outcome) = take(step, &topology, context.id, &hosting).await;
             let Err(error) = outcome else {
                 refused.remove(&shard);
                 continue;
@@ -91,14 +91,15 @@ pub(crate) async fn keep_members(context: Arc<Context>, hosting: Arc<Hosting>) {
 
 async fn take(
     step: Step,
-    (topology, own): (&Topology, NodeId),
+    topology: &Topology,
+    own: NodeId,
     hosting: &Arc<Hosting>,
 ) -> (ShardId, Result<(), HostingError>) {
     match step {
-        Step::Host(shard, _) => {
-            let wanted = WantedLife::of(topology, shard, own).expect("it is wanted here");
-            (shard, hosting.host(shard, wanted).await)
-        }
+        Step::Host(shard, _) => match WantedLife::of(topology, shard, own) {
+            Some(wanted) => (shard, hosting.host(shard, wanted).await),
+            None => (shard, Ok(())), // it was planned from a wish of this topology
+        },
         Step::Unhost(shard, birth) => (shard, hosting.unhost(shard, birth.0).await),
     }
 }

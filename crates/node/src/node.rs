@@ -137,9 +137,10 @@ impl Node {
 
         let named = (id, fingerprint);
         let beginning = beginning(&engine, first_start, named, tls.as_ref(), &view, clock).await?;
-        // A later topology is here only after the first replicas.
+        // Once the topology is known, further replicas come by it.
         let listed = beginning.shards.iter().copied().filter(|_| !topology.is_founded());
         let hosted = hosted_shards(listed, &lives, &view);
+        let of_locks = hosted.iter().filter(|shard| **shard != META).count();
         let peers: BTreeSet<NodeId> = view.peers(id).collect();
         let groups: Vec<BTreeSet<NodeId>> =
             hosted.iter().map(|shard| view.others_of(*shard, id)).collect();
@@ -149,7 +150,7 @@ impl Node {
         // An early return ends the thread that watches the disk.
         let mut unless_started = StopsOnDrop(Some(lifecycle.clone()));
         let (host, inboxes) =
-            Host::new(&hosted, shard_threads(settings, &hosted), settings.queue_ops_max);
+            Host::new(&hosted, shard_threads(settings, of_locks), settings.queue_ops_max);
         let (host, metrics, disk) =
             (Arc::new(host), Arc::new(metrics), Arc::new(DiskWatch::new(clock)));
         let engine: Arc<dyn Engine> = Arc::new(Watched { inner: engine, disk: disk.clone() });

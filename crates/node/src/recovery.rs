@@ -18,7 +18,7 @@ use storage::{Engine, Lives};
 use topology::Seed;
 
 /// The shards with a replica on a node at its start. `listed` are those that its directory begins
-/// with, or none if the store has a later topology. `lives` is what the store knows.
+/// with, and `lives` what the store knows.
 ///
 /// A replica of a shard that `view` does not know is left alone: a program of a later version may
 /// have put it there.
@@ -201,13 +201,13 @@ mod tests {
         let moved = [(0, None, Some(0)), (1, Some(9), Some(0)), (3, Some(9), None)];
         assert_eq!(lives(&moved), [1, 2, 3].map(ShardId));
         assert_eq!(lives(&[(77, Some(9), None)]), listed, "of a later version");
-        let unknown = hosted_shards([ShardId(1), ShardId(77)], &BTreeMap::new(), &view);
-        assert_eq!(unknown, [ShardId(1)], "a re-seed was told of it by a later version");
         let meta = |lives: &[(ShardId, Lives)]| {
             hosted_shards([META], &lives.iter().copied().collect(), &view)
         };
         assert_eq!(meta(&[]), [], "it begins once it is founded");
         assert_eq!(meta(&[(META, Lives { hosted: Some(0), destroyed: None })]), [META]);
+        let unknown = hosted_shards([ShardId(1), ShardId(77)], &BTreeMap::new(), &view);
+        assert_eq!(unknown, [ShardId(1)], "a re-seed was told of it by a later version");
     }
 
     /// An older copy of a directory was vouched for by the groups of locks alone. Its replica of META,

@@ -203,8 +203,7 @@ impl Seats {
 }
 
 /// The number of shard threads. A node without replicas may get any number of them.
-pub(crate) fn shard_threads(settings: &Settings, hosted: &[ShardId]) -> usize {
-    let shards = hosted.iter().filter(|shard| **shard != META).count();
+pub(crate) fn shard_threads(settings: &Settings, shards: usize) -> usize {
     let wanted = match settings.shard_threads {
         0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
         threads => threads,

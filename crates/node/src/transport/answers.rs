@@ -170,9 +170,7 @@ impl Answers {
         }
         match (self.told.get(&peer), shard) {
             (None, _) => "it was not asked yet".into(),
-            (Some(told), _) if told.stands_by => {
-                "it takes no part yet, because its own directory is not confirmed".into()
-            }
+            (Some(told), _) if told.stands_by => "it takes no part yet".into(),
             (Some(_), Some(shard)) => format!("its replica of shard {shard} does not tell yet"),
             (Some(_), None) => "it has answered".into(),
         }

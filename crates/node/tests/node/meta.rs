@@ -2,7 +2,7 @@
 //! reaches it.
 
 use crate::cluster::*;
-use palisade_node::{FirstStart, Node, NodeHandle, NodeOptions, WantedLife};
+use palisade_node::{FirstStart, Node, NodeHandle, NodeOptions};
 use routing::{META, NodeId, Settings, ShardId};
 use shard::Role;
 use std::sync::Arc;
@@ -159,7 +159,8 @@ async fn meta_leaves_a_node_and_comes_back_in_another_life() {
     let node = &cluster.nodes[&leaves];
     node.unhost(META, 0).await.unwrap();
     assert_eq!((node.applied_topology().version(), node.meta_status()), (Version(0), None));
-    node.host(META, WantedLife { birth: 100, ..WantedLife::default() }).await.unwrap();
+    let wanted = palisade_node::WantedLife { birth: 100, ..Default::default() };
+    node.host(META, wanted).await.unwrap();
     let births = (1..=3).map(|id| (NodeId(id), if leaves.0 == id { 100 } else { 0 }));
     let wanted = shard::Wanted::new(9, births).unwrap();
     let back = async {

@@ -116,7 +116,7 @@ fn a_node_without_any_group_asks_a_majority_of_the_cluster() {
         !answers.are_enough(),
         "one that takes no part yet may have forgotten something itself"
     );
-    assert!(answers.still_to_come().contains("node 5 (it takes no part yet"));
+    assert!(answers.still_to_come().contains("node 5 (it takes no part yet)"));
     answers.take(NodeId(5), told([]));
     assert!(answers.are_enough() && answers.begins().is_empty());
     assert!(Answers::new(ME, nodes(&[]), BTreeMap::new()).are_enough(), "there is no other node");
