@@ -16,7 +16,7 @@ use crate::peer_identities::Beginning;
 use crate::view::View;
 use futures_util::future::join_all;
 use net::tls::Inside;
-use routing::{Fingerprint, NodeId};
+use routing::{Fingerprint, META, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,7 +40,9 @@ pub(crate) async fn choose_incarnation(
         Hello { is_lost: true, force: forced, ..hello_without_directory(node, fingerprint) };
     let mut peers: BTreeMap<NodeId, BTreeSet<String>> =
         file.peers(node).map(|peer| (peer, [file.nodes[&peer].address.clone()].into())).collect();
-    let listed = file.shards_of(node).map(|shard| (shard, file.others_of(shard, node))).collect();
+    // META begins once it is founded (`founding.rs`). Whether it is, the peers tell.
+    let of_locks = file.shards_of(node).filter(|shard| *shard != META);
+    let listed = of_locks.map(|shard| (shard, file.others_of(shard, node))).collect();
     let mut answers = Answers::new(node, peers.keys().copied().collect(), listed);
     let began = Instant::now();
     let (mut logged, mut enough_since) = (began, None);
