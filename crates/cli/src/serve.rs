@@ -12,7 +12,7 @@ use audit::{Audit, Settings};
 use gateway::{Gateway, GatewayOptions};
 use net::role::Process;
 use node::{FirstStart, Node, NodeOptions};
-use routing::{Address, AuditConfig, NodeId, for_process};
+use routing::{Address, AuditConfig, ClusterConfig, NodeConfig, NodeId, for_process};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,11 +36,8 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
 pub async fn node(args: &args::Node) -> Result<(), Failure> {
     let cluster = load(&args.config)?;
     let id = NodeId(args.id);
-    let Some(me) = cluster.node(id) else {
-        let message = format!("{} has no node {id}", args.config.display());
-        let next = "see which there are: palisade cluster check --members --config FILE";
-        return Err(Failure::new(Exit::Usage, "NODE", message, next));
-    };
+    let joins = joiner(args, &cluster)?;
+    let me = joins.as_ref().or(cluster.node(id)).expect("checked by the line before");
     let listen = args.listen.as_ref().unwrap_or(&me.address);
     let missing = Protection::missing_at_node(&cluster);
     let insecure = exposure::check(listen, missing, args.insecure)?;
@@ -63,6 +60,7 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
     let audit = audit(cluster.audit.as_ref(), &format!("node-{id}"))?;
     let log = audit.clone();
     let options = NodeOptions {
+        joins: joins.clone(),
         cluster,
         id,
         engine,
@@ -108,6 +106,32 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
     let _ = tokio::time::timeout(FAILED_STOP_MAX, node.shutdown()).await;
     log.end();
     Err(node_failure(error))
+}
+
+/// The node of the command line, if the cluster file does not have it.
+///
+/// # Errors
+/// If the file has it and it is to join, or does not have it and it is not.
+fn joiner(args: &args::Node, cluster: &ClusterConfig) -> Result<Option<NodeConfig>, Failure> {
+    let (id, file) = (NodeId(args.id), args.config.display());
+    let failure = |message, next| Failure::new(Exit::Usage, "NODE", message, next);
+    match (cluster.node(id), &args.address) {
+        (Some(_), None) => Ok(None),
+        (Some(_), Some(_)) => {
+            let next = "start it without --join, or choose an id that no node ever had";
+            Err(failure(format!("{file} has node {id}, so it is one of the cluster already"), next))
+        }
+        (None, None) => {
+            let next = "see which there are: palisade cluster check --members --config FILE. A node that is new to the cluster needs --join --address HOST:PORT";
+            Err(failure(format!("{file} has no node {id}"), next))
+        }
+        (None, Some(address)) => Ok(Some(NodeConfig {
+            id,
+            address: address.clone(),
+            metrics: None,
+            zone: args.zone.clone(),
+        })),
+    }
 }
 
 /// Awaits work that needs the disk, and reports regularly while the work takes long.

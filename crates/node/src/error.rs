@@ -55,6 +55,14 @@ pub enum NodeError {
         /// The version that is known here.
         version: topology::Version,
     },
+    /// The cluster does not take this node in.
+    #[error("node {node} does not join the cluster: {reason}")]
+    NotJoined {
+        /// This node.
+        node: routing::NodeId,
+        /// The reason.
+        reason: crate::joining::JoinError,
+    },
     /// A fatal failure happened while the node ran. The whole node has stopped and answers nothing.
     #[error("{0}")]
     Failed(String),

@@ -53,6 +53,18 @@ pub(crate) async fn recall(
     read.await.map_err(|error| NodeError::of_task("the reading of the topology", &error))?
 }
 
+/// Keeps a topology in this data directory, before anything acts on it.
+///
+/// # Errors
+/// [`NodeError`] if the disk fails.
+pub(crate) async fn keep(engine: &Arc<dyn Engine>, topology: &Topology) -> Result<(), NodeError> {
+    let (engine, bytes) = (engine.clone(), topology.encode());
+    let kept =
+        tokio::task::spawn_blocking(move || engine.put_node_records(&[(RECORD.to_vec(), bytes)]));
+    let kept = kept.await;
+    Ok(kept.map_err(|error| NodeError::of_task("the keeping of the topology", &error))??)
+}
+
 /// Blocks on the disk.
 fn read(engine: &dyn Engine, of: Fingerprint) -> Result<Topology, StorageError> {
     let Some(bytes) = engine.node_record(RECORD)? else { return Ok(Topology::default()) };
@@ -284,7 +296,9 @@ fn is_current(status: &Status) -> bool {
     status.leader.is_some() && status.members.iter().any(is_me)
 }
 
-fn news_of(response: WatchTopologyResponse) -> Result<Option<TopologyNews>, DecodeError> {
+pub(crate) fn news_of(
+    response: WatchTopologyResponse,
+) -> Result<Option<TopologyNews>, DecodeError> {
     Ok(match response.change {
         Some(Change::All(bytes)) => Some(TopologyNews::All(Box::new(Topology::decode(&bytes)?))),
         Some(Change::Delta(bytes)) => Some(TopologyNews::Deltas(vec![Delta::decode(&bytes)?])),

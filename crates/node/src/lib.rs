@@ -25,6 +25,7 @@ mod handover;
 mod health;
 mod host;
 mod hosting;
+mod joining;
 mod lifecycle;
 mod limits;
 mod lineage;
@@ -56,6 +57,7 @@ mod writer;
 
 pub use error::NodeError;
 pub use hosting::{HostingError, Recorded, WantedLife};
+pub use joining::JoinError;
 pub use node::{Node, NodeHandle, NodeOptions};
 pub use peer_identities::FirstStart;
 pub use proposals::NotApplied;

@@ -232,3 +232,7 @@ pub(crate) const PROPOSAL_MAX: Duration = Duration::from_secs(10);
 /// Proposals of other processes that are under way here. Excess ones are refused with
 /// RESOURCE_EXHAUSTED.
 pub(crate) const PROPOSALS_AT_ONCE: usize = 64;
+
+/// A node that joins gives up after this time, and tries again after pauses of about the other.
+pub(crate) const JOIN_MAX: Duration = Duration::from_secs(60);
+pub(crate) const JOIN_PAUSE: Duration = Duration::from_millis(500);

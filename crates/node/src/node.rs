@@ -20,6 +20,7 @@ use crate::guard::Guard;
 use crate::handover::hand_over;
 use crate::host::{Host, InboxEnd, Newcomer, Worker, WorkerParts, shard_threads};
 use crate::hosting::{Hosting, HostingError, WantedLife};
+use crate::joining::Joiner;
 use crate::lifecycle::{Lifecycle, Phase, StopsOnDrop};
 use crate::limits::{CLOSE_MAX, HISTORY_READS_MAX, LINGER, PROPOSALS_AT_ONCE, THREADS_END_MAX};
 use crate::metrics::Metrics;
@@ -37,7 +38,7 @@ use crate::writer::{LogWriter, Report};
 use crate::{control, members, placement, proposals, reports, retention, server};
 use audit::{Audit, Event, Kind};
 use net::tls::Inside;
-use routing::{ClusterConfig, META, NodeId, RouteTable, ShardId};
+use routing::{ClusterConfig, META, Member, NodeConfig, NodeId, RouteTable, ShardId};
 use shard::{Input, Wanted};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -48,15 +49,17 @@ use std::time::Duration;
 use storage::{Engine, Identity};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use topology::{Command, Proposal, Seed, Version};
+use topology::{Command, NodeTold, Proposal, Seed, Version};
 use wire::internal::v1::ClusterIdentity;
 
 /// The parts and settings that a node starts with.
 pub struct NodeOptions {
     /// The cluster file. The peers' addresses in it must be the real ones.
     pub cluster: ClusterConfig,
-    /// The node of the cluster file that this process runs.
+    /// The node that this process runs.
     pub id: NodeId,
+    /// This node, if the cluster file does not have it. It joins the cluster at its first start.
+    pub joins: Option<NodeConfig>,
     /// The node's store. No other process may write to it while the node runs.
     pub engine: Arc<dyn Engine>,
     /// TLS between nodes and gateways, with this node's certificate. Needed if the cluster file has
@@ -93,6 +96,7 @@ impl Node {
         let NodeOptions {
             cluster,
             id,
+            joins,
             engine,
             tls,
             first_start,
@@ -103,7 +107,7 @@ impl Node {
             insecure,
             by_hand,
         } = options;
-        let me = cluster.node(id).ok_or_else(|| {
+        let me = cluster.node(id).or(joins.as_ref()).cloned().ok_or_else(|| {
             let known: Vec<String> = cluster.nodes.iter().map(|node| node.id.to_string()).collect();
             NodeError::Config(format!(
                 "the cluster file has no node {id}: choose one of {}",
@@ -114,21 +118,22 @@ impl Node {
         if cluster.tls.as_ref().is_some_and(|tls| tls.inside.is_some()) && tls.is_none() {
             return Err(NodeError::NoTls);
         }
-        let (my_address, my_metrics) = (me.address.clone(), me.metrics.clone());
-        let my_zone = me.zone.clone();
         let fingerprint = cluster.fingerprint();
         let file = View::of(&cluster);
-        let (topology, lives) = following::recall(engine.clone(), fingerprint).await?;
-        let view = match topology.is_founded() {
+        let (mut topology, lives) = following::recall(engine.clone(), fingerprint).await?;
+        // The topology takes one directory for an id. So there is no former one that peers could know.
+        let joins = joins.is_some() && topology.node(id).is_none();
+        let first_start = if joins { first_start.of_joiner() } else { first_start };
+        let mut view = match topology.is_founded() {
             true => View::of_topology(&topology),
             false => file.clone(),
         };
         let settings = &cluster.settings;
         let clock = Clock::start();
 
-        let listener = server::listen(listener, &my_address).await?;
-        let address = server::local_address(&listener, &my_address)?;
-        let metrics_listener = match (metrics_listener, my_metrics) {
+        let listener = server::listen(listener, &me.address).await?;
+        let address = server::local_address(&listener, &me.address)?;
+        let metrics_listener = match (metrics_listener, &me.metrics) {
             (None, None) => None,
             (bound, configured) => {
                 Some(server::listen(bound, configured.as_deref().unwrap_or("metrics")).await?)
@@ -200,6 +205,17 @@ impl Node {
                 failure = lifecycle.until_failure() => return Err(failure),
             }
         };
+        let identity = ClusterIdentity::new(fingerprint.0, cluster.cluster.clone(), cluster.shards);
+        let told = reports::told(id, identities.claim(), &me);
+        if joins {
+            let seeds = cluster.nodes.iter().map(|node| (node.id, node.address.clone())).collect();
+            let joiner =
+                Joiner { told: told.clone(), identity: identity.clone(), tls: tls.as_ref(), seeds };
+            topology =
+                joiner.join().await.map_err(|reason| NodeError::NotJoined { node: id, reason })?;
+            following::keep(&engine, &topology).await?;
+            view = View::of_topology(&topology);
+        }
         if let Some(removed) = following::removal(&topology, id) {
             return Err(removed);
         }
@@ -221,12 +237,9 @@ impl Node {
         let context = Arc::new(Context {
             id,
             fingerprint,
-            identity: ClusterIdentity {
-                node: id.0,
-                ..ClusterIdentity::new(fingerprint.0, cluster.cluster.clone(), cluster.shards)
-            },
+            identity: ClusterIdentity { node: id.0, ..identity },
             routes: KnownRoutes::new(
-                RouteTable::of(&cluster),
+                RouteTable::of(&cluster).with_nodes([(id, Member::from(&me))]),
                 id,
                 identities.claim().address_version(),
             ),
@@ -295,7 +308,7 @@ impl Node {
         handle.spawn_until_leaving(begin_meta(context.clone(), handle.hosting.clone()));
         handle.spawn_until_leaving(placement::place_leaders(context.clone()));
         handle.spawn_until_leaving(control::control(context.clone()));
-        let told = reports::told(&context, my_zone);
+        let told = NodeTold { address: context.routes.own_address().to_owned(), ..told };
         handle.spawn_until_leaving(reports::report(context.clone(), told));
         handle.spawn_until_leaving(retention::drop_old_history(
             context.clone(),

@@ -11,8 +11,9 @@
 use crate::board::{Board, behind_entries};
 use crate::context::Context;
 use crate::limits::{REPORT_EVERY, REPORT_LOOK_EVERY, REPORT_TIMEOUT, REPORT_TRIES};
+use crate::lineage::Claim;
 use crate::transport::{NotConnected, connect};
-use routing::{META, NodeId, ShardId};
+use routing::{META, NodeConfig, NodeId, ShardId};
 use shard::Status;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -27,12 +28,11 @@ use wire::internal::v1::{ClusterIdentity, NotMetaLeader, ReportRequest};
 const LEVELS: Levels = Levels { min: 1, max: 1 };
 
 /// What this node tells of itself for as long as it runs.
-pub(crate) fn told(context: &Context, zone: Option<String>) -> NodeTold {
-    let claim = context.identities.claim();
+pub(crate) fn told(node: NodeId, claim: Claim, me: &NodeConfig) -> NodeTold {
     NodeTold {
-        node: context.id,
-        address: context.routes.own_address().to_owned(),
-        zone,
+        node,
+        address: me.address.clone(),
+        zone: me.zone.clone(),
         store: claim.id.in_topology(),
         start: claim.address_version(),
         levels: LEVELS,
@@ -222,20 +222,24 @@ impl Sender {
 /// The nodes to ask for the leader of META, each once: those that are likely to lead it, what they
 /// say, and then all its members.
 #[derive(Debug)]
-struct Search {
+pub(crate) struct Search {
     next: VecDeque<(NodeId, Option<String>)>,
     asked: Vec<NodeId>,
 }
 
 impl Search {
     /// Node `own` does not lead META.
-    fn new(own: NodeId, likeliest: impl Iterator<Item = NodeId>, members: Vec<NodeId>) -> Search {
+    pub(crate) fn new(
+        own: NodeId,
+        likeliest: impl Iterator<Item = NodeId>,
+        members: Vec<NodeId>,
+    ) -> Search {
         let next = likeliest.chain(members).map(|node| (node, None)).collect();
         Search { next, asked: vec![own] }
     }
 
     /// Takes the word of a node that does not lead META.
-    fn hint(&mut self, elsewhere: &NotMetaLeader) {
+    pub(crate) fn hint(&mut self, elsewhere: &NotMetaLeader) {
         if elsewhere.leader != 0 {
             let address = Some(elsewhere.address.clone());
             self.next.push_front((NodeId(elsewhere.leader), address));

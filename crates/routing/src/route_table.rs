@@ -12,7 +12,7 @@
 //! The module knows nothing of the way by which reports travel.
 
 use crate::address::Address;
-use crate::config::{ClusterConfig, NODE_ID_MAX};
+use crate::config::{ClusterConfig, NODE_ID_MAX, NodeConfig};
 use crate::ids::{NodeId, ShardId};
 use crate::map::{MapError, Replicas, ShardMap};
 use crate::planted_bugs;
@@ -54,6 +54,17 @@ pub struct Member {
     pub address_version: AddressVersion,
     /// Failure zone. A node without one is a zone of its own.
     pub zone: Option<String>,
+}
+
+impl From<&NodeConfig> for Member {
+    /// As a cluster file has it.
+    fn from(node: &NodeConfig) -> Member {
+        Member {
+            address: node.address.clone(),
+            address_version: AddressVersion::default(),
+            zone: node.zone.clone(),
+        }
+    }
 }
 
 /// The version of a node's address: the start of the node that announced it.
@@ -98,12 +109,7 @@ pub enum RouteTableError {
 impl RouteTable {
     /// The route table that a cluster file describes. The configuration must have been validated.
     pub fn of(config: &ClusterConfig) -> RouteTable {
-        let member = |node: &crate::config::NodeConfig| Member {
-            address: node.address.clone(),
-            address_version: AddressVersion::default(),
-            zone: node.zone.clone(),
-        };
-        let members = config.nodes.iter().map(|node| (node.id, member(node))).collect();
+        let members = config.nodes.iter().map(|node| (node.id, Member::from(node))).collect();
         RouteTable { map: config.shard_map(), members }
     }
 
@@ -206,8 +212,16 @@ impl RouteTable {
         shards: impl IntoIterator<Item = (ShardId, Replicas)>,
         nodes: impl IntoIterator<Item = (NodeId, Member)>,
     ) -> Result<Option<RouteTable>, RouteTableError> {
-        let (map, members) = (self.map.placed(topology, shards)?, nodes.into_iter().collect());
+        let mut map = self.map.placed(topology, shards)?;
+        let members: BTreeMap<NodeId, Member> = nodes.into_iter().collect();
         check_nodes(&map, &members)?;
+        // Most changes of a topology move nothing. They make no new edition, which all would fetch.
+        let zones = |members: &BTreeMap<NodeId, Member>| -> Vec<(NodeId, Option<String>)> {
+            members.iter().map(|(node, member)| (*node, member.zone.clone())).collect()
+        };
+        if map.shards().eq(self.map.shards()) && zones(&members) == zones(&self.members) {
+            map = self.map.clone();
+        }
         Ok(self.merged(&RouteTable { map, members }))
     }
 

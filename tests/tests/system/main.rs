@@ -14,6 +14,7 @@ mod dev_secure;
 mod disk;
 mod gateways;
 mod guessing;
+mod joining;
 mod lock_command;
 mod lock_job;
 mod lock_like_its_command;

@@ -74,6 +74,7 @@ impl Cluster {
                 listener: Some(listener),
                 metrics_listener: None,
                 by_hand: false,
+                joins: None,
             };
             nodes.push(Node::start(options).await.unwrap());
         }

@@ -142,6 +142,7 @@ impl InProcess {
                 listener: Some(socket),
                 metrics_listener: Some(metrics),
                 by_hand: false,
+                joins: None,
             };
             nodes.push(Node::start(options).await?);
         }

@@ -110,9 +110,19 @@ pub struct Node {
     /// The path of the cluster file
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// The id of this node in the cluster file
+    /// The id of this node in the cluster file, or with --join an id that no node ever had
     #[arg(long, value_name = "N")]
     pub id: u64,
+    /// The cluster file does not have this node: join the cluster at the first start. Start it so
+    /// each time
+    #[arg(long, requires = "address", conflicts_with = "new_cluster")]
+    pub join: bool,
+    /// With --join: the address at which other processes reach this node
+    #[arg(long, requires = "join", value_parser = address, value_name = "HOST:PORT")]
+    pub address: Option<String>,
+    /// With --join: the failure zone of this node. Default: one of its own
+    #[arg(long, requires = "join", value_name = "ZONE")]
+    pub zone: Option<String>,
     /// Keep the data in this directory. Default: ./data/node-N
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,

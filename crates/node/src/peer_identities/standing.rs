@@ -31,6 +31,12 @@ pub enum FirstStart {
 }
 
 impl FirstStart {
+    /// The same for a node that joins: the topology takes one directory for an id, so an empty one
+    /// waits for no peer.
+    pub(crate) fn of_joiner(self) -> FirstStart {
+        if self == FirstStart::AskPeers { FirstStart::NewCluster } else { self }
+    }
+
     /// Whether the directory of this node, or of a peer, may be older than the state that other
     /// nodes' directories know of it.
     pub(crate) fn puts_back(self) -> bool {

@@ -83,6 +83,7 @@ impl Cluster {
             listener: None,
             metrics_listener: None,
             by_hand: self.by_hand,
+            joins: None,
         }
     }
 
