@@ -42,11 +42,14 @@ pub enum JoinError {
     Refused(Refusal),
     /// No node took it for a while.
     #[error(
-        "no leader of the topology's group took it within {} s ({0}): see `palisade cluster status` for \
+        "no leader of the topology's group took it within {} s ({why}): see `palisade cluster status` for \
          that group, and start the node again once it has a leader",
         JOIN_MAX.as_secs()
     )]
-    NoLeader(String),
+    NoLeader {
+        /// What the last node answered.
+        why: String,
+    },
 }
 
 impl Joiner<'_> {
@@ -63,7 +66,7 @@ impl Joiner<'_> {
                 Err(why) => why.to_string(),
             };
             if began.elapsed() >= JOIN_MAX {
-                return Err(JoinError::NoLeader(why));
+                return Err(JoinError::NoLeader { why });
             }
             tracing::info!(reason = %why, "the cluster has not taken this node yet; trying on");
             tokio::time::sleep(JOIN_PAUSE.mul_f64(rand::random_range(0.5..1.0))).await;
