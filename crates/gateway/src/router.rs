@@ -43,6 +43,8 @@ pub(crate) struct Router {
     pub(crate) directory: Directory,
     pub(crate) nodes: Nodes,
     pub(crate) known: Known,
+    /// Held while a route table is taken into `known`, `nodes` and `directory`.
+    taking_routes: Mutex<()>,
     pub(crate) metrics: Metrics,
     pub(crate) leaving: Leaving,
     pub(crate) watching: Watching,
@@ -155,6 +157,7 @@ impl Router {
         Router {
             directory: Directory::new(cluster.shard_map()),
             known: Known::new(&cluster),
+            taking_routes: Mutex::default(),
             cluster,
             identity,
             nodes,
@@ -490,6 +493,8 @@ impl Router {
 
     /// Takes the newer parts of a node's route table.
     pub(crate) fn take_routes(&self, routes: &RouteTable) {
+        // Two nodes may tell two editions at once, and the streams must be those of the later one.
+        let _in_turn = self.taking_routes.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(known) = self.known.take(routes) else { return };
         let before = self.directory.edition();
         // The streams to new nodes come first, because the map sends operations to them.

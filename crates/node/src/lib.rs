@@ -21,6 +21,7 @@ mod error;
 mod following;
 mod founding;
 mod guard;
+mod handle;
 mod handover;
 mod health;
 mod host;
@@ -56,8 +57,9 @@ mod watching;
 mod writer;
 
 pub use error::NodeError;
+pub use handle::NodeHandle;
 pub use hosting::{HostingError, Recorded, WantedLife};
 pub use joining::JoinError;
-pub use node::{Node, NodeHandle, NodeOptions};
+pub use node::{Node, NodeOptions};
 pub use peer_identities::FirstStart;
 pub use proposals::NotApplied;
