@@ -65,9 +65,21 @@ pub(crate) async fn keep(engine: &Arc<dyn Engine>, topology: &Topology) -> Resul
     Ok(kept.map_err(|error| NodeError::of_task("the keeping of the topology", &error))??)
 }
 
+/// Forgets the topology of this data directory. Copies of directories go on from what their groups
+/// have, and that may be before the topology that one of them knew: by that one, replicas would be
+/// destroyed that are members again. Blocks on the disk.
+///
+/// # Errors
+/// [`StorageError`] if the disk fails.
+pub(crate) fn forget(engine: &dyn Engine) -> Result<(), StorageError> {
+    engine.put_node_records(&[(RECORD.to_vec(), Vec::new())])
+}
+
 /// Blocks on the disk.
 fn read(engine: &dyn Engine, of: Fingerprint) -> Result<Topology, StorageError> {
-    let Some(bytes) = engine.node_record(RECORD)? else { return Ok(Topology::default()) };
+    let Some(bytes) = engine.node_record(RECORD)?.filter(|bytes| !bytes.is_empty()) else {
+        return Ok(Topology::default());
+    };
     let damaged = |error: DecodeError| {
         StorageError::Damaged(format!("the record of the cluster's topology: {error}"))
     };
@@ -425,6 +437,10 @@ mod tests {
         assert_eq!(found, topology);
         let other = recall(context.engine.clone(), Fingerprint([9; 16])).await.unwrap().0;
         assert!(!other.is_founded(), "the claim of the directory refuses it");
+        // Regression: a copy of a directory went on with the topology of the time that was given up.
+        forget(&*context.engine).unwrap();
+        let forgotten = recall(context.engine.clone(), FINGERPRINT).await.unwrap().0;
+        assert!(!forgotten.is_founded());
     }
 
     #[tokio::test]

@@ -29,6 +29,11 @@ pub(crate) async fn begin_meta(context: Arc<Context>, hosting: Arc<Hosting>) {
     let founders = founders.expect("it was awaited");
     let Some(birth) = founders.lives().get(&context.id).copied() else { return };
     loop {
+        let known = context.cluster.now();
+        let meta = known.shard(META);
+        if meta.is_some_and(|meta| !meta.wanted.members.contains_key(&context.id)) {
+            return; // it has left this node before it began here
+        }
         match hosting.begin_meta(&founders, birth).await {
             Ok(Begun::Before | Begun::Founder) => return,
             Ok(Begun::Lost) => break,

@@ -232,6 +232,10 @@ impl Hosting {
         let hosting = self.clone();
         to_its_end(async move {
             let _one_at_a_time = hosting.one_at_a_time.lock().await;
+            // What a copy that stands by hears of the topology may be of a time that is given up.
+            if !hosting.context.identities.takes_part() {
+                return Err(HostingError::StandsBy);
+            }
             hosting.unhost_now(shard, birth).await
         })
         .await

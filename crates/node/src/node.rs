@@ -40,7 +40,7 @@ use std::time::Duration;
 use storage::{Engine, Identity};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use topology::{NodeTold, Seed};
+use topology::{NodeTold, Seed, Topology};
 use wire::internal::v1::ClusterIdentity;
 
 /// The parts and settings that a node starts with.
@@ -119,6 +119,10 @@ impl Node {
             true => View::of_topology(&topology),
             false => file.clone(),
         };
+        if first_start.puts_back() {
+            // Nodes and addresses stay known until META says what they are by now.
+            (topology, view.version) = (Topology::default(), 0);
+        }
         let settings = &cluster.settings;
         let clock = Clock::start();
 
@@ -183,6 +187,7 @@ impl Node {
                     // The terms come first. Without new terms, the replicas must not continue as if
                     // these directories had been put back.
                     begin_new_terms(&*engine, &hosted)?;
+                    following::forget(&*engine)?;
                     identities.keep()?;
                 }
                 let opening = Opening { node: id, boot, settings, clock, seed };
@@ -240,7 +245,7 @@ impl Node {
             insecure,
             needs_principal: cluster.access.is_some(),
             cluster: TopologyCopy::new(topology),
-            view: KnownView::new(file),
+            view: KnownView::beginning(&file, view),
             host,
             writer,
             disk,
@@ -256,7 +261,6 @@ impl Node {
             history_reads: Semaphore::new(HISTORY_READS_MAX),
         });
 
-        context.view.replace(view);
         context.routes.follow(&context.view.now());
         let outboxes = Arc::new(Outboxes::new(context.view.now().peers(id)));
         let (snapshots, snapshot_jobs) = SnapshotQueue::new();

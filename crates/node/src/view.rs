@@ -118,11 +118,17 @@ pub(crate) struct KnownView {
 
 impl KnownView {
     /// Begins with the view of the cluster file.
+    #[cfg(test)]
     pub(crate) fn new(file: View) -> KnownView {
+        KnownView::beginning(&file.clone(), file)
+    }
+
+    /// Begins with a view, and with the addresses of the cluster file.
+    pub(crate) fn beginning(file: &View, view: View) -> KnownView {
         let addresses = file.nodes.iter().map(|(node, member)| (*node, member.address.clone()));
         KnownView {
             file: addresses.collect(),
-            current: watch::Sender::new(Arc::new(file)),
+            current: watch::Sender::new(Arc::new(view)),
             later: Mutex::default(),
         }
     }

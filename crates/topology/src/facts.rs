@@ -24,15 +24,13 @@ impl Topology {
             return Ok(vec![Row::Node { id, node }]);
         };
         self.present_node(id)?;
-        if told.start < known.start {
-            return Ok(Vec::new());
-        }
+        // Each re-seeded directory has an incarnation of its own.
         let is_same_directory = known.store.is_none_or(|store| store == told.store)
-            || told.start.incarnation > known.start.incarnation;
+            || told.start.incarnation != known.start.incarnation;
         if !is_same_directory {
             return Err(Refusal::IdTaken(id));
         }
-        if told.start == known.start {
+        if told.start <= known.start {
             return Ok(Vec::new());
         }
         check_address(told)?;

@@ -13,6 +13,7 @@ use shard::Input;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Status;
+use topology::Topology;
 use wire::internal::v1::{GreetResponse, Hello, NodeAddress, StoreRun, StoreSeen};
 use wire::v1::{Error, ErrorCode};
 
@@ -131,6 +132,8 @@ impl Greeter {
         let (is_copy, force) = (hello.is_copy, hello.force);
         let mut accepted = Accepted { peer, is_copy, force, claim, run: None };
         let is_known = self.check_directory(&accepted)?;
+        // The topology of a directory that is refused may be that of another life of this cluster.
+        self.context.view.hear_of(hello.topology_version, peer, &hello.address);
         if !(is_known && hello.record_with_messages) {
             self.record(&mut accepted).await?;
         }
@@ -213,7 +216,8 @@ impl Greeter {
             is.max(wanted.copied())
         };
         let board = &self.context.board;
-        let given = board.topology.now().node(peer).map_or(0, |node| node.last_birth.0);
+        let given = |topology: &Topology| topology.node(peer).map_or(0, |node| node.last_birth.0);
+        let given = given(&board.topology.now()).max(given(&self.context.cluster.now()));
         board.all().iter().filter_map(births_in).max().unwrap_or(0).max(given)
     }
 
@@ -273,8 +277,9 @@ impl Greeter {
             )));
         }
         let view = &self.context.view;
-        view.hear_of(hello.topology_version, peer, &hello.address);
         if !view.has(peer) {
+            // It may have come to the cluster since, and then others know that too.
+            view.hear_of(hello.topology_version, peer, &hello.address);
             let (own, its) = (view.version(), hello.topology_version);
             let next = match its > own {
                 true => format!(

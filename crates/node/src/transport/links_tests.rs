@@ -128,6 +128,12 @@ async fn a_peer_that_the_file_does_not_name_is_dialled_and_answered() {
     assert!(crate::server::metrics_text(&second.context).contains(r#"peer_connected{peer="3"} 1"#));
     let impostor = knock(&second.address, Some(Hello { store: 34, ..stranger.clone() })).await;
     assert!(impostor.message().contains("another data directory"), "{impostor}");
+    // Regression: the version that a refused directory told was followed, as if it was of this life of
+    // the cluster.
+    let ahead = Hello { store: 34, topology_version: 9, ..stranger.clone() };
+    let impostor = knock(&second.address, Some(ahead)).await;
+    assert!(impostor.message().contains("another data directory"), "{impostor}");
+    assert_eq!(second.context.view.later(), None);
 
     let mut without = view(6, &second.context, &[]);
     without.nodes.remove(&NodeId(3));
