@@ -41,7 +41,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "gateway",
         &[
             "access", "audit", "console", "link", "net", "planner", "planted", "process",
-            "routing", "traces", "wire",
+            "routing", "topology", "traces", "wire",
         ],
     ),
     ("capacity-sim", &["planner", "routing"]),
