@@ -56,6 +56,22 @@ impl Four {
         tokio::time::timeout(HANGS, hosted).await.expect("it never takes part")
     }
 
+    /// Destroys a life once the node takes part: until then it waits, because its directory may be a
+    /// copy.
+    async fn unhost(&self, node: NodeId, birth: u32) -> Result<(), HostingError> {
+        let destroyed = async {
+            loop {
+                match self.cluster.nodes[&node].unhost(SHARD, birth).await {
+                    Err(HostingError::StandsBy) => {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                    other => return other,
+                }
+            }
+        };
+        tokio::time::timeout(HANGS, destroyed).await.expect("it never takes part")
+    }
+
     /// Wants these members until all of them are voters, and no one else.
     async fn want(&self, version: u64, members: &[(NodeId, u32)]) {
         let wanted = Wanted::new(version, members.iter().copied()).unwrap();
@@ -426,7 +442,7 @@ async fn a_crash_between_two_steps_of_a_life_leaves_the_whole_replica_or_nothing
         if !is_end {
             f.host(outsider, birth).await.unwrap_or_else(|e| panic!("cut at {at}: {e}"));
         }
-        f.cluster.nodes[&outsider].unhost(SHARD, birth).await.unwrap();
+        f.unhost(outsider, birth).await.unwrap();
         assert!(f.status(outsider).is_none());
         let refused = f.host(outsider, birth).await.expect_err("its votes are forgotten");
         assert!(matches!(refused, HostingError::Refused(_)), "{refused}");
