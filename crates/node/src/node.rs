@@ -31,7 +31,7 @@ use crate::writer::{LogWriter, Report};
 use crate::{control, members, placement, reports, retention, server};
 use audit::{Audit, Event, Kind};
 use net::tls::Inside;
-use routing::{ClusterConfig, META, Member, NodeConfig, NodeId, RouteTable, ShardId};
+use routing::{ClusterConfig, META, Member, NodeConfig, NodeId, RouteTable};
 use shard::Input;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
