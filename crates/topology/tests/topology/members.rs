@@ -134,6 +134,45 @@ fn a_node_that_dies_while_it_comes_can_be_given_up() {
     assert_eq!(members(&world.topology, ShardId(0)), nodes([2, 3, 5]));
 }
 
+/// A removal once waited for ever for a node that had died while its replica came.
+#[test]
+fn a_removal_takes_another_node_if_the_one_that_comes_dies() {
+    let mut world = World::new(3, 1, 3, 0, 1);
+    world.run(20);
+    world.join(4, None);
+    world.run(3);
+    let job = world.job(JobKind::RemoveNode { node: NodeId(1) }).unwrap();
+    world.run_until(|world| members(&world.topology, ShardId(0)).contains(&NodeId(4)));
+    world.kill(4);
+    world.run(60);
+    assert_eq!(why(&world, job), Some(Why::Silent { node: NodeId(4) }));
+    world.join(5, None);
+    world.run_until(|world| world.is_done(job) && world.is_settled());
+    assert_eq!(members(&world.topology, ShardId(0)), nodes([2, 3, 5]));
+}
+
+/// A job with another node did nothing, because the old node was wanted no more.
+#[test]
+fn a_replacement_that_was_cancelled_is_started_again_with_another_node() {
+    let mut world = World::new(3, 1, 3, 0, 1);
+    world.run(20);
+    world.join(4, None);
+    world.run(3);
+    let (old, named) = (NodeId(1), |new| JobKind::ReplaceNode { old: NodeId(1), new: NodeId(new) });
+    let first = world.job(named(4)).unwrap();
+    world.run_until(|world| members(&world.topology, ShardId(0)).contains(&NodeId(4)));
+    world.kill(4);
+    world.run(60);
+    assert_eq!(why(&world, first), Some(Why::Silent { node: NodeId(4) }));
+    world.propose(Command::Cancel { job: first }).unwrap();
+    world.join(5, None);
+    world.run(3);
+    let second = world.job(named(5)).unwrap();
+    world.run_until(|world| world.is_done(second) && world.is_settled());
+    assert!(is_out(&world, old.0));
+    assert_eq!(members(&world.topology, ShardId(0)), nodes([2, 3, 5]));
+}
+
 #[test]
 fn a_successor_that_is_drained_takes_no_replica_and_the_job_says_so() {
     let mut world = World::new(4, 1, 3, 0, 1);
