@@ -43,6 +43,12 @@ pub(crate) fn report(
         ));
     }
     let topology = context.board.topology.now();
+    let is_former = |known: &topology::Node| report.told.start < known.start;
+    if topology.node(node).is_some_and(is_former) {
+        return Err(Status::failed_precondition(format!(
+            "node {node} has started again since: stop this process, or start it anew"
+        )));
+    }
     if topology.is_founded() && topology.node(node).is_none() {
         return Err(Status::failed_precondition(format!(
             "node {node} is not in the topology of this cluster: let it join first"
@@ -199,6 +205,24 @@ mod tests {
         let damaged = ReportRequest { report: vec![1, 2, 3] };
         let damaged = report(&context, &by(None), damaged).unwrap_err();
         assert_eq!(damaged.code(), Code::InvalidArgument);
+    }
+
+    /// A former process of a node once spoke for it beside the present one.
+    #[test]
+    fn a_report_of_a_former_start_is_refused() {
+        let (context, _inbox) = context(NodeId(1), 8);
+        leads_meta(&context, Role::Leader, Some(1));
+        let mut topology = topology::Topology::default();
+        let seed = topology::Seed::of(&routing::ClusterConfig::dev(2, 3, 20_000).unwrap());
+        let mut later = told(2);
+        later.start.starts = 5;
+        for command in [Command::Bootstrap { seed }, Command::NodeIs { told: later }] {
+            topology.apply(&Proposal::new(7, command)).unwrap().unwrap();
+        }
+        context.board.topology.take(shard::TopologyNews::All(Box::new(topology))).unwrap();
+        let refused = report(&context, &by(None), request_of(2)).unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert!(refused.message().contains("has started again"), "{}", refused.message());
     }
 
     #[test]
