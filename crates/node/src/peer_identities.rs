@@ -357,7 +357,9 @@ impl PeerIdentities {
     fn awaited_after(&self, greeted: &BTreeMap<NodeId, bool>) -> BTreeSet<NodeId> {
         let is_sole = self.groups.iter().all(BTreeSet::is_empty);
         match self.own.standing {
-            Standing::New if is_sole => awaited(Standing::New, &[self.others.clone()], greeted),
+            Standing::New if is_sole => {
+                awaited(Standing::New, std::slice::from_ref(&self.others), greeted)
+            }
             standing => awaited(standing, &self.groups, greeted),
         }
     }
