@@ -419,7 +419,8 @@ impl Client {
         tries::operation(servers, self.inner.options.unary, op, timeout).await
     }
 
-    /// Retries a unary RPC that is not an operation of the stream. `kind` must be a read.
+    /// Retries a unary RPC that is not an operation of the stream. `kind` tells whether a try
+    /// without an answer leaves doubt.
     pub(crate) async fn rpc<T, F>(
         &self,
         kind: OperationKind,

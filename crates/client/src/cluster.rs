@@ -4,8 +4,11 @@ use crate::{Client, ClusterTopology, Error, JobSpec, RequestId, StartedJob, unar
 use wire::OperationKind;
 use wire::v1;
 
-/// The kind that decides retries. Each of these calls may be repeated, as a read may.
-const REPEATABLE: OperationKind = OperationKind::ClusterStatus;
+/// The kind that decides retries of a read.
+const READ: OperationKind = OperationKind::ClusterStatus;
+/// The kind that decides retries of a change: a try without an answer leaves doubt, and the change
+/// may be repeated, as the close of a session.
+const CHANGE: OperationKind = OperationKind::CloseSession;
 
 impl Client {
     /// The topology: nodes, members of shards and jobs, of this version or a later one.
@@ -14,7 +17,7 @@ impl Client {
     /// If no gateway answers, or no node tells the topology.
     pub async fn topology(&self, at_least_version: u64) -> Result<ClusterTopology, Error> {
         let told = self
-            .rpc(REPEATABLE, |channel, timeout| async move {
+            .rpc(READ, |channel, timeout| async move {
                 let request = v1::GetTopologyRequest { at_least_version };
                 let mut service = unary::cluster_service(channel);
                 let answer = service.get_topology(unary::timed(request, timeout)).await;
@@ -27,14 +30,15 @@ impl Client {
     /// Starts a job, which the cluster works on by itself. A repeated request id starts it once.
     ///
     /// # Errors
-    /// If the job is refused, or no leader takes it.
+    /// If the job is refused, or no leader takes it. After OUTCOME_UNKNOWN it may run: start it again
+    /// with the same request id.
     pub async fn start_job(
         &self,
         request_id: RequestId,
         job: JobSpec,
     ) -> Result<StartedJob, Error> {
         let request = v1::StartJobRequest { request_id: request_id.to_vec(), job: Some(job) };
-        self.rpc(REPEATABLE, |channel, timeout| {
+        self.rpc(CHANGE, |channel, timeout| {
             let request = unary::timed(request.clone(), timeout);
             async move {
                 let answer = unary::cluster_service(channel).start_job(request).await;
@@ -48,10 +52,11 @@ impl Client {
     /// ended.
     ///
     /// # Errors
-    /// If there is no such job, it has ended otherwise, or no leader takes the change.
+    /// If there is no such job, it has ended otherwise, or no leader takes the change. After
+    /// OUTCOME_UNKNOWN it may have ended: cancel it again.
     pub async fn cancel_job(&self, job: u64) -> Result<u64, Error> {
         let cancelled = self
-            .rpc(REPEATABLE, |channel, timeout| async move {
+            .rpc(CHANGE, |channel, timeout| async move {
                 let request = unary::timed(v1::CancelJobRequest { job }, timeout);
                 let answer = unary::cluster_service(channel).cancel_job(request).await;
                 answer.map(|response| response.into_inner())

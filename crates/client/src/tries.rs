@@ -56,7 +56,8 @@ pub(crate) async fn operation(
     driven.map_err(|given_up| (reach.explain(*given_up.error, servers), given_up.in_doubt))
 }
 
-/// Retries a unary RPC that is not an operation of the stream. `kind` must be a read.
+/// Retries a unary RPC that is not an operation of the stream. `kind` tells whether a try without
+/// an answer leaves doubt.
 pub(crate) async fn rpc<T, F>(
     servers: &Servers,
     kind: OperationKind,

@@ -1,18 +1,19 @@
-//! The line of the audit log for an operation that was let through.
+//! The line of the audit log for an operation or a change of the cluster that was let through.
 
 use crate::visitor::Visitor;
 use audit::{Audit, Event, Kind};
 use link::mux::Answer;
+use wire::v1::Error;
 use wire::v1::operation::Op;
 
 /// The outcome of an operation if its client was gone before the answer came.
 const GONE: &str = "outcome unknown: its client was gone";
 
-/// An operation that is recorded: each break, and every operation where the cluster file asks for
-/// all.
+/// An operation that is recorded: each break and each change of the cluster, and every operation
+/// where the cluster file asks for all.
 ///
 /// * It is recorded exactly once: with its answer, or when it is dropped without one. The operation
-///   may have been sent by then, so a client cannot hide a break by hanging up.
+///   may have been sent by then, so a client cannot hide it by hanging up.
 #[derive(Debug)]
 pub(crate) struct Recorded {
     audit: Audit,
@@ -38,6 +39,23 @@ impl Recorded {
             (event.fencing_token, event.why) = (request.fencing_token, request.reason.clone());
         }
         Some(Recorded { audit: audit.clone(), event: Some(Box::new(event)) })
+    }
+
+    /// A change of the cluster, in words.
+    pub(crate) fn of_change(
+        audit: &Audit,
+        visitor: &Visitor,
+        operation: &'static str,
+        name: String,
+    ) -> Recorded {
+        let event = Event { operation, name, ..visitor.event(Kind::ClusterChange) };
+        Recorded { audit: audit.clone(), event: Some(Box::new(event)) }
+    }
+
+    /// Records the change of the cluster with its outcome.
+    pub(crate) fn changed<T>(mut self, done: &Result<T, Box<Error>>) {
+        let failed = done.as_ref().err().map(|error| format!("failed: {}", error.message));
+        self.record(&failed.unwrap_or_default());
     }
 
     /// Records the operation with its outcome: the holder that a break has found, or the error.

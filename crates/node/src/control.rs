@@ -1,7 +1,8 @@
 //! Carries the controller's plans out, while META is led here.
 //!
 //! The commands of a plan are proposed in order, up to the first that is refused. Then the controller
-//! plans anew. A plan has no command that would change nothing, so a cluster at rest costs META no
+//! plans anew. It also does so if another change comes between two commands, because an operator may
+//! have cancelled their job, or paused all plans. A plan has no command that would change nothing, so a cluster at rest costs META no
 //! entries.
 
 use crate::context::Context;
@@ -9,7 +10,7 @@ use crate::limits::{CONTROL_EVERY, CONTROL_PAUSE};
 use crate::proposals::{NotApplied, propose};
 use std::sync::Arc;
 use tokio::time::MissedTickBehavior;
-use topology::Proposal;
+use topology::{Command, Proposal, Refusal, Version};
 
 /// Plans and proposes, while META is led here, until the future is dropped.
 pub(crate) async fn control(context: Arc<Context>) {
@@ -31,11 +32,15 @@ async fn round(context: &Context) {
     else {
         return;
     };
-    for command in plan.commands {
-        let proposal = Proposal::new(wall_s, command);
+    for proposal in proposals(wall_s, topology.version(), plan.commands) {
         match propose(context, &proposal).await {
             Ok(version) => {
                 tracing::info!(%version, change = ?proposal.command, "the topology has changed");
+            }
+            Err(NotApplied::Refused(Refusal::VersionMoved { now, .. })) => {
+                tracing::debug!(version = %now, "another change came between: planning anew");
+                controller.wake();
+                break;
             }
             Err(NotApplied::Refused(refusal)) => {
                 tracing::info!(change = ?proposal.command, "a planned change was refused: {refusal}");
@@ -48,4 +53,45 @@ async fn round(context: &Context) {
         }
     }
     controller.finished_round();
+}
+
+/// The commands of a plan that was made at this version. Each raises it by one.
+fn proposals(
+    wall_s: u64,
+    planned_at: Version,
+    commands: Vec<Command>,
+) -> impl Iterator<Item = Proposal> {
+    let versions = std::iter::successors(Some(planned_at), |version| Some(version.next()));
+    let proposal = move |(version, command)| Proposal {
+        planned_at: Some(version),
+        ..Proposal::new(wall_s, command)
+    };
+    versions.zip(commands).map(proposal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use routing::{ClusterConfig, NodeId};
+    use topology::{JobId, JobKind, NodeState, RequestId, Seed, Topology};
+
+    /// A job went on for the rest of the plan that was under way when it was cancelled.
+    #[test]
+    fn a_plan_ends_where_a_job_is_cancelled() {
+        let mut topology = Topology::default();
+        let seed = Seed::of(&ClusterConfig::dev(2, 3, 20_000).unwrap());
+        let kind = JobKind::Drain { node: NodeId(1) };
+        for command in [Command::Bootstrap { seed }, Command::Job { request: RequestId(1), kind }] {
+            topology.apply(&Proposal::new(7, command)).unwrap();
+        }
+        let drains = |node| Command::SetNodeState { node, state: NodeState::Draining };
+        let plan = [1, 2, 3].map(NodeId).map(drains).to_vec();
+        let mut proposals = proposals(8, topology.version(), plan);
+        for _ in 0..2 {
+            topology.apply(&proposals.next().unwrap()).unwrap().unwrap();
+        }
+        topology.apply(&Proposal::new(8, Command::Cancel { job: JobId(1) })).unwrap();
+        let refused = topology.apply(&proposals.next().unwrap());
+        assert!(matches!(refused, Err(Refusal::VersionMoved { .. })), "{refused:?}");
+    }
 }

@@ -81,6 +81,11 @@ impl Controller {
         self.news.notified().await;
     }
 
+    /// Asks for another plan at once.
+    pub(crate) fn wake(&self) {
+        self.news.notify_one();
+    }
+
     /// Counts a plan that was carried out.
     pub(crate) fn finished_round(&self) {
         self.rounds.fetch_add(1, Ordering::Relaxed);

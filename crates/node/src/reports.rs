@@ -72,8 +72,12 @@ pub(crate) async fn report(context: Arc<Context>, told: NodeTold) {
 
 /// The report of a node with these statuses.
 fn report_of(board: &Board, told: &NodeTold, rates: &mut Rates, now_ms: u64) -> Report {
-    // A replica that has published nothing yet is not shown as one with nothing.
-    let statuses = board.all().into_iter().filter(|status| status.node == told.node);
+    // A replica that has published nothing yet is not shown as one with nothing. The last status of
+    // a failed replica of META tells nothing: it may have led.
+    let has_failed = board.meta_failure().is_some();
+    let is_told =
+        |status: &Status| status.node == told.node && !(has_failed && status.shard == META);
+    let statuses = board.all().into_iter().filter(is_told);
     let replica = |status: Status| {
         let ops_per_s = rates.of(status.shard, status.commands_applied, now_ms);
         (status.shard, replica_of(&status, ops_per_s))
@@ -344,6 +348,21 @@ mod tests {
         board.publish(status(shard::Role::Follower));
         let told = report_of(&board, &told(), &mut Rates::default(), 1);
         assert_eq!(told.replicas.keys().copied().collect::<Vec<_>>(), [ShardId(2)]);
+    }
+
+    /// A failed replica once was a leader, or level, in each report until the node ended.
+    #[test]
+    fn a_failed_replica_of_meta_is_not_reported() {
+        let board = Board::new([ShardId(2), META]);
+        board.publish(status(shard::Role::Follower));
+        board.publish(Status { shard: META, ..status(shard::Role::Leader) });
+        let shards = || {
+            let told = report_of(&board, &told(), &mut Rates::default(), 1);
+            told.replicas.into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(shards(), [ShardId(2), META]);
+        board.meta_failed("it parted from the others".to_owned());
+        assert_eq!(shards(), [ShardId(2)]);
     }
 
     #[test]

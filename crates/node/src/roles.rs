@@ -42,6 +42,8 @@ const SERVICES: [(&str, Callers); 5] = [
 pub(crate) struct Caller {
     /// The node that it has proven to be.
     pub(crate) node: Option<NodeId>,
+    /// It has shown a certificate: of a node, or of another process.
+    pub(crate) is_certified: bool,
     /// The name in its certificate, or nothing.
     name: String,
     /// Its address, or nothing if it is not known.
@@ -62,7 +64,15 @@ impl Caller {
         });
         let name = certificate.and_then(|certificate| certificate.name()).unwrap_or_default();
         let source = source_of(peer.remote).to_string();
-        Caller { node, name: name.to_owned(), remote: peer.remote.to_string(), source }
+        let is_certified = certificate.is_some();
+        let (name, remote) = (name.to_owned(), peer.remote.to_string());
+        Caller { node, is_certified, name, remote, source }
+    }
+
+    /// Whether it may speak for this node: it has proven to be the node, or without TLS nobody
+    /// proves anything.
+    pub(crate) fn may_be(&self, node: NodeId) -> bool {
+        !self.is_certified || self.node == Some(node)
     }
 
     /// A process that was dialled. It has proven nothing beyond the checks of the dial.

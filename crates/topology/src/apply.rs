@@ -253,7 +253,9 @@ impl Topology {
                 if self.present_node(new)?.state != NodeState::Serving {
                     return Err(Refusal::NotServing(new));
                 }
+                self.check_room_without(old)?;
             }
+            JobKind::RemoveNode { node } => self.check_room_without(node)?,
             JobKind::Replicas { count, shard } => {
                 if let Some(shard) = shard {
                     self.known_shard(shard)?;
@@ -269,10 +271,24 @@ impl Topology {
                     ));
                 }
             }
-            JobKind::Drain { .. }
-            | JobKind::Undrain { .. }
-            | JobKind::RemoveNode { .. }
-            | JobKind::Rebalance { .. } => {}
+            JobKind::Drain { .. } | JobKind::Undrain { .. } | JobKind::Rebalance { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Checks that each replica of a node could go to another node. META may have fewer members
+    /// without the node, so it needs no room.
+    fn check_room_without(&self, id: NodeId) -> Result<(), Refusal> {
+        let is_free = |shard: &Shard, node: NodeId, known: &Node| {
+            known.state == NodeState::Serving && !shard.wanted.members.contains_key(&node)
+        };
+        for (shard, known) in &self.shards {
+            if *shard == META || !known.wanted.members.contains_key(&id) {
+                continue;
+            }
+            if !self.present().any(|(node, other)| is_free(known, node, other)) {
+                return Err(Refusal::NoRoom { node: id, shard: *shard });
+            }
         }
         Ok(())
     }

@@ -137,6 +137,17 @@ pub enum Refusal {
     /// A running job changes the same.
     #[error("job {0} is at work on the same: wait for it, or cancel it")]
     Busy(JobId),
+    /// A node cannot be removed, because no other node can take one of its replicas.
+    #[error(
+        "node {node} cannot be removed, because no other serving node is free for its replica of \
+         shard {shard}: add a node, take one back with `undrain`, or lower the replica count"
+    )]
+    NoRoom {
+        /// The node.
+        node: NodeId,
+        /// The first such shard.
+        shard: ShardId,
+    },
     /// Too many jobs run.
     #[error("{0} jobs run already: wait for one, or cancel one")]
     TooManyJobs(u32),
@@ -178,4 +189,5 @@ tagged!(Refusal {
     24 => Job(why),
     25 => Ended(job),
     26 => Setting(why),
+    27 => NoRoom { node, shard },
 });

@@ -35,7 +35,10 @@ pub enum Why {
         voters: u32,
     },
     /// A node that has to take part does not report.
-    #[error("node {node} is not heard of: start it, or choose another node")]
+    #[error(
+        "node {node} is not heard of: start it, or cancel the job that waits for it and start that \
+         job again with another node"
+    )]
     Silent {
         /// The node.
         node: NodeId,

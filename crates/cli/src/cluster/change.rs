@@ -9,12 +9,13 @@ use crate::verbs;
 use client::{Client, JobSpec};
 use std::time::Duration;
 use tokio::time::Instant;
-use wire::json::{Job, Topology};
+use wire::json::{Job, Planned, Topology};
 
 /// How often the job is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Starts a job, and waits for its end unless it shall not.
+/// Starts a job, and waits for its end unless it shall not. A gateway or a leader that is away for
+/// a while ends no wait, because the job goes on without them.
 ///
 /// # Errors
 /// If it is refused, cancelled meanwhile, or has not ended in time.
@@ -24,34 +25,68 @@ pub(super) async fn run(change: &Change, spec: JobSpec) -> Result<(), Failure> {
     let until = change.within.map(|within| Instant::now() + within);
     let (id, json) = (started.job, change.remote.json);
     let mut seen: Option<Job> = None;
+    let mut is_told = false;
     loop {
-        let job = look(&client, id, started.version).await?;
-        if !json && seen.as_ref() != Some(&job) {
-            say(seen.as_ref(), &job);
-        }
-        let is_over = job.state != "running";
-        if is_over || change.detach {
-            if json {
-                print_json(&job);
+        let is_late = until.is_some_and(|until| Instant::now() >= until);
+        match look(&client, id, started.version).await {
+            Ok(Seen { job, .. }) => {
+                if !json && seen.as_ref() != Some(&job) {
+                    say(seen.as_ref(), &job);
+                }
+                if job.state != "running" || change.detach {
+                    if json {
+                        print_json(&job);
+                    }
+                    return ended(&job, json);
+                }
+                if is_late {
+                    return Err(still_runs(&job));
+                }
+                seen = Some(job);
             }
-            return ended(&job, json);
-        }
-        seen = Some(job);
-        if until.is_some_and(|until| Instant::now() >= until) {
-            return Err(still_runs(seen.as_ref().expect("just seen")));
+            Err(unseen) if unseen.passes && !is_late && !change.detach => {
+                if !json && !std::mem::replace(&mut is_told, true) {
+                    emit(&format!("  job {id} is not seen now; looking on"));
+                }
+            }
+            Err(unseen) => return Err(unseen.failure),
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
-async fn look(client: &Client, id: u64, at_least_version: u64) -> Result<Job, Failure> {
-    let topology = Topology::from(&client.topology(at_least_version).await?);
-    let job = topology.jobs.into_iter().find(|job| job.job == id);
-    job.ok_or_else(|| {
+/// A job, and the topology that it is in.
+struct Seen {
+    job: Job,
+    topology: Topology,
+}
+
+/// A look at a job that has failed.
+struct Unseen {
+    failure: Failure,
+    /// A later look may succeed.
+    passes: bool,
+}
+
+async fn look(client: &Client, id: u64, at_least_version: u64) -> Result<Seen, Unseen> {
+    let told = client.topology(at_least_version).await.map_err(|error| unseen(id, error))?;
+    let topology = Topology::from(&told);
+    let job = topology.jobs.iter().find(|job| job.job == id).cloned();
+    let job = job.ok_or_else(|| {
         let message = format!("job {id} has ended, and others have ended since");
         let next = "see what became of it with `palisade cluster topology`";
-        Failure::new(Exit::Error, "JOB_FORGOTTEN", message, next)
-    })
+        let failure = Failure::new(Exit::Error, "JOB_FORGOTTEN", message, next);
+        Unseen { failure, passes: false }
+    })?;
+    Ok(Seen { job, topology })
+}
+
+fn unseen(id: u64, error: client::Error) -> Unseen {
+    let passes = error.is_retryable() || error.is_unreachable() || error.is_outcome_unknown();
+    let failure = Failure::from(error);
+    let message = format!("job {id} was not seen, and may go on: {}", failure.message);
+    let next = format!("{}; then look at it with `palisade cluster jobs {id}`", failure.next);
+    Unseen { failure: Failure { message, next, ..failure }, passes }
 }
 
 /// Says how the job stands, if that is news.
@@ -78,7 +113,14 @@ fn ended(job: &Job, json: bool) -> Result<(), Failure> {
     match job.state.as_str() {
         "cancelled" => {
             let message = format!("job {} was cancelled: what it did stays done", job.job);
-            let next = "see how far it came with `palisade cluster topology`";
+            let next = match (job.kind, job.node) {
+                ("DRAIN" | "REMOVE_NODE" | "REPLACE_NODE", Some(node)) => {
+                    format!(
+                        "take the node back with `palisade cluster undrain {node}`, or start it again"
+                    )
+                }
+                _ => "see how far it came with `palisade cluster topology`".to_owned(),
+            };
             Err(Failure::new(Exit::Error, "JOB_CANCELLED", message, next))
         }
         "done" if !json => {
@@ -120,18 +162,37 @@ fn still_runs(job: &Job) -> Failure {
 pub(super) async fn cancel(remote: &Remote, id: u64) -> Result<(), Failure> {
     let client = verbs::connect(&remote.gateways)?;
     let version = client.cancel_job(id).await?;
-    let job = look(&client, id, version).await?;
+    let Seen { job, topology } =
+        look(&client, id, version).await.map_err(|unseen| unseen.failure)?;
     if remote.json {
         print_json(&job);
-    } else {
-        emit(&format!("job {id} cancelled: {} of {} shards were done", job.done, job.total));
+        return Ok(());
+    }
+    emit(&format!("job {id} cancelled: {} of {} shards were done", job.done, job.total));
+    for node in &topology.nodes {
+        if let Some(line) = stays(&job, node) {
+            emit(&line);
+        }
     }
     Ok(())
+}
+
+/// What a cancelled job leaves behind on this node.
+fn stays(job: &Job, node: &Planned) -> Option<String> {
+    let is_kept = matches!(node.state.as_str(), "draining" | "leaving");
+    (job.node == Some(node.node) && is_kept).then(|| {
+        format!(
+            "node {0} stays {1}, so it gets no replicas and should not lead: take it back with \
+             `palisade cluster undrain {0}`",
+            node.node, node.state
+        )
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wire::v1;
 
     fn job(state: &str, kind: &'static str) -> Job {
         Job {
@@ -163,5 +224,36 @@ mod tests {
         assert!(ended(&job("running", "DRAIN"), true).is_ok());
         let cancelled = ended(&job("cancelled", "DRAIN"), true).unwrap_err();
         assert_eq!(cancelled.code, "JOB_CANCELLED");
+    }
+
+    #[test]
+    fn a_cancelled_job_says_that_its_node_stays_as_it_is() {
+        let node = |node, state: &str| Planned {
+            node,
+            address: "three:1".into(),
+            zone: String::new(),
+            state: state.into(),
+            binary: String::new(),
+            replicas: 1,
+            preferred_by: 0,
+        };
+        let cancelled = job("cancelled", "REMOVE_NODE");
+        let line = stays(&cancelled, &node(3, "leaving")).unwrap();
+        assert!(line.contains("stays leaving") && line.contains("undrain 3"), "{line}");
+        assert_eq!(stays(&cancelled, &node(3, "serving")), None);
+        assert_eq!(stays(&cancelled, &node(4, "leaving")), None);
+        let waited = ended(&cancelled, true).unwrap_err();
+        assert!(waited.next.contains("undrain 3"), "{}", waited.next);
+    }
+
+    /// A wait once ended with its first failed look, and did not say of which job.
+    #[test]
+    fn a_look_that_fails_for_a_while_ends_no_wait_and_names_the_job() {
+        let away = unseen(12, v1::Error::no_leader("no node tells the topology now").into());
+        assert!(away.passes);
+        assert!(away.failure.message.starts_with("job 12 "), "{}", away.failure.message);
+        let denied = v1::Error::new(v1::ErrorCode::PermissionDenied, "you may not see it");
+        let denied = unseen(12, denied.into());
+        assert!(!denied.passes && denied.failure.message.starts_with("job 12 "));
     }
 }

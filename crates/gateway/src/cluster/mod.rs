@@ -3,7 +3,8 @@
 //!
 //! * Nodes are asked in turn: first those that founded the group, because most often they have it.
 //!   A node that does not lead the group says which one does.
-//! * Calls are few, so each connects anew. No operation on locks waits for one.
+//! * Calls are few, so each connects anew, to each node once. No operation on locks waits for one.
+//! * A node tells the whole topology once in a call, and then what changes.
 //! * A change is proposed again if its outcome is not known, because a second one like it changes
 //!   nothing.
 
@@ -14,93 +15,251 @@ use crate::limits::{
 };
 use crate::router::Router;
 use routing::{NodeId, ShardId};
-use std::collections::VecDeque;
-use tokio::time::Instant;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::transport::Channel;
-use tonic::{Code, Request};
-use topology::{Command, Proposal, Refusal, Topology, Version};
+use tonic::{Code, Request, Streaming};
+use topology::{Command, Delta, Proposal, Refusal, Topology, Version};
 use wire::internal::v1::propose_response::Outcome;
 use wire::internal::v1::topology_service_client::TopologyServiceClient;
 use wire::internal::v1::watch_topology_response::Change;
-use wire::internal::v1::{ClusterIdentity, ProposeRequest, WatchTopologyRequest};
+use wire::internal::v1::{
+    ClusterIdentity, ProposeRequest, WatchTopologyRequest, WatchTopologyResponse,
+};
 use wire::v1::Error;
 use wire::{reason, root_cause};
 
-/// The topology, of this version or a later one.
-///
-/// # Errors
-/// NO_LEADER, if no node tells it in time.
-pub(crate) async fn topology(router: &Router, at_least: Version) -> Result<Topology, Box<Error>> {
-    let deadline = Instant::now() + TOPOLOGY_PATIENCE;
-    let mut last = "no node was asked".to_owned();
-    while Instant::now() < deadline {
-        for node in nodes(router) {
-            match ask(router, node).await {
-                Ok(topology) if topology.is_founded() && topology.version() >= at_least => {
-                    return Ok(topology);
-                }
-                Ok(topology) => {
-                    last = format!("node {node} knows version {} only", topology.version());
-                }
-                Err(why) => last = format!("node {node}: {why}"),
-            }
-        }
-        tokio::time::sleep(TOPOLOGY_ASK_AGAIN).await;
-    }
-    Err(Box::new(Error::no_leader(format!(
-        "no node tells the topology now, and locks are served without it ({last}): see `palisade \
-         cluster status`"
-    ))))
+/// The largest topology that is taken from a node.
+const TOPOLOGY_BYTES_MAX: usize = 64 << 20;
+
+/// One call about the topology. It answers before its caller gives up, if the caller tells when.
+pub(crate) struct Call<'a> {
+    router: &'a Router,
+    deadline: Instant,
+    /// The node that made the last change. It is asked first.
+    changed_by: Option<NodeId>,
+    /// A connection to each node that was asked.
+    clients: BTreeMap<NodeId, TopologyServiceClient<Channel>>,
 }
 
-/// Makes a change, which must change nothing if it comes a second time. Returns the version of the
-/// topology with it.
-///
-/// # Errors
-/// INVALID_ARGUMENT with the reason of a refusal, NO_LEADER if nothing was proposed in time, and
-/// OUTCOME_UNKNOWN.
-pub(crate) async fn propose(router: &Router, command: Command) -> Result<Version, Box<Error>> {
-    // META's leader puts its own time on the command.
-    let proposal = Proposal::new(0, command).encode();
-    let deadline = Instant::now() + TOPOLOGY_PATIENCE;
-    let (mut in_doubt, mut last) = (false, "no node was asked".to_owned());
-    while Instant::now() < deadline {
-        let mut next: VecDeque<(NodeId, Option<String>)> =
-            nodes(router).map(|node| (node, None)).collect();
-        let mut asked = Vec::new();
-        while let Some((node, hint)) = next.pop_front() {
-            if asked.contains(&node) {
-                continue;
+impl<'a> Call<'a> {
+    /// A call that may take so long, or [`TOPOLOGY_PATIENCE`] if that is shorter.
+    pub(crate) fn within(router: &'a Router, time: Option<Duration>) -> Call<'a> {
+        let time = time.unwrap_or(TOPOLOGY_PATIENCE).min(TOPOLOGY_PATIENCE);
+        let deadline = Instant::now() + time;
+        Call { router, deadline, changed_by: None, clients: BTreeMap::new() }
+    }
+
+    /// The topology, of this version or a later one.
+    ///
+    /// # Errors
+    /// NO_LEADER, if no node tells it in time.
+    pub(crate) async fn topology(&mut self, at_least: Version) -> Result<Topology, Box<Error>> {
+        let mut copies: BTreeMap<NodeId, Copy> = BTreeMap::new();
+        let mut last = "no node was asked".to_owned();
+        while Instant::now() < self.deadline {
+            for node in self.nodes() {
+                let told = match copies.remove(&node) {
+                    Some(copy) => copy.followed().await,
+                    None => self.ask(node).await,
+                };
+                match told {
+                    Ok(copy) if copy.topology.is_founded() && copy.version() >= at_least => {
+                        return Ok(copy.topology);
+                    }
+                    Ok(copy) => {
+                        last = format!("node {node} knows version {} only", copy.version());
+                        copies.insert(node, copy);
+                    }
+                    Err(why) => last = format!("node {node}: {why}"),
+                }
             }
-            asked.push(node);
-            match propose_to(router, node, hint, proposal.clone()).await {
-                Ok(Outcome::Version(version)) => return Ok(Version(version)),
-                Ok(Outcome::Refusal(refusal)) => return Err(refused(&refusal)),
-                Ok(Outcome::Elsewhere(elsewhere)) => {
-                    last = format!("node {node} does not lead its group");
-                    if elsewhere.leader != 0 {
-                        next.push_front((NodeId(elsewhere.leader), Some(elsewhere.address)));
+            tokio::time::sleep(TOPOLOGY_ASK_AGAIN).await;
+        }
+        Err(Box::new(Error::no_leader(format!(
+            "no node tells the topology now, and locks are served without it ({last}): see \
+             `palisade cluster status`"
+        ))))
+    }
+
+    /// Makes a change, which must change nothing if it comes a second time. Returns the version of
+    /// the topology with it.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT with the reason of a refusal, NO_LEADER if nothing was proposed in time, and
+    /// OUTCOME_UNKNOWN.
+    pub(crate) async fn propose(&mut self, command: Command) -> Result<Version, Box<Error>> {
+        // META's leader puts its own time on the command.
+        let proposal = Proposal::new(0, command).encode();
+        let (mut in_doubt, mut last) = (false, "no node was asked".to_owned());
+        while Instant::now() < self.deadline {
+            let mut next: VecDeque<(NodeId, Option<String>)> =
+                self.nodes().into_iter().map(|node| (node, None)).collect();
+            let mut asked = Vec::new();
+            while let Some((node, hint)) = next.pop_front() {
+                if asked.contains(&node) {
+                    continue;
+                }
+                asked.push(node);
+                match self.propose_to(node, hint, proposal.clone()).await {
+                    Ok(Outcome::Version(version)) => {
+                        self.changed_by = Some(node);
+                        return Ok(Version(version));
+                    }
+                    Ok(Outcome::Refusal(refusal)) => return Err(refused(&refusal)),
+                    Ok(Outcome::Elsewhere(elsewhere)) => {
+                        last = format!("node {node} does not lead its group");
+                        if elsewhere.leader != 0 {
+                            next.push_front((NodeId(elsewhere.leader), Some(elsewhere.address)));
+                        }
+                    }
+                    Err(NotTold { why, may_be_done }) => {
+                        in_doubt |= may_be_done;
+                        last = format!("node {node}: {why}");
                     }
                 }
-                Err(NotTold { why, may_be_done }) => {
-                    in_doubt |= may_be_done;
-                    last = format!("node {node}: {why}");
-                }
+            }
+            tokio::time::sleep(TOPOLOGY_ASK_AGAIN).await;
+        }
+        Err(Box::new(if in_doubt {
+            Error::outcome_unknown(format!(
+                "the change may have been made or not ({last}): look at `palisade cluster jobs`, or \
+                 ask for it again"
+            ))
+        } else {
+            Error::no_leader(format!(
+                "the topology cannot change now, and locks are served ({last}): see which nodes \
+                 are down with `palisade cluster status`"
+            ))
+        }))
+    }
+
+    /// The nodes in the order in which they are asked.
+    fn nodes(&self) -> Vec<NodeId> {
+        let replicas = self.router.directory.replicas().into_iter();
+        let founders = replicas.filter(|(shard, _)| *shard == ShardId(0)).map(|(_, node)| node);
+        // The group may have moved to nodes that joined since.
+        let routes = self.router.known.routes();
+        let all = routes.members().map(|(node, _)| node);
+        let mut nodes: Vec<NodeId> = Vec::new();
+        for node in self.changed_by.into_iter().chain(founders).chain(all) {
+            if !nodes.contains(&node) {
+                nodes.push(node);
             }
         }
-        tokio::time::sleep(TOPOLOGY_ASK_AGAIN).await;
+        nodes
     }
-    Err(Box::new(if in_doubt {
-        Error::outcome_unknown(format!(
-            "the change may have been made or not ({last}): look at `palisade cluster jobs`, or \
-             ask for it again"
-        ))
-    } else {
-        Error::no_leader(format!(
-            "the topology cannot change now, and locks are served ({last}): see which nodes are \
-             down with `palisade cluster status`"
-        ))
-    }))
+
+    /// Asks one node for the whole topology, and for what changes from then on.
+    async fn ask(&mut self, node: NodeId) -> Result<Copy, String> {
+        let until = self.until(TOPOLOGY_ASK_TIMEOUT);
+        let asked = async {
+            let mut client = self.client(node, None).await?;
+            let request = said(self.router, node, WatchTopologyRequest { version: 0 });
+            let watched = client.watch(request).await;
+            let mut changes = watched.map_err(|status| reason(&status).to_string())?.into_inner();
+            let first = changes.message().await.map_err(|status| reason(&status).to_string())?;
+            match first.and_then(|told| told.change) {
+                Some(Change::All(bytes)) => {
+                    let topology = Topology::decode(&bytes).map_err(|error| error.to_string())?;
+                    Ok(Copy { topology, changes })
+                }
+                _ => Err("it tells no whole topology".to_owned()),
+            }
+        };
+        let answered = timeout_at(until, asked).await;
+        let answered = answered.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+        answered.inspect_err(|_| self.forget(node))
+    }
+
+    async fn propose_to(
+        &mut self,
+        node: NodeId,
+        hint: Option<String>,
+        proposal: Vec<u8>,
+    ) -> Result<Outcome, NotTold> {
+        let not_sent = |why| NotTold { why, may_be_done: false };
+        let until = self.until(TOPOLOGY_ASK_TIMEOUT);
+        let connected = timeout_at(until, self.client(node, hint)).await;
+        let connected = connected.unwrap_or_else(|_| Err("no connection in time".to_owned()));
+        let mut client = connected.map_err(not_sent)?;
+        let request = said(self.router, node, ProposeRequest { proposal });
+        let answered = timeout_at(until, client.propose(request)).await;
+        let silent = || NotTold { why: "no answer in time".into(), may_be_done: true };
+        let response = answered.map_err(|_| silent()).and_then(|response| {
+            response.map_err(|status| NotTold {
+                why: reason(&status).to_string(),
+                may_be_done: !matches!(
+                    status.code(),
+                    Code::FailedPrecondition
+                        | Code::InvalidArgument
+                        | Code::PermissionDenied
+                        | Code::ResourceExhausted
+                        | Code::Unimplemented
+                ),
+            })
+        });
+        let response = response.inspect_err(|_| self.forget(node))?;
+        response
+            .into_inner()
+            .outcome
+            .ok_or_else(|| NotTold { why: "its answer is empty".into(), may_be_done: true })
+    }
+
+    /// The end of a step that may take so long.
+    fn until(&self, time: Duration) -> Instant {
+        self.deadline.min(Instant::now() + time)
+    }
+
+    /// Connects anew when the node is asked again.
+    fn forget(&mut self, node: NodeId) {
+        self.clients.remove(&node);
+    }
+
+    /// The connection to a node, at one of its addresses or at the one of a hint.
+    async fn client(
+        &mut self,
+        node: NodeId,
+        hint: Option<String>,
+    ) -> Result<TopologyServiceClient<Channel>, String> {
+        if let Some(client) = self.clients.get(&node) {
+            return Ok(client.clone());
+        }
+        let client = connect(self.router, node, hint).await?;
+        self.clients.insert(node, client.clone());
+        Ok(client)
+    }
+}
+
+/// The topology as a node has told it, and how it goes on.
+struct Copy {
+    topology: Topology,
+    changes: Streaming<WatchTopologyResponse>,
+}
+
+impl Copy {
+    fn version(&self) -> Version {
+        self.topology.version()
+    }
+
+    /// With all changes that have come meanwhile.
+    async fn followed(mut self) -> Result<Copy, String> {
+        while let Ok(told) = timeout(Duration::ZERO, self.changes.message()).await {
+            let told = told.map_err(|status| reason(&status).to_string())?;
+            match told.ok_or("it tells no more")?.change {
+                Some(Change::All(bytes)) => {
+                    self.topology = Topology::decode(&bytes).map_err(|error| error.to_string())?;
+                }
+                Some(Change::Delta(bytes)) => {
+                    let delta = Delta::decode(&bytes).map_err(|error| error.to_string())?;
+                    self.topology.follow(&delta).map_err(|error| error.to_string())?;
+                }
+                None => {}
+            }
+        }
+        Ok(self)
+    }
 }
 
 fn refused(refusal: &[u8]) -> Box<Error> {
@@ -111,68 +270,10 @@ fn refused(refusal: &[u8]) -> Box<Error> {
     })
 }
 
-/// The nodes in the order in which they are asked.
-fn nodes(router: &Router) -> impl Iterator<Item = NodeId> + use<> {
-    let replicas = router.directory.replicas().into_iter();
-    let founders = replicas.filter(|(shard, _)| *shard == ShardId(0)).map(|(_, node)| node);
-    let mut nodes: Vec<NodeId> = founders.collect();
-    for node in &router.cluster.nodes {
-        if !nodes.contains(&node.id) {
-            nodes.push(node.id);
-        }
-    }
-    nodes.into_iter()
-}
-
 /// The reason why a node has told nothing of use.
 struct NotTold {
     why: String,
     may_be_done: bool,
-}
-
-/// Asks one node for the whole topology.
-async fn ask(router: &Router, node: NodeId) -> Result<Topology, String> {
-    let asked = async {
-        let mut client = connect(router, node, None).await?;
-        let request = said(router, node, WatchTopologyRequest { version: 0 });
-        let watched = client.watch(request).await.map_err(|status| reason(&status).to_string())?;
-        let first = watched.into_inner().message().await;
-        let first = first.map_err(|status| reason(&status).to_string())?;
-        match first.and_then(|told| told.change) {
-            Some(Change::All(bytes)) => Topology::decode(&bytes).map_err(|error| error.to_string()),
-            _ => Err("it tells no whole topology".to_owned()),
-        }
-    };
-    let answered = tokio::time::timeout(TOPOLOGY_ASK_TIMEOUT, asked).await;
-    answered.unwrap_or_else(|_| Err("no answer in time".to_owned()))
-}
-
-async fn propose_to(
-    router: &Router,
-    node: NodeId,
-    hint: Option<String>,
-    proposal: Vec<u8>,
-) -> Result<Outcome, NotTold> {
-    let not_sent = |why| NotTold { why, may_be_done: false };
-    let mut client = connect(router, node, hint).await.map_err(not_sent)?;
-    let request = said(router, node, ProposeRequest { proposal });
-    let answered = tokio::time::timeout(TOPOLOGY_PATIENCE, client.propose(request)).await;
-    let silent = || NotTold { why: "no answer in time".into(), may_be_done: true };
-    let response = answered.map_err(|_| silent())?.map_err(|status| NotTold {
-        why: reason(&status).to_string(),
-        may_be_done: !matches!(
-            status.code(),
-            Code::FailedPrecondition
-                | Code::InvalidArgument
-                | Code::PermissionDenied
-                | Code::ResourceExhausted
-                | Code::Unimplemented
-        ),
-    })?;
-    response
-        .into_inner()
-        .outcome
-        .ok_or_else(|| NotTold { why: "its answer is empty".into(), may_be_done: true })
 }
 
 /// A call to this node of this cluster.
@@ -210,6 +311,3 @@ async fn connect(
     }
     Err(why)
 }
-
-/// The largest topology that is taken from a node.
-const TOPOLOGY_BYTES_MAX: usize = 64 << 20;

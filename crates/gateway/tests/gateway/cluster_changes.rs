@@ -4,6 +4,7 @@ use crate::fake::Fakes;
 use crate::identified::{Door, Files, Who, answer_all, code_of, signed};
 use crate::recorded::{line, started};
 use client::{JobKind, JobSpec};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tonic::Status;
 use wire::v1::cluster_service_client::ClusterServiceClient;
@@ -110,7 +111,53 @@ async fn without_a_leader_the_topology_is_shown_and_cannot_change() {
     let later = service.get_topology(later).await.unwrap_err();
     let error = Error::from_status(&later).unwrap();
     assert!(error.message.contains("knows version 1 only"), "{}", error.message);
+    let watched: Vec<u64> =
+        fakes.topologies.watched.lock().unwrap().iter().map(|(node, _)| *node).collect();
+    assert!(
+        watched.len() <= 3,
+        "each told the whole once in the call before, and in this: {watched:?}"
+    );
     let nothing = StartJobRequest { request_id: vec![1; 16], job: None };
     let nothing = service.start_job(nothing).await.unwrap_err();
     assert_eq!(Error::from_status(&nothing).unwrap().code(), ErrorCode::InvalidArgument);
+}
+
+/// The line was written after the answer, and so never for a client that hung up.
+#[tokio::test]
+async fn a_change_whose_client_hangs_up_is_on_record() {
+    let files = Files::of(POLICY);
+    let fakes = files.start_audited(started(&files), answer_all).await;
+    fakes.topologies.is_silent.store(true, Ordering::Relaxed);
+    let door = Door::of(&fakes).await;
+    let call = {
+        let mut client = ClusterServiceClient::new(door.channel());
+        tokio::spawn(
+            async move { client.start_job(signed(start(1, 2), Who::Named("operator"))).await },
+        )
+    };
+    let proposed = async {
+        while fakes.topologies.asked.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, proposed).await.expect("the change reaches a node");
+    call.abort();
+    let recorded = line(&files, "drain node 2").await;
+    assert_eq!(recorded["why"], "outcome unknown: its client was gone");
+}
+
+/// A lost change counted as a read, so its error said that nothing was done.
+#[tokio::test]
+async fn a_change_that_is_not_answered_is_in_doubt() {
+    let fakes = Fakes::start(2, 3, &[], answer_all).await;
+    fakes.topologies.is_silent.store(true, Ordering::Relaxed);
+    let client = fakes.client(Duration::from_secs(1));
+    let started = client.start_job([7; 16], drain(2)).await.unwrap_err();
+    assert_eq!(started.code, ErrorCode::OutcomeUnknown, "{started}");
+    assert_eq!(fakes.topologies.topology.lock().unwrap().jobs().len(), 1, "it was started");
+    let cancelled = client.cancel_job(1).await.unwrap_err();
+    assert_eq!(cancelled.code, ErrorCode::OutcomeUnknown, "{cancelled}");
+    fakes.topologies.is_silent.store(false, Ordering::Relaxed);
+    let again = client.start_job([7; 16], drain(2)).await.unwrap();
+    assert_eq!(again.job, 1);
 }

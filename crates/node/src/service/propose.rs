@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::limits::PROPOSALS_AT_ONCE;
 use crate::proposals::{self, NotApplied};
 use crate::roles::Caller;
-use routing::{META, NodeId};
+use routing::META;
 use tonic::Status;
 use topology::plan::Report;
 use topology::{Command, Proposal};
@@ -35,7 +35,7 @@ pub(crate) fn report(
     let report = Report::decode(&request.report, now.wall_ms)
         .map_err(|error| Status::invalid_argument(format!("the report is damaged: {error}")))?;
     let node = report.told.node;
-    if caller.node.is_some_and(|proven| proven != node) {
+    if !caller.may_be(node) {
         return Err(refused(
             context,
             caller,
@@ -43,6 +43,12 @@ pub(crate) fn report(
         ));
     }
     let topology = context.board.topology.now();
+    let is_former = |known: &topology::Node| report.told.start < known.start;
+    if topology.node(node).is_some_and(is_former) {
+        return Err(Status::failed_precondition(format!(
+            "node {node} has started again since: stop this process, or start it anew"
+        )));
+    }
     if topology.is_founded() && topology.node(node).is_none() {
         return Err(Status::failed_precondition(format!(
             "node {node} is not in the topology of this cluster: let it join first"
@@ -64,7 +70,7 @@ pub(crate) async fn propose(
     check_running(context)?;
     let proposal = Proposal::decode(&request.proposal)
         .map_err(|error| Status::invalid_argument(format!("the proposal is damaged: {error}")))?;
-    if let Err(why) = may_propose(&proposal.command, caller.node) {
+    if let Err(why) = may_propose(&proposal.command, caller) {
         return Err(refused(context, caller, why));
     }
     let _permit = context.proposals.try_acquire().map_err(|_| {
@@ -84,14 +90,14 @@ pub(crate) async fn propose(
     Ok(ProposeResponse { outcome: Some(outcome) })
 }
 
-/// Whether a process may propose this. `node` is the node that it has proven to be.
-fn may_propose(command: &Command, node: Option<NodeId>) -> Result<(), String> {
+/// Whether a process may propose this.
+fn may_propose(command: &Command, caller: &Caller) -> Result<(), String> {
     match command {
         Command::Job { .. }
         | Command::Cancel { .. }
         | Command::Set { .. }
         | Command::ActivateLevel { .. } => Ok(()),
-        Command::NodeIs { told } if node.is_none_or(|proven| proven == told.node) => Ok(()),
+        Command::NodeIs { told } if caller.may_be(told.node) => Ok(()),
         Command::NodeIs { told } => {
             Err(format!("a node tells what it is itself, and not what node {} is", told.node))
         }
@@ -134,7 +140,7 @@ fn elsewhere(context: &Context) -> NotMetaLeader {
 mod tests {
     use super::*;
     use crate::testing::context;
-    use routing::ShardId;
+    use routing::{NodeId, ShardId};
     use shard::Role;
     use std::collections::{BTreeMap, BTreeSet};
     use tonic::Code;
@@ -155,6 +161,13 @@ mod tests {
     fn by(node: Option<u64>) -> Caller {
         let mut caller = Caller::at("two:1");
         caller.node = node.map(NodeId);
+        caller.is_certified = node.is_some();
+        caller
+    }
+
+    fn gateway() -> Caller {
+        let mut caller = by(None);
+        caller.is_certified = true;
         caller
     }
 
@@ -194,20 +207,46 @@ mod tests {
         assert_eq!(damaged.code(), Code::InvalidArgument);
     }
 
+    /// A former process of a node once spoke for it beside the present one.
+    #[test]
+    fn a_report_of_a_former_start_is_refused() {
+        let (context, _inbox) = context(NodeId(1), 8);
+        leads_meta(&context, Role::Leader, Some(1));
+        let mut topology = topology::Topology::default();
+        let seed = topology::Seed::of(&routing::ClusterConfig::dev(2, 3, 20_000).unwrap());
+        let mut later = told(2);
+        later.start.starts = 5;
+        for command in [Command::Bootstrap { seed }, Command::NodeIs { told: later }] {
+            topology.apply(&Proposal::new(7, command)).unwrap().unwrap();
+        }
+        context.board.topology.take(shard::TopologyNews::All(Box::new(topology))).unwrap();
+        let refused = report(&context, &by(None), request_of(2)).unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert!(refused.message().contains("has started again"), "{}", refused.message());
+    }
+
     #[test]
     fn other_processes_propose_what_operators_want_and_what_they_are() {
         let job = Command::Job { request: RequestId(1), kind: JobKind::Drain { node: NodeId(3) } };
-        assert!(may_propose(&job, None).is_ok() && may_propose(&job, Some(NodeId(3))).is_ok());
+        for caller in [by(None), by(Some(3)), gateway()] {
+            assert!(may_propose(&job, &caller).is_ok(), "{caller:?}");
+        }
         let node_is = Command::NodeIs { told: told(2) };
-        assert!(
-            may_propose(&node_is, None).is_ok() && may_propose(&node_is, Some(NodeId(2))).is_ok()
-        );
-        assert!(may_propose(&node_is, Some(NodeId(3))).is_err());
+        assert!(may_propose(&node_is, &by(None)).is_ok());
+        assert!(may_propose(&node_is, &by(Some(2))).is_ok());
+        assert!(may_propose(&node_is, &by(Some(3))).is_err());
         let want = Command::Want { shard: ShardId(1), members: BTreeSet::from([NodeId(1)]) };
         let prefer = Command::Prefer { shard: ShardId(1), node: NodeId(1) };
         for command in [want, prefer] {
-            assert!(may_propose(&command, Some(NodeId(1))).is_err(), "{command:?}");
+            assert!(may_propose(&command, &by(Some(1))).is_err(), "{command:?}");
         }
+    }
+
+    /// A gateway's certificate once sufficed to give any node another address.
+    #[test]
+    fn a_gateway_does_not_tell_what_a_node_is() {
+        let refused = may_propose(&Command::NodeIs { told: told(2) }, &gateway());
+        assert!(refused.unwrap_err().contains("a node tells what it is itself"));
     }
 
     #[tokio::test]

@@ -114,7 +114,7 @@ impl Round<'_> {
             let is_wanted = self.wanting_has(id, node);
             let wished = match is_wanted {
                 true => self.replaced(id, node, new).and_then(|members| self.wish(id, members)),
-                false => Ok(()),
+                false => self.pass_over_silent(id, new),
             };
             let why = wished.err().or_else(|| self.stuck(id));
             standing.left(why);
@@ -124,6 +124,24 @@ impl Round<'_> {
             standing.is_done = true;
         }
         standing
+    }
+
+    /// Wants another node in the place of one that died while it came. Only the one that the operator
+    /// has named is waited for.
+    fn pass_over_silent(&mut self, id: ShardId, named: Option<NodeId>) -> Result<(), Why> {
+        let shard = self.topology.shard(id);
+        let coming = shard
+            .into_iter()
+            .flat_map(|shard| shard.wanted.lives().filter(|life| !shard.is.voters.contains(life)));
+        let silent = coming.map(|life| life.node).find(|node| !self.is_heard(*node));
+        let Some(node) = silent else { return Ok(()) };
+        if named == Some(node) {
+            return Err(Why::Silent { node });
+        }
+        match self.replaced(id, node, named) {
+            Ok(members) => self.wish(id, members),
+            Err(_) => Err(Why::Silent { node }),
+        }
     }
 
     fn wanting_has(&self, id: ShardId, node: NodeId) -> bool {

@@ -206,11 +206,27 @@ impl Round<'_> {
         wanting.map(|(id, _)| *id).collect()
     }
 
+    /// Whether a job removes this node, and no other shard than META has a replica there any more.
+    fn is_nearly_out(&self, id: NodeId) -> bool {
+        let removes = |job: &Job| match job.kind {
+            JobKind::RemoveNode { node } | JobKind::ReplaceNode { old: node, .. } => node == id,
+            _ => false,
+        };
+        let is_leaving = self.topology.node(id).map(|node| node.state) == Some(NodeState::Leaving);
+        let mut shards = self.topology.shards().iter();
+        is_leaving
+            && self.topology.running().any(|(_, job)| removes(job))
+            && !shards.any(|(shard, known)| *shard != META && known.concerns(id))
+    }
+
     /// Gives META five members on five nodes or more, three on three or more, and else one.
+    ///
+    /// A node counts until META is all that is left on it, because a removal that waits or was
+    /// cancelled must not cost META members.
     pub(super) fn size_meta(&mut self) {
         let Some(meta) = self.topology.shard(META) else { return };
-        let stays = |node: &Node| node.state != NodeState::Leaving;
-        let count = match self.topology.present().filter(|(_, node)| stays(node)).count() {
+        let present = self.topology.present().map(|(id, _)| id);
+        let count = match present.filter(|node| !self.is_nearly_out(*node)).count() {
             5.. => 5,
             3.. => 3,
             _ => 1,

@@ -77,17 +77,42 @@ fn a_new_node_that_is_a_member_already_is_not_one_twice() {
 }
 
 #[test]
-fn a_node_without_a_successor_stays_and_the_job_says_why() {
+fn a_node_without_a_successor_is_not_removed_and_the_refusal_says_why() {
     let mut world = World::new(3, 1, 3, 0, 1);
     world.run(20);
-    let job = world.job(JobKind::RemoveNode { node: NodeId(2) }).unwrap();
+    let node = NodeId(2);
+    let refused = Err(Refusal::NoRoom { node, shard: ShardId(0) });
+    assert_eq!(world.job(JobKind::RemoveNode { node }), refused);
+    assert_eq!(world.job(JobKind::ReplaceNode { old: node, new: NodeId(3) }), refused);
     world.run(60);
-    assert_eq!(why(&world, job), Some(Why::NoRoom { shard: ShardId(0) }));
-    assert_eq!(members(&world.topology, ShardId(0)), nodes([1, 2, 3]));
+    assert_eq!(world.topology.node(node).unwrap().state, NodeState::Serving);
     world.join(4, None);
+    let job = world.job(JobKind::RemoveNode { node }).unwrap();
     world.run_until(|world| world.is_done(job));
     assert!(is_out(&world, 2));
     assert_eq!(members(&world.topology, ShardId(0)), nodes([1, 3, 4]));
+}
+
+/// META had one voter once a removal waited for room, and kept it after the removal was cancelled.
+#[test]
+fn a_removal_that_waits_or_was_cancelled_costs_meta_no_members() {
+    let mut world = World::new(3, 1, 3, 0, 1);
+    world.run(20);
+    world.join(4, None);
+    let spare = Command::SetNodeState { node: NodeId(4), state: NodeState::Draining };
+    let job = world.job(JobKind::RemoveNode { node: NodeId(2) }).unwrap();
+    world.propose(spare).unwrap();
+    world.kill(4);
+    world.run(60);
+    assert_eq!(why(&world, job), Some(Why::NoRoom { shard: ShardId(0) }));
+    assert_eq!(members(&world.topology, META), nodes([1, 2, 3]));
+    world.propose(Command::SetNodeState { node: NodeId(4), state: NodeState::Leaving }).unwrap();
+    world.run(60);
+    assert_eq!(members(&world.topology, META), nodes([1, 2, 3]));
+    world.propose(Command::Cancel { job }).unwrap();
+    world.run(60);
+    assert_eq!(members(&world.topology, META), nodes([1, 2, 3]));
+    assert_eq!(world.topology.node(NodeId(2)).unwrap().state, NodeState::Leaving);
 }
 
 #[test]
@@ -106,6 +131,45 @@ fn a_node_that_dies_while_it_comes_can_be_given_up() {
     world.run(3);
     let second = world.job(JobKind::ReplaceNode { old: NodeId(4), new: NodeId(5) }).unwrap();
     world.run_until(|world| world.is_done(second) && world.is_settled());
+    assert_eq!(members(&world.topology, ShardId(0)), nodes([2, 3, 5]));
+}
+
+/// A removal once waited for ever for a node that had died while its replica came.
+#[test]
+fn a_removal_takes_another_node_if_the_one_that_comes_dies() {
+    let mut world = World::new(3, 1, 3, 0, 1);
+    world.run(20);
+    world.join(4, None);
+    world.run(3);
+    let job = world.job(JobKind::RemoveNode { node: NodeId(1) }).unwrap();
+    world.run_until(|world| members(&world.topology, ShardId(0)).contains(&NodeId(4)));
+    world.kill(4);
+    world.run(60);
+    assert_eq!(why(&world, job), Some(Why::Silent { node: NodeId(4) }));
+    world.join(5, None);
+    world.run_until(|world| world.is_done(job) && world.is_settled());
+    assert_eq!(members(&world.topology, ShardId(0)), nodes([2, 3, 5]));
+}
+
+/// A job with another node did nothing, because the old node was wanted no more.
+#[test]
+fn a_replacement_that_was_cancelled_is_started_again_with_another_node() {
+    let mut world = World::new(3, 1, 3, 0, 1);
+    world.run(20);
+    world.join(4, None);
+    world.run(3);
+    let (old, named) = (NodeId(1), |new| JobKind::ReplaceNode { old: NodeId(1), new: NodeId(new) });
+    let first = world.job(named(4)).unwrap();
+    world.run_until(|world| members(&world.topology, ShardId(0)).contains(&NodeId(4)));
+    world.kill(4);
+    world.run(60);
+    assert_eq!(why(&world, first), Some(Why::Silent { node: NodeId(4) }));
+    world.propose(Command::Cancel { job: first }).unwrap();
+    world.join(5, None);
+    world.run(3);
+    let second = world.job(named(5)).unwrap();
+    world.run_until(|world| world.is_done(second) && world.is_settled());
+    assert!(is_out(&world, old.0));
     assert_eq!(members(&world.topology, ShardId(0)), nodes([2, 3, 5]));
 }
 

@@ -74,6 +74,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::NoGroup { shard: ShardId(2), why: "it has no voters".into() },
         Refusal::TooManyJobs(64),
         Refusal::Busy(JobId(3)),
+        Refusal::NoRoom { node: NodeId(3), shard: ShardId(2) },
         Refusal::Setting("no".into()),
     ]
 }

@@ -1,10 +1,13 @@
 //! The service for the topology and its changes. A change is on record with its outcome.
 
-use crate::cluster::{self, told};
+use super::{timeout, timeout_ms};
+use crate::cluster::{Call, told};
 use crate::doors::single::Single;
 use crate::permissions::{Method, method};
+use crate::record::Recorded;
 use crate::visitor::Visitor;
-use audit::{Event, Kind};
+use std::time::Duration;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use topology::{Command, JobId, RequestId, Version};
 use wire::limits::REQUEST_ID_BYTES;
@@ -26,40 +29,38 @@ impl Clusters {
         self.0.router.permit_cluster(visitor, verb, of)
     }
 
-    /// Makes a change, and records it.
+    /// Makes a change, and records it, also if its client hangs up meanwhile.
     async fn change(
         &self,
         visitor: &Visitor,
+        call: &mut Call<'_>,
         operation: &'static str,
         name: String,
         command: Command,
     ) -> Result<Version, Box<Error>> {
-        let done = cluster::propose(&self.0.router, command).await;
-        let why = done.as_ref().err().map(|error| format!("failed: {}", error.message));
-        let why = why.unwrap_or_default();
-        self.0.router.audit.record(Event {
-            operation,
-            name,
-            why,
-            ..visitor.event(Kind::ClusterChange)
-        });
+        let recorded = Recorded::of_change(&self.0.router.audit, visitor, operation, name);
+        let done = call.propose(command).await;
+        recorded.changed(&done);
         done
     }
 
     async fn topology(
         &self,
         visitor: &Visitor,
+        mut call: Call<'_>,
         request: GetTopologyRequest,
     ) -> Result<GetTopologyResponse, Box<Error>> {
         self.admit(visitor, "/palisade.v1.ClusterService/GetTopology", "get_topology")?;
         let _permit = self.0.router.admission.call()?;
-        let topology = cluster::topology(&self.0.router, Version(request.at_least_version)).await?;
+        self.0.hold_scan(visitor)?;
+        let topology = call.topology(Version(request.at_least_version)).await?;
         Ok(GetTopologyResponse { topology: Some(told::topology(&topology)) })
     }
 
     async fn start(
         &self,
         visitor: &Visitor,
+        mut call: Call<'_>,
         request: StartJobRequest,
     ) -> Result<StartJobResponse, Box<Error>> {
         self.admit(visitor, "/palisade.v1.ClusterService/StartJob", "start_job")?;
@@ -69,10 +70,17 @@ impl Clusters {
         })?;
         let id = RequestId(u128::from_be_bytes(id));
         let kind = told::job_kind(&request.job.unwrap_or_default())?;
+        let _place = self.0.router.admission.scan()?; // the whole topology is read below
         let name = told::job_in_words(&kind);
         let command = Command::Job { request: id, kind };
-        let version = self.change(visitor, "start_job", name, command).await?;
-        let topology = cluster::topology(&self.0.router, version).await?;
+        let version = self.change(visitor, &mut call, "start_job", name, command).await?;
+        let topology = call.topology(version).await.map_err(|error| {
+            Error::outcome_unknown(format!(
+                "the job was started, and its number could not be read ({}): ask again with the \
+                 same request id, or see `palisade cluster jobs`",
+                error.message
+            ))
+        })?;
         match topology.job_of(id) {
             Some(job) => Ok(StartJobResponse { job: job.0, version: version.0 }),
             None => Err(Box::new(Error::outcome_unknown(
@@ -85,13 +93,22 @@ impl Clusters {
     async fn cancel(
         &self,
         visitor: &Visitor,
+        mut call: Call<'_>,
         request: CancelJobRequest,
     ) -> Result<CancelJobResponse, Box<Error>> {
         self.admit(visitor, "/palisade.v1.ClusterService/CancelJob", "cancel_job")?;
         let _permit = self.0.router.admission.call()?;
         let (name, job) = (format!("job {}", request.job), JobId(request.job));
-        let version = self.change(visitor, "cancel_job", name, Command::Cancel { job }).await?;
+        let command = Command::Cancel { job };
+        let version = self.change(visitor, &mut call, "cancel_job", name, command).await?;
         Ok(CancelJobResponse { version: version.0 })
+    }
+
+    /// A call that answers before its client gives up.
+    fn call(&self, metadata: &MetadataMap) -> Call<'_> {
+        let patience = timeout(metadata);
+        let time = patience.map(|all| Duration::from_millis(timeout_ms(all, 0).into()));
+        Call::within(&self.0.router, time)
     }
 }
 
@@ -105,23 +122,23 @@ impl ClusterService for Clusters {
         &self,
         mut request: Request<GetTopologyRequest>,
     ) -> Result<Response<GetTopologyResponse>, Status> {
-        let visitor = Visitor::take(&mut request);
-        answered(self.topology(&visitor, request.into_inner()).await)
+        let (call, visitor) = (self.call(request.metadata()), Visitor::take(&mut request));
+        answered(self.topology(&visitor, call, request.into_inner()).await)
     }
 
     async fn start_job(
         &self,
         mut request: Request<StartJobRequest>,
     ) -> Result<Response<StartJobResponse>, Status> {
-        let visitor = Visitor::take(&mut request);
-        answered(self.start(&visitor, request.into_inner()).await)
+        let (call, visitor) = (self.call(request.metadata()), Visitor::take(&mut request));
+        answered(self.start(&visitor, call, request.into_inner()).await)
     }
 
     async fn cancel_job(
         &self,
         mut request: Request<CancelJobRequest>,
     ) -> Result<Response<CancelJobResponse>, Status> {
-        let visitor = Visitor::take(&mut request);
-        answered(self.cancel(&visitor, request.into_inner()).await)
+        let (call, visitor) = (self.call(request.metadata()), Visitor::take(&mut request));
+        answered(self.cancel(&visitor, call, request.into_inner()).await)
     }
 }

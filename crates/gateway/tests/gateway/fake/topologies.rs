@@ -2,7 +2,9 @@
 
 use routing::ClusterConfig;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use topology::{Command, Proposal, Seed, Topology};
@@ -18,8 +20,14 @@ pub struct Topologies {
     pub leader: Mutex<Option<u64>>,
     /// The nodes that were asked for changes, in order.
     pub asked: Mutex<Vec<u64>>,
+    /// The nodes that were asked for the topology, in order, each with its open stream.
+    pub watched: Mutex<Vec<(u64, Watcher)>>,
+    /// Whether changes are made and not answered.
+    pub is_silent: AtomicBool,
     addresses: Mutex<BTreeMap<u64, String>>,
 }
+
+type Watcher = mpsc::Sender<Result<WatchTopologyResponse, Status>>;
 
 /// One node's part.
 pub struct At {
@@ -36,6 +44,8 @@ impl Topologies {
             topology: Mutex::new(topology),
             leader: Mutex::new(Some(1)),
             asked: Mutex::default(),
+            watched: Mutex::default(),
+            is_silent: AtomicBool::new(false),
             addresses: Mutex::default(),
         }
     }
@@ -55,9 +65,10 @@ impl TopologyService for At {
         &self,
         _: Request<WatchTopologyRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let (told, stream) = tokio::sync::mpsc::channel(1);
+        let (told, stream) = mpsc::channel(8);
         let change = Some(Change::All(self.all.topology.lock().unwrap().encode()));
         told.try_send(Ok(WatchTopologyResponse { change })).unwrap();
+        self.all.watched.lock().unwrap().push((self.node, told));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -88,6 +99,9 @@ impl TopologyService for At {
                 term: 3,
             })
         };
+        if self.all.is_silent.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         Ok(Response::new(ProposeResponse { outcome: Some(outcome) }))
     }
 }
