@@ -1,5 +1,6 @@
 //! The reasons why a node does not start, or stopped.
 
+use crate::limits::JOIN_MAX;
 use storage::StorageError;
 
 /// The reason why a node cannot start or continue.
@@ -61,11 +62,29 @@ pub enum NodeError {
         /// This node.
         node: routing::NodeId,
         /// The reason.
-        reason: crate::joining::JoinError,
+        reason: JoinError,
     },
     /// A fatal failure happened while the node ran. The whole node has stopped and answers nothing.
     #[error("{0}")]
     Failed(String),
+}
+
+/// The reason why a node does not join.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The topology does not take it.
+    #[error("{0}")]
+    Refused(topology::Refusal),
+    /// No node took it for a while.
+    #[error(
+        "no leader of the topology's group took it within {} s ({why}): see `palisade cluster status` for \
+         that group, and start the node again once it has a leader",
+        JOIN_MAX.as_secs()
+    )]
+    NoLeader {
+        /// What the last node answered.
+        why: String,
+    },
 }
 
 impl NodeError {

@@ -6,6 +6,7 @@
 //!
 //! The module knows nothing of what a node does then: the topology gives it replicas, or none.
 
+use crate::error::JoinError;
 use crate::following::news_of;
 use crate::limits::{GREET_TIMEOUT, JOIN_MAX, JOIN_PAUSE, PROPOSAL_MAX, TOPOLOGY_BYTES_MAX};
 use crate::reports::Search;
@@ -32,24 +33,6 @@ pub(crate) struct Joiner<'a> {
     pub(crate) tls: Option<&'a Arc<Inside>>,
     /// The nodes of the cluster file with their addresses: one of them must answer.
     pub(crate) seeds: BTreeMap<NodeId, String>,
-}
-
-/// The reason why a node does not join.
-#[derive(Debug, thiserror::Error)]
-pub enum JoinError {
-    /// The topology does not take it.
-    #[error("{0}")]
-    Refused(Refusal),
-    /// No node took it for a while.
-    #[error(
-        "no leader of the topology's group took it within {} s ({why}): see `palisade cluster status` for \
-         that group, and start the node again once it has a leader",
-        JOIN_MAX.as_secs()
-    )]
-    NoLeader {
-        /// What the last node answered.
-        why: String,
-    },
 }
 
 impl Joiner<'_> {

@@ -56,10 +56,9 @@ mod view;
 mod watching;
 mod writer;
 
-pub use error::NodeError;
+pub use error::{JoinError, NodeError};
 pub use handle::NodeHandle;
 pub use hosting::{HostingError, Recorded, WantedLife};
-pub use joining::JoinError;
 pub use node::{Node, NodeOptions};
 pub use peer_identities::FirstStart;
 pub use proposals::NotApplied;

@@ -247,7 +247,7 @@ fn meta_begins_where_most_nodes_were_reseeded_before() {
     let founders = c.peers[&1].founders[0].clone();
     assert_eq!(founders.lives(), &lives([(1, 0), (2, 1), (3, 1)]));
     for id in 1..=3 {
-        assert_eq!(c.peers[&id].founders, [founders.clone()], "node {id}");
+        assert_eq!(c.peers[&id].founders, std::slice::from_ref(&founders), "node {id}");
     }
 
     let mut meta = begun_by(&founders);
@@ -297,7 +297,7 @@ fn the_first_choice_of_founders_stays() {
     c.elect();
     assert!(c.status(3).first_index > 3, "it has the entry no more: {:?}", c.status(3));
     for id in 1..=3 {
-        assert_eq!(c.peers[&id].founders, [founders.clone()], "node {id}");
+        assert_eq!(c.peers[&id].founders, std::slice::from_ref(&founders), "node {id}");
     }
 }
 
