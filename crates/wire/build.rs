@@ -11,6 +11,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .file_descriptor_set_path(out.join("palisade.internal.v1.binpb"))
         .extern_path(".palisade.v1", "crate::v1")
+        // The largest answer by far, and a rare one: each result would have its size.
+        .boxed(".palisade.internal.v1.OperationResult.result.status")
         .bytes(".palisade.internal.v1.PeerMessage.raft")
         .bytes(".palisade.internal.v1.InstallSnapshotRequest.data")
         .compile_protos(

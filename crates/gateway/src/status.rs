@@ -44,7 +44,7 @@ async fn shard_status(router: &Router, shard: ShardId, node: u64) -> Option<Shar
     let route = Route { shard: shard.0, slot: 0, map_version };
     let operation = Operation::routed(Op::ReadStatus(ReadStatus {}), route);
     match router.nodes.call(node, operation, STATUS_TIMEOUT_MS).await {
-        Ok(RoutedAnswer::Status(status)) => Some(status),
+        Ok(RoutedAnswer::Status(status)) => Some(*status),
         outcome => {
             tracing::debug!(%shard, node, ?outcome, "no status");
             None

@@ -34,8 +34,10 @@ use tokio::sync::Mutex;
 use tonic::{Request, Streaming};
 use topology::{DecodeError, Delta, NodeState, Topology};
 use wire::internal::v1::topology_service_client::TopologyServiceClient;
-use wire::internal::v1::watch_topology_response::Change;
-use wire::internal::v1::{ClusterIdentity, WatchTopologyRequest, WatchTopologyResponse};
+use wire::internal::v1::topology_service_watch_response::Change;
+use wire::internal::v1::{
+    ClusterIdentity, TopologyServiceWatchRequest, TopologyServiceWatchResponse,
+};
 use wire::reason;
 
 /// Key of the record of the last topology that this node knew.
@@ -248,11 +250,11 @@ impl Follower {
         node: NodeId,
         address: &str,
         asks_all: bool,
-    ) -> Result<Streaming<WatchTopologyResponse>, Failed> {
+    ) -> Result<Streaming<TopologyServiceWatchResponse>, Failed> {
         let channel = connect(self.context.tls.as_ref(), node, address).await?;
         let known = self.context.cluster.now().version();
         let version = if asks_all { 0 } else { known.0 };
-        let mut request = Request::new(WatchTopologyRequest { version });
+        let mut request = Request::new(TopologyServiceWatchRequest { version });
         let meant = ClusterIdentity { node: node.0, ..self.context.identity.clone() };
         meant.put(request.metadata_mut());
         let mut client =
@@ -264,7 +266,7 @@ impl Follower {
     /// Learns what a node tells, until another source is better.
     async fn watch(
         &self,
-        mut changes: Streaming<WatchTopologyResponse>,
+        mut changes: Streaming<TopologyServiceWatchResponse>,
         turns: &Turns,
     ) -> Result<Ended, Failed> {
         let mut looks = tokio::time::interval(FOLLOW_LOOK_EVERY);
@@ -309,7 +311,7 @@ fn is_current(status: &Status) -> bool {
 }
 
 pub(crate) fn news_of(
-    response: WatchTopologyResponse,
+    response: TopologyServiceWatchResponse,
 ) -> Result<Option<TopologyNews>, DecodeError> {
     Ok(match response.change {
         Some(Change::All(bytes)) => Some(TopologyNews::All(Box::new(Topology::decode(&bytes)?))),

@@ -22,7 +22,9 @@ use tonic::transport::Channel;
 use topology::{Command, NodeTold, Proposal, Refusal, Topology, Version};
 use wire::internal::v1::propose_response::Outcome;
 use wire::internal::v1::topology_service_client::TopologyServiceClient;
-use wire::internal::v1::{ClusterIdentity, NotMetaLeader, ProposeRequest, WatchTopologyRequest};
+use wire::internal::v1::{
+    ClusterIdentity, NotMetaLeader, ProposeRequest, TopologyServiceWatchRequest,
+};
 use wire::reason;
 
 /// A node that joins.
@@ -113,7 +115,7 @@ impl Joiner<'_> {
     ) -> Result<Topology, NotYet> {
         let mut client =
             TopologyServiceClient::new(channel).max_decoding_message_size(TOPOLOGY_BYTES_MAX);
-        let request = self.to(node, WatchTopologyRequest { version: 0 });
+        let request = self.to(node, TopologyServiceWatchRequest { version: 0 });
         let mut changes = within(GREET_TIMEOUT, client.watch(request)).await?.into_inner();
         let copy = TopologyCopy::default();
         while copy.now().version() < version {

@@ -147,7 +147,7 @@ impl ShardMap {
     /// # Errors
     /// [`MapError`] if the parts do not fit each other.
     pub fn placed(
-        &self,
+        self,
         topology: u64,
         listed: impl IntoIterator<Item = (ShardId, Replicas)>,
     ) -> Result<ShardMap, MapError> {
@@ -155,7 +155,7 @@ impl ShardMap {
         if let Some(owner) = self.owners.iter().find(|owner| !shards.contains_key(owner)) {
             return Err(MapError::UnknownShard(*owner));
         }
-        Ok(ShardMap { topology, shards, ..self.clone() })
+        Ok(ShardMap { topology, shards, ..self })
     }
 
     /// Which map this is, to tell the later one of two.

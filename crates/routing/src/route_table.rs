@@ -212,7 +212,7 @@ impl RouteTable {
         shards: impl IntoIterator<Item = (ShardId, Replicas)>,
         nodes: impl IntoIterator<Item = (NodeId, Member)>,
     ) -> Result<Option<RouteTable>, RouteTableError> {
-        let mut map = self.map.placed(topology, shards)?;
+        let mut map = self.map.clone().placed(topology, shards)?;
         let members: BTreeMap<NodeId, Member> = nodes.into_iter().collect();
         check_nodes(&map, &members)?;
         // Most changes of a topology move nothing. They make no new edition, which all would fetch.

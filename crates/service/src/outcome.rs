@@ -228,7 +228,7 @@ fn read(
             OpResult::List(page(shard, grants, next, waiters))
         }
         Answer::History { current, ended } => history(shard, current, ended, usize::MAX),
-        Answer::Status(status) => OpResult::Status(shard_status(*status)),
+        Answer::Status(status) => OpResult::Status(Box::new(shard_status(*status))),
         // No operation asks for these.
         Answer::Picture(_) | Answer::Position | Answer::Topology(_) | Answer::Unsuited => {
             not_asked(shard)

@@ -23,9 +23,9 @@ use tonic::{Code, Request, Streaming};
 use topology::{Command, Delta, Proposal, Refusal, Topology, Version};
 use wire::internal::v1::propose_response::Outcome;
 use wire::internal::v1::topology_service_client::TopologyServiceClient;
-use wire::internal::v1::watch_topology_response::Change;
+use wire::internal::v1::topology_service_watch_response::Change;
 use wire::internal::v1::{
-    ClusterIdentity, ProposeRequest, WatchTopologyRequest, WatchTopologyResponse,
+    ClusterIdentity, ProposeRequest, TopologyServiceWatchRequest, TopologyServiceWatchResponse,
 };
 use wire::v1::Error;
 use wire::{reason, root_cause};
@@ -156,7 +156,7 @@ impl<'a> Call<'a> {
         let until = self.until(TOPOLOGY_ASK_TIMEOUT);
         let asked = async {
             let mut client = self.client(node, None).await?;
-            let request = said(self.router, node, WatchTopologyRequest { version: 0 });
+            let request = said(self.router, node, TopologyServiceWatchRequest { version: 0 });
             let watched = client.watch(request).await;
             let mut changes = watched.map_err(|status| reason(&status).to_string())?.into_inner();
             let first = changes.message().await.map_err(|status| reason(&status).to_string())?;
@@ -235,7 +235,7 @@ impl<'a> Call<'a> {
 /// The topology as a node has told it, and how it goes on.
 struct Copy {
     topology: Topology,
-    changes: Streaming<WatchTopologyResponse>,
+    changes: Streaming<TopologyServiceWatchResponse>,
 }
 
 impl Copy {

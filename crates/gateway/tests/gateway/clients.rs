@@ -86,12 +86,12 @@ async fn lists_are_merged_by_name_and_say_what_is_missing() {
 async fn the_cluster_status_shows_every_replica_that_answers_and_the_nodes_that_do_not() {
     let fakes = Fakes::start(2, 3, &[3], |node, operation| {
         let shard = operation.route.as_ref().unwrap().shard;
-        Reaction::Answer(Answer::Status(ShardStatus {
+        Reaction::Answer(Answer::Status(Box::new(ShardStatus {
             shard,
             node,
             role: "follower".into(),
             ..Default::default()
-        }))
+        })))
     })
     .await;
     let client = fakes.client(LONG);

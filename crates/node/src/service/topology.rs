@@ -20,10 +20,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use topology::{Delta, Version};
 use wire::internal::v1::topology_service_server::TopologyService;
-use wire::internal::v1::watch_topology_response::Change;
+use wire::internal::v1::topology_service_watch_response::Change;
 use wire::internal::v1::{
-    ProposeRequest, ProposeResponse, ReportRequest, ReportResponse, WatchTopologyRequest,
-    WatchTopologyResponse,
+    ProposeRequest, ProposeResponse, ReportRequest, ReportResponse, TopologyServiceWatchRequest,
+    TopologyServiceWatchResponse,
 };
 
 /// The service for the topology.
@@ -42,11 +42,11 @@ impl Topologies {
 
 #[tonic::async_trait]
 impl TopologyService for Topologies {
-    type WatchStream = ReceiverStream<Result<WatchTopologyResponse, Status>>;
+    type WatchStream = ReceiverStream<Result<TopologyServiceWatchResponse, Status>>;
 
     async fn watch(
         &self,
-        request: Request<WatchTopologyRequest>,
+        request: Request<TopologyServiceWatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         if self.context.lifecycle.draining() {
             return Err(Status::unavailable("this node is shutting down: watch another one"));
@@ -96,14 +96,14 @@ impl TopologyService for Topologies {
 async fn tell(
     context: &Context,
     mut known: Version,
-    changes: &mpsc::Sender<Result<WatchTopologyResponse, Status>>,
+    changes: &mpsc::Sender<Result<TopologyServiceWatchResponse, Status>>,
     slow: Duration,
 ) {
     loop {
         context.cluster.later_than(known).await;
         let Some(news) = context.cluster.since(known) else { continue };
         for (version, change) in changes_of(news) {
-            let told = changes.send(Ok(WatchTopologyResponse { change: Some(change) }));
+            let told = changes.send(Ok(TopologyServiceWatchResponse { change: Some(change) }));
             match tokio::time::timeout(slow, told).await {
                 Ok(Ok(())) => known = version,
                 Ok(Err(_)) => return,
@@ -142,13 +142,13 @@ mod tests {
     /// No step takes this long unless it hangs.
     const HANGS: Duration = Duration::from_secs(60);
 
-    fn request(context: &Context, version: u64) -> Request<WatchTopologyRequest> {
-        let mut request = Request::new(WatchTopologyRequest { version });
+    fn request(context: &Context, version: u64) -> Request<TopologyServiceWatchRequest> {
+        let mut request = Request::new(TopologyServiceWatchRequest { version });
         context.identity.put(request.metadata_mut());
         request
     }
 
-    type Stream = ReceiverStream<Result<WatchTopologyResponse, Status>>;
+    type Stream = ReceiverStream<Result<TopologyServiceWatchResponse, Status>>;
 
     async fn next(stream: &mut Stream) -> TopologyNews {
         let told = tokio::time::timeout(HANGS, stream.next()).await.expect("nothing is told");
@@ -223,11 +223,11 @@ mod tests {
     async fn strangers_are_told_nothing() {
         let (context, _inbox) = context(NodeId(1), 10);
         let service = Topologies::new(context.clone());
-        let mut of_other = Request::new(WatchTopologyRequest { version: 0 });
+        let mut of_other = Request::new(TopologyServiceWatchRequest { version: 0 });
         ClusterIdentity::new([9; 16], "other".into(), 1).put(of_other.metadata_mut());
-        let mut for_other = Request::new(WatchTopologyRequest { version: 0 });
+        let mut for_other = Request::new(TopologyServiceWatchRequest { version: 0 });
         ClusterIdentity { node: 2, ..context.identity.clone() }.put(for_other.metadata_mut());
-        let unsaid = Request::new(WatchTopologyRequest { version: 0 });
+        let unsaid = Request::new(TopologyServiceWatchRequest { version: 0 });
         for request in [of_other, for_other, unsaid] {
             let refused = service.watch(request).await.expect_err("a stranger");
             assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");

@@ -24,7 +24,8 @@ fn map(topology: u64) -> ShardMap {
     )
     .and_then(|map| {
         let shards = map.shards().map(|(shard, replicas)| (shard, replicas.clone()));
-        map.placed(topology, shards.collect::<Vec<_>>())
+        let shards: Vec<_> = shards.collect();
+        map.placed(topology, shards)
     })
     .expect("a map")
 }

@@ -312,7 +312,7 @@ pub(super) fn operate_responses() -> BTreeMap<String, Vec<u8>> {
         ("grant", Answer::Grant(grant())),
         ("heartbeat", Answer::Heartbeat(lease_state())),
         ("list", Answer::List(page)),
-        ("status", Answer::Status(status)),
+        ("status", Answer::Status(Box::new(status))),
         (
             "not_leader",
             Answer::NotLeader(internal::NotLeader {

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use topology::{Command, Proposal, Seed, Topology};
 use wire::internal::v1::propose_response::Outcome;
 use wire::internal::v1::topology_service_server::{TopologyService, TopologyServiceServer};
-use wire::internal::v1::watch_topology_response::Change;
+use wire::internal::v1::topology_service_watch_response::Change;
 use wire::internal::v1::*;
 
 /// What all fake nodes have.
@@ -27,7 +27,7 @@ pub struct Topologies {
     addresses: Mutex<BTreeMap<u64, String>>,
 }
 
-type Watcher = mpsc::Sender<Result<WatchTopologyResponse, Status>>;
+type Watcher = mpsc::Sender<Result<TopologyServiceWatchResponse, Status>>;
 
 /// One node's part.
 pub struct At {
@@ -59,15 +59,15 @@ impl Topologies {
 
 #[tonic::async_trait]
 impl TopologyService for At {
-    type WatchStream = ReceiverStream<Result<WatchTopologyResponse, Status>>;
+    type WatchStream = ReceiverStream<Result<TopologyServiceWatchResponse, Status>>;
 
     async fn watch(
         &self,
-        _: Request<WatchTopologyRequest>,
+        _: Request<TopologyServiceWatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let (told, stream) = mpsc::channel(8);
         let change = Some(Change::All(self.all.topology.lock().unwrap().encode()));
-        told.try_send(Ok(WatchTopologyResponse { change })).unwrap();
+        told.try_send(Ok(TopologyServiceWatchResponse { change })).unwrap();
         self.all.watched.lock().unwrap().push((self.node, told));
         Ok(Response::new(ReceiverStream::new(stream)))
     }

@@ -162,7 +162,7 @@ pub fn answer_all(_: u64, operation: &NodeOperation) -> Reaction {
         NodeOp::BreakLock(_) => NodeAnswer::BreakLock(BreakLockResponse::default()),
         NodeOp::History(_) => NodeAnswer::History(HistoryResponse::default()),
         NodeOp::List(_) => NodeAnswer::List(internal::ShardPage::default()),
-        NodeOp::ReadStatus(_) => NodeAnswer::Status(ShardStatus::default()),
+        NodeOp::ReadStatus(_) => NodeAnswer::Status(Box::default()),
     })
 }
 

@@ -207,7 +207,7 @@ impl Cluster {
     pub async fn status(&self, id: NodeId, shard: u32) -> v1::ShardStatus {
         let op = Op::ReadStatus(ReadStatus {});
         match self.caller(id).await.ask(self.shard_route(shard), op).await {
-            Some(OpResult::Status(status)) => status,
+            Some(OpResult::Status(status)) => *status,
             other => panic!("{other:?}"),
         }
     }
