@@ -60,7 +60,8 @@ pub const TARGETS: &[Target] = &[
         name: "peer_frame",
         run: shard::peer_frame,
         bytes_per_byte: 64,
-        bytes_at_least: 1 << 20,
+        // A whole replica, with what it keeps of each member.
+        bytes_at_least: 2 << 20,
     },
     Target {
         name: "snapshot_chunk",
