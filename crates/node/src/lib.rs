@@ -20,6 +20,7 @@ mod disk;
 mod error;
 mod following;
 mod founding;
+mod giving_way;
 mod guard;
 mod handle;
 mod handover;

@@ -39,4 +39,4 @@ mod write_error;
 pub use engine::*;
 pub use lives::{LifeRefused, Lives};
 pub use memory::MemoryEngine;
-pub use rocks::{RocksEngine, RocksOptions, Room};
+pub use rocks::{RocksEngine, RocksOptions, Room, give_way};

@@ -14,6 +14,7 @@ mod incoming;
 mod links;
 mod outbox;
 mod outgoing;
+mod pace;
 mod reseed;
 mod snapshot_in;
 mod snapshot_out;

@@ -3,6 +3,7 @@
 
 use super::hello::{Accepted, Greeter};
 use crate::context::Context;
+use crate::giving_way::giving_way;
 use crate::limits::{SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_STEP_TIMEOUT};
 use crate::roles::Caller;
 use routing::ShardId;
@@ -87,8 +88,7 @@ impl SnapshotReceiver {
         }
         // Decoding runs off the async threads, and off the shard's, because a large snapshot takes
         // seconds.
-        let loaded =
-            tokio::task::spawn_blocking(move || shard::load_snapshot(shard, &raft, &data)).await;
+        let loaded = giving_way(move || shard::load_snapshot(shard, &raft, &data)).await;
         let loaded =
             loaded.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| {
                 tracing::warn!(%shard, %peer, %error, "refused a snapshot");

@@ -7,7 +7,9 @@
 
 use super::connect::{NotConnected, connect};
 use super::hello::Greeter;
+use super::pace::Pace;
 use crate::context::Context;
+use crate::giving_way::giving_way;
 use crate::host::Seat;
 use crate::lifecycle::Phase;
 use crate::limits::{
@@ -70,6 +72,7 @@ pub(crate) async fn send_snapshots(
     mut jobs: mpsc::Receiver<SnapshotJob>,
 ) {
     let room = Arc::new(Semaphore::new(SNAPSHOTS_AT_ONCE));
+    let pace = Arc::new(Pace::default());
     loop {
         let Ok(permit) = room.clone().acquire_owned().await else { return };
         let job = tokio::select! {
@@ -77,7 +80,7 @@ pub(crate) async fn send_snapshots(
             job = jobs.recv() => job,
         };
         let Some(job) = job else { return };
-        let (context, greeter) = (context.clone(), greeter.clone());
+        let (context, greeter, pace) = (context.clone(), greeter.clone(), pace.clone());
         tokio::spawn(async move {
             let _permit = permit;
             let (shard, seat, to, header, snapshot) = match job {
@@ -95,7 +98,7 @@ pub(crate) async fn send_snapshots(
             let bytes = header.len() + snapshot.data.len();
             let sent = tokio::select! {
                 () = context.lifecycle.reached(Phase::Stopped) => return,
-                sent = send(&context, &greeter, (shard, seat, to), header, snapshot) => sent,
+                sent = send(&context, &greeter, &pace, (shard, seat, to), header, snapshot) => sent,
             };
             match &sent {
                 Ok(()) => tracing::info!(%shard, peer = %to, bytes, "snapshot sent"),
@@ -114,7 +117,7 @@ pub(crate) async fn send_snapshots(
 async fn build(context: &Arc<Context>, shard: ShardId) -> Option<BuiltSnapshot> {
     context.writer.barrier().await.ok()?;
     let engine = context.engine.clone();
-    let built = tokio::task::spawn_blocking(move || {
+    let built = giving_way(move || {
         let found = engine.table(shard)?;
         shard::build_snapshot(shard, found)
             .map_err(|what| StorageError::Damaged(format!("shard {shard}: {what}")))
@@ -140,6 +143,7 @@ async fn build(context: &Arc<Context>, shard: ShardId) -> Option<BuiltSnapshot> 
 async fn send(
     context: &Arc<Context>,
     greeter: &Greeter,
+    pace: &Pace,
     (shard, seat, to): (ShardId, Seat, NodeId),
     header: Vec<u8>,
     snapshot: SnapshotData,
@@ -162,13 +166,14 @@ async fn send(
     let history_after = next(&mut progress).await?.history_after;
 
     let sent = async {
-        send_history(context, shard, history_after, &chunks).await?;
+        send_history(context, pace, shard, history_after, &chunks).await?;
         // What was read is whole only if the replica was here all the time.
         if context.host.seat(shard) != Some(seat) {
             return Err(NotSent::Own("its replica has left this node".into()));
         }
         while !data.is_empty() {
             let chunk = data.split_to(data.len().min(SNAPSHOT_CHUNK_BYTES));
+            leave(context, pace, chunk.len()).await;
             put(&chunks, Part::Data(chunk)).await?;
         }
         put(&chunks, Part::End(true)).await
@@ -179,8 +184,14 @@ async fn send(
     sent.and(last).and_then(|last| if last.installed { Ok(()) } else { Err(NotSent::NotInstalled) })
 }
 
+/// Waits until these bytes may leave, at the rate that the cluster has set.
+async fn leave(context: &Context, pace: &Pace, bytes: usize) {
+    pace.leave(bytes, context.cluster.now().cluster().settings.snapshot_bytes_per_s).await;
+}
+
 async fn send_history(
     context: &Arc<Context>,
+    pace: &Pace,
     shard: ShardId,
     after: u64,
     chunks: &mpsc::Sender<InstallSnapshotRequest>,
@@ -189,9 +200,7 @@ async fn send_history(
     loop {
         let engine = context.engine.clone();
         let page = move || engine.history_since(shard, after, cursor, SNAPSHOT_HISTORY_PAGE);
-        let read = tokio::task::spawn_blocking(page)
-            .await
-            .map_err(|error| NotSent::Own(error.to_string()))?;
+        let read = giving_way(page).await.map_err(|error| NotSent::Own(error.to_string()))?;
         let (records, next) = read.map_err(|error| {
             context.lifecycle.fail(error.to_string());
             NotSent::Own(error.to_string())
@@ -200,7 +209,10 @@ async fn send_history(
         // gives up on a sender that is silent.
         let mut records = records.into_iter().map(to_wire).peekable();
         loop {
-            let records_of_chunk = records.by_ref().take(SNAPSHOT_HISTORY_ROWS).collect();
+            let records_of_chunk: Vec<_> = records.by_ref().take(SNAPSHOT_HISTORY_ROWS).collect();
+            let of_record = |record: &HistoryRecord| record.name.len() + record.tenure.len();
+            let bytes = records_of_chunk.iter().map(of_record).sum();
+            leave(context, pace, bytes).await;
             put(chunks, Part::History(HistoryChunk { records: records_of_chunk })).await?;
             if records.peek().is_none() {
                 break;

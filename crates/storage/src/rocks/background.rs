@@ -31,14 +31,15 @@ pub(super) fn start() -> Result<(), StorageError> {
         .map_err(|error| StorageError::Io(format!("cannot start a thread: {error}")))
 }
 
-/// Lowers the priority of this thread and of those that it starts. If the system refuses, they only
-/// compete more.
+/// Lowers the priority of this thread and of those that it starts, for work that takes a processor
+/// for long and that nobody waits for. If the system refuses, they only compete more.
 #[cfg(target_os = "linux")]
-fn give_way() {
+pub fn give_way() {
     if let Ok(own) = rustix::process::getpriority_process(None) {
         let _ = rustix::process::setpriority_process(None, own + NICER);
     }
 }
 
+/// Does nothing: only Linux has priorities of single threads.
 #[cfg(not(target_os = "linux"))]
-fn give_way() {}
+pub fn give_way() {}

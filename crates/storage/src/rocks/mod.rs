@@ -49,6 +49,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use store::{Store, Writer, delete_log_after, put_in_memory};
 
+pub use background::give_way;
 pub use room::Room;
 
 /// RocksDB's own files, below the data directory.
