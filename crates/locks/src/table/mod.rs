@@ -206,7 +206,7 @@ impl LockTable {
     }
 
     /// All leases in force, by id. A new leader needs them to give each lease the rest of its time.
-    pub fn leases(&self) -> impl Iterator<Item = LiveLease> + '_ {
+    pub fn leases(&self) -> impl ExactSizeIterator<Item = LiveLease> {
         let private = self.grants.iter().filter_map(|(_, grant)| match &grant.lease {
             Lease::Private { state, terms } => Some((LeaseId(grant.token.get()), state, terms)),
             Lease::Session { .. } => None,

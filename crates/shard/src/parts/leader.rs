@@ -85,11 +85,12 @@ impl LeaderState {
             by_ticket: BTreeMap::new(),
         };
         let Some(table) = table else { return leader };
-        for live in table.leases() {
+        // Nothing else happens on the thread meanwhile, and a shard may have a million leases.
+        leader.leases.set_new(table.leases().map(|live| {
             let deadline_ms = observation.deadline_ms(&live, now_ms);
             let deadline_ms = planted_bugs::taken_over_until_ms(deadline_ms, live.ttl_ms);
-            leader.leases.set(live.lease, deadline_ms, live.renewal_seq);
-        }
+            (live.lease, deadline_ms, live.renewal_seq)
+        }));
         for (name, request_id) in table.waiters() {
             leader.attach(request_id, name, None, now_ms + grace_ms);
         }

@@ -31,7 +31,7 @@ use storage::Recovered;
 use topology::Seed;
 
 /// One append message carries entries of at most this many bytes.
-const APPEND_BYTES_MAX: u64 = 1 << 20;
+const APPEND_BYTES_MAX: u64 = 256 << 10;
 /// A leader takes no more proposals while this many bytes are uncommitted.
 const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 
