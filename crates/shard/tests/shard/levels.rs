@@ -43,6 +43,7 @@ fn a_group_reaches_a_level_at_one_entry_and_keeps_it_over_restarts() {
         if checkpoints {
             token(&c.acquire(c.leader().unwrap(), "after", 600_000));
             c.run_ms(11_000);
+            c.peers.values().for_each(|peer| peer.engine.flush());
         }
         for id in 1..=3 {
             c.crash(id);
@@ -107,6 +108,7 @@ fn from_level_2_on_a_restart_is_no_news_of_members() {
         let before = c.status(leader).conf_index;
         token(&c.acquire(leader, "more", 600_000));
         c.run_ms(11_000);
+        c.peers[&leader].engine.flush();
         c.crash(leader);
         c.start(leader);
         c.elect();
