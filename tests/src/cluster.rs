@@ -62,6 +62,8 @@ impl Spec {
 pub struct Cluster {
     spec: Spec,
     config_file: PathBuf,
+    /// What nodes and gateways start as from now on.
+    program: PathBuf,
     processes: Processes,
     /// The directory of the cluster. It is removed with its contents once the processes above are
     /// gone.
@@ -104,7 +106,13 @@ impl Cluster {
             (config.tls, config.access) = (Some(tls.clone()), access.clone());
         }
         let processes = Processes::new(dir.path(), config).expect("the files of a cluster");
-        Cluster { spec, config_file: processes.config_file(), processes, dir, _only_one: only_one }
+        let (config_file, program) = (processes.config_file(), palisade_binary().to_owned());
+        Cluster { spec, config_file, program, processes, dir, _only_one: only_one }
+    }
+
+    /// Nodes and gateways start as this program from now on: another build of `palisade`.
+    pub fn run_as(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
     }
 
     /// Starts every process that is not running.
@@ -149,7 +157,7 @@ impl Cluster {
     fn start_member(&mut self, member: Member, launch: &Launch) {
         if !self.processes.runs(member) {
             self.processes
-                .start(member, Command::new(palisade_binary()), launch)
+                .start(member, Command::new(&self.program), launch)
                 .expect("start palisade");
         }
     }
@@ -204,8 +212,7 @@ impl Cluster {
     async fn process_that_ends(&self, id: u64, launch: &Launch) -> (ExitStatus, String) {
         let log = self.dir.path().join(format!("node-{id}-that-ends.log"));
         std::fs::write(&log, "").expect("an empty log");
-        let command =
-            self.processes.command(Member::Node(id), Command::new(palisade_binary()), launch);
+        let command = self.processes.command(Member::Node(id), Command::new(&self.program), launch);
         let mut process = Process::spawn(command, &log).expect("start palisade");
         let ended =
             eventually(&format!("node {id} with {launch:?} ends"), async || process.ended()).await;

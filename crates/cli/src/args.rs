@@ -7,6 +7,7 @@ mod policy;
 mod remote;
 mod servers;
 mod top;
+mod upgrade;
 mod watch;
 
 pub use crate::bench::args::Bench;
@@ -24,6 +25,7 @@ use routing::Address;
 pub use servers::{Dev, Gateway, LogFormat, Node, Traces};
 use std::ffi::{OsStr, OsString};
 pub use top::Top;
+pub use upgrade::{ClusterUpgrade, UpgradeFinalize, UpgradeStep};
 pub use watch::Watch;
 
 /// Exit codes, shown by `palisade --help`.

@@ -64,4 +64,21 @@ impl Client {
             .await?;
         Ok(cancelled.version)
     }
+
+    /// Activates a level of formats and commands. It never falls, so the program before cannot be used
+    /// afterwards. Returns the version of the topology with it.
+    ///
+    /// # Errors
+    /// If a node has not told that it knows the level, or no leader takes the change. After
+    /// OUTCOME_UNKNOWN it may be active: activate it again.
+    pub async fn activate_level(&self, level: u32) -> Result<u64, Error> {
+        let activated = self
+            .rpc(CHANGE, |channel, timeout| async move {
+                let request = unary::timed(v1::ActivateLevelRequest { level }, timeout);
+                let answer = unary::cluster_service(channel).activate_level(request).await;
+                answer.map(|response| response.into_inner())
+            })
+            .await?;
+        Ok(activated.version)
+    }
 }

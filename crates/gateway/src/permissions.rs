@@ -58,6 +58,7 @@ pub(crate) const METHODS: &[(&str, Method)] = &[
     ("/palisade.v1.ClusterService/GetTopology", Method::Cluster(Verb::Observe)),
     ("/palisade.v1.ClusterService/StartJob", Method::Cluster(Verb::Operate)),
     ("/palisade.v1.ClusterService/CancelJob", Method::Cluster(Verb::Operate)),
+    ("/palisade.v1.ClusterService/ActivateLevel", Method::Cluster(Verb::Operate)),
     ("/grpc.health.v1.Health/Check", Method::Open),
     ("/grpc.health.v1.Health/Watch", Method::Open),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Method::Known),

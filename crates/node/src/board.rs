@@ -171,6 +171,14 @@ impl Board {
         led.map(|status| (status.shard, taken(status))).collect()
     }
 
+    /// The shards that this node leads whose groups have not reached a level.
+    pub(crate) fn below_level(&self, level: u32) -> Vec<ShardId> {
+        let cells = self.lock();
+        let statuses = cells.values().map(|cell| &cell.status);
+        let below = |status: &&Status| status.role == Role::Leader && status.level < level;
+        statuses.filter(below).map(|status| status.shard).collect()
+    }
+
     /// Notes that a snapshot of a shard is on its way here.
     pub(crate) fn arrives(&self, shard: ShardId) -> Arriving<'_> {
         *lock(&self.arriving).entry(shard).or_default() += 1;

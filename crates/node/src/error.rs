@@ -45,6 +45,9 @@ pub enum NodeError {
         /// The message of the runtime.
         reason: String,
     },
+    /// The cluster is of a level that this build does not know.
+    #[error(transparent)]
+    Level(#[from] topology::LevelNotKnown),
     /// The topology says that this node is out of the cluster.
     #[error(
         "node {node} was removed from this cluster, as version {version} of the topology says: wipe this \

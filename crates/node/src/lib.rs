@@ -28,6 +28,7 @@ mod health;
 mod host;
 mod hosting;
 mod joining;
+mod levels;
 mod lifecycle;
 mod limits;
 mod lineage;

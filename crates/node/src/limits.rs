@@ -18,8 +18,9 @@ const _: () = {
 /// version 7 did not tell which version of the topology it knows, and version 8 cannot read the
 /// founding of META.
 ///
-/// It rises as well if two builds would apply an entry differently, because nodes of one number may
-/// run different builds during an upgrade.
+/// It stays as it is now. What two builds would read or apply differently belongs to a level, which
+/// is active only once all nodes know it ([`topology::LEVELS`]). So nodes may run different builds
+/// during an upgrade.
 pub(crate) const PROTOCOL: u32 = 9;
 
 /// A frame of results is closed once it holds this much.

@@ -15,6 +15,7 @@ use crate::handle::NodeHandle;
 use crate::host::{Host, InboxEnd, Newcomer, Worker, WorkerParts, shard_threads};
 use crate::hosting::Hosting;
 use crate::joining::Joiner;
+use crate::levels;
 use crate::lifecycle::{Lifecycle, Phase, StopsOnDrop};
 use crate::limits::{HISTORY_READS_MAX, PROPOSALS_AT_ONCE};
 use crate::metrics::Metrics;
@@ -112,6 +113,7 @@ impl Node {
         let fingerprint = cluster.fingerprint();
         let file = View::of(&cluster);
         let (mut topology, lives) = following::recall(engine.clone(), fingerprint).await?;
+        levels::check(&topology)?;
         // The topology takes one directory for an id. So there is no former one that peers could know.
         let joins = joins.is_some() && topology.node(id).is_none();
         let first_start = if joins { first_start.of_joiner() } else { first_start };
@@ -209,6 +211,7 @@ impl Node {
                 Joiner { told: told.clone(), identity: identity.clone(), tls: tls.as_ref(), seeds };
             topology =
                 joiner.join().await.map_err(|reason| NodeError::NotJoined { node: id, reason })?;
+            levels::check(&topology)?;
             following::keep(&engine, &topology).await?;
             view = View::of_topology(&topology);
         }
@@ -285,6 +288,7 @@ impl Node {
         handle.spawn_until_leaving(take_part(context.clone()));
         handle.spawn_until_leaving(following::follow(context.clone()));
         handle.spawn_until_leaving(members::give_wishes(context.clone()));
+        handle.spawn_until_leaving(levels::keep_level(context.clone()));
         if !by_hand {
             let hosting = handle.hosting.clone();
             handle.spawn_until_leaving(members::keep_members(context.clone(), hosting));

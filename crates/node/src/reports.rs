@@ -20,12 +20,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;
 use topology::plan::{ReplicaReport, Report, Role};
-use topology::{Birth, Levels, Life, Members, NodeTold, Version};
+use topology::{Birth, KNOWN_LEVELS, Life, Members, NodeTold, Version};
 use wire::internal::v1::topology_service_client::TopologyServiceClient;
 use wire::internal::v1::{ClusterIdentity, NotMetaLeader, ReportRequest};
-
-/// The levels of formats and commands that this build knows.
-const LEVELS: Levels = Levels { min: 1, max: 1 };
 
 /// What this node tells of itself for as long as it runs.
 pub(crate) fn told(node: NodeId, claim: Claim, me: &NodeConfig) -> NodeTold {
@@ -35,7 +32,7 @@ pub(crate) fn told(node: NodeId, claim: Claim, me: &NodeConfig) -> NodeTold {
         zone: me.zone.clone(),
         store: claim.id.in_topology(),
         start: claim.address_version(),
-        levels: LEVELS,
+        levels: KNOWN_LEVELS,
         binary: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
@@ -308,7 +305,7 @@ mod tests {
             zone: None,
             store: StoreId([3; 16]),
             start: Default::default(),
-            levels: LEVELS,
+            levels: KNOWN_LEVELS,
             binary: "1".into(),
         }
     }

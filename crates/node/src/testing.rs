@@ -56,6 +56,25 @@ fn founded_by(seed: Seed) -> topology::Topology {
     topology
 }
 
+/// The topology once all its nodes run a build that knows a level, and the level is active.
+pub(crate) fn activated(mut topology: topology::Topology, level: u32) -> topology::Topology {
+    for (id, node) in topology.nodes().clone() {
+        let told = topology::NodeTold {
+            node: id,
+            address: node.address,
+            zone: node.zone,
+            store: topology::StoreId([id.0 as u8; 16]),
+            start: routing::AddressVersion { starts: node.start.starts + 1, ..node.start },
+            levels: topology::Levels { min: 1, max: level },
+            binary: node.binary,
+        };
+        topology.apply(&Proposal::new(1_700_000_000, Command::NodeIs { told })).unwrap();
+    }
+    let activate = Command::ActivateLevel { level };
+    topology.apply(&Proposal::new(1_700_000_000, activate)).unwrap().expect("a change");
+    topology
+}
+
 /// A change of the topology: the other one of nodes 1 and 2 is to lead shard 0.
 pub(crate) fn preferring(topology: &mut topology::Topology) -> Delta {
     let shard = ShardId(0);

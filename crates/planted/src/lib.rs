@@ -56,6 +56,7 @@ pub enum Bug {
     LiveRemovedBeforeDead,
     ProposalToldEarly,
     FoundersOfTheFile,
+    CommandAheadOfLevel,
     // Planted in `watch`.
     WatchSkipsOnResume,
     // Planted in `service`.
@@ -119,6 +120,7 @@ impl Bug {
         Bug::LiveRemovedBeforeDead,
         Bug::ProposalToldEarly,
         Bug::FoundersOfTheFile,
+        Bug::CommandAheadOfLevel,
         Bug::WatchSkipsOnResume,
         Bug::UnknownToldAsNotDone,
         Bug::DoubtForgotten,

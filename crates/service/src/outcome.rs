@@ -413,6 +413,7 @@ fn shard_status(status: Status) -> v1::ShardStatus {
         incarnation: status.incarnation,
         members: status.members.into_iter().map(member).collect(),
         topology_version: status.topology_version.map_or(0, |version| version.0),
+        level: status.level,
         ..Default::default()
     }
 }

@@ -3,6 +3,7 @@
 use crate::machine::TopologyNews;
 use crate::parts::founding::Founders;
 use crate::parts::group::Wanted;
+use crate::settings::RaftSettings;
 use crate::snapshot::{BuiltSnapshot, LoadedSnapshot, SnapshotData};
 use locks::{
     Counts, EndKind, Event, Grant, ListOf, Outcome, PictureOf, PicturePage, PicturePlace,
@@ -141,6 +142,13 @@ pub enum Input {
     /// Without any wish, the members stay on the nodes of
     /// [`ReplicaConfig::voters`].
     Want(Wanted),
+    /// The level that is active in the cluster. A leader puts it into the log, unless the group has
+    /// reached it or a later one. Other replicas ignore it.
+    ///
+    /// The host gives this to the leader until [`Status::level`] shows it, and again whenever
+    /// leadership moves before that. Every replica of the group must run a build that knows the
+    /// level: another one stops when it applies the entry.
+    Level(u32),
 }
 
 /// An acquire's wish to wait.
@@ -414,8 +422,11 @@ pub struct Status {
     pub members: Vec<Member>,
     /// An index of the log at which the group had these members: that of their last change, or a
     /// later one if the replica was loaded since from a checkpoint or a snapshot. So of two replicas'
-    /// members, those with the higher index are not the older ones.
+    /// members, those with the higher index are not the older ones. From level 2 on, all replicas
+    /// have the same, and a restart changes nothing of it.
     pub conf_index: u64,
+    /// The level of formats and commands that the group has reached, as of the applied index.
+    pub level: u32,
     /// The members that the group shall have, as of the applied index. `None`: the log has no wish,
     /// so they are the nodes of [`ReplicaConfig::voters`]. The version of the wish that the group has
     /// taken is that of this one.
@@ -546,55 +557,6 @@ impl ReplicaConfig {
             ticks + ticks.div_ceil(4)
         } else {
             2 * ticks
-        }
-    }
-}
-
-/// How the replicas of a shard elect, propose, and keep their logs: a part of the cluster file's
-/// settings.
-///
-/// ```
-/// use palisade_shard::RaftSettings;
-///
-/// let settings = RaftSettings::from(&routing::Settings::default());
-/// assert!(settings.election_ticks > settings.heartbeat_ticks);
-/// ```
-#[derive(Clone, Copy, Debug)]
-pub struct RaftSettings {
-    /// Ticks between two heartbeats of a leader.
-    pub heartbeat_ticks: usize,
-    /// The least election timeout, in ticks. The longest is twice that.
-    pub election_ticks: usize,
-    /// At most this many bytes of commands go into an entry.
-    pub entry_bytes_max: usize,
-    /// At most this many entries are proposed and not applied.
-    pub entries_in_flight_max: usize,
-    /// Appends for spare followers are delayed by at most this long, to go together with those that
-    /// follow. 0: they go at once.
-    pub append_hold_ms: u64,
-    /// At most this many operations are queued. More are refused as [`Reply::Busy`].
-    pub queue_ops_max: usize,
-    /// Log bytes applied between two checkpoints, about: each replica takes another share of this,
-    /// between three and five quarters.
-    pub checkpoint_log_bytes: u64,
-    /// Log bytes kept below a checkpoint, for followers that lag.
-    pub log_keep_bytes: u64,
-    /// The time that a waiter keeps its place after its stream is gone.
-    pub waiter_grace_ms: u64,
-}
-
-impl From<&routing::Settings> for RaftSettings {
-    fn from(settings: &routing::Settings) -> RaftSettings {
-        RaftSettings {
-            heartbeat_ticks: settings.heartbeat_ticks,
-            election_ticks: settings.election_ticks,
-            entry_bytes_max: settings.entry_bytes_max,
-            entries_in_flight_max: settings.entries_in_flight_max,
-            append_hold_ms: settings.append_hold_ms,
-            queue_ops_max: settings.queue_ops_max,
-            checkpoint_log_bytes: settings.checkpoint_log_bytes,
-            log_keep_bytes: settings.log_keep_bytes,
-            waiter_grace_ms: settings.waiter_grace_ms,
         }
     }
 }

@@ -31,6 +31,7 @@ mod planted_bugs;
 mod put_back;
 mod raft;
 mod replica;
+mod settings;
 mod snapshot;
 
 pub use api::*;
@@ -41,6 +42,7 @@ pub use parts::founding::Founders;
 pub use parts::group::{Wanted, WantedError};
 pub use put_back::in_a_new_term;
 pub use replica::Replica;
+pub use settings::RaftSettings;
 pub use snapshot::{
     BuiltSnapshot, LoadedSnapshot, SnapshotData, SnapshotError, build_snapshot, join_snapshot,
     load_snapshot,

@@ -56,6 +56,13 @@ pub(crate) fn takes_wish(shipped: bool, differs: bool) -> bool {
     shipped || differs && planted::is(Bug::OldWishWins)
 }
 
+/// The level that a leader proposes. With [`Bug::CommandAheadOfLevel`] it is the highest of the
+/// leader's own build, whether the topology has activated it or not.
+#[inline]
+pub(crate) fn level_told(shipped: u32) -> u32 {
+    if planted::is(Bug::CommandAheadOfLevel) { topology::KNOWN_LEVELS.max } else { shipped }
+}
+
 /// The birth of a founder of META. With [`Bug::FoundersOfTheFile`] it is that of the cluster's
 /// beginning, whatever life the node has in shard 0 by now.
 #[inline]

@@ -112,6 +112,16 @@ pub trait Engine: Send + Sync + 'static {
     /// this node has had.
     fn claim(&self, identity: &Identity) -> Result<u64, StorageError>;
 
+    /// Raises the format version of the store, which is one of [`FORMATS`](crate::FORMATS). It is on
+    /// disk when this returns. A version that is not later than the present one changes nothing.
+    /// Returns the present one.
+    ///
+    /// Call it before the first write of bytes that a build of the former version could misread.
+    ///
+    /// # Panics
+    /// If the store was not claimed, or the version is not one of those.
+    fn raise_format(&self, format: u32) -> Result<u32, StorageError>;
+
     /// Writes all of `writes`, in order, with the promises of [`ShardWrite`].
     ///
     /// It takes one append and one sync for all of them; or none, if none of them has a log.

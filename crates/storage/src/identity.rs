@@ -1,9 +1,14 @@
 //! The identity record of a store as bytes, and the refusal of a stranger. The same for every
 //! engine.
 //!
+//! A store begins with the first of [`FORMATS`]. It is raised to a later one when a level of the
+//! cluster brings bytes that the build before could misread. So until then the build before may open
+//! the store again.
+//!
 //! This module knows nothing of the place where the bytes are kept.
 
 use crate::{Identity, StorageError};
+use std::ops::RangeInclusive;
 
 /// Format version of everything in a data directory. It is raised when older code could misread
 /// newer data:
@@ -15,14 +20,19 @@ use crate::{Identity, StorageError};
 /// - Code of version 4 knows no tombstones. It would bring a destroyed replica back under its old
 ///   Raft id, with an empty log. Nor can it read the wish for members, in an entry or in an applied
 ///   record.
-const FORMAT: u32 = 5;
+/// - Code of version 5 knows no levels. It would end at the first entry or applied record that has
+///   one.
+///
+/// This code reads and writes all of these. A store has the first one until it is raised.
+pub const FORMATS: RangeInclusive<u32> = 5..=6;
 
 /// `format u32 LE | node u64 LE | fingerprint [16]`
 const IDENTITY_BYTES: usize = 4 + 8 + 16;
 
+/// The record of a new store.
 pub(crate) fn encode(identity: &Identity) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(IDENTITY_BYTES);
-    bytes.extend_from_slice(&FORMAT.to_le_bytes());
+    bytes.extend_from_slice(&FORMATS.start().to_le_bytes());
     bytes.extend_from_slice(&identity.node.to_le_bytes());
     bytes.extend_from_slice(&identity.fingerprint);
     bytes
@@ -35,10 +45,12 @@ pub(crate) fn check(stored: &[u8], claimant: &Identity, place: &str) -> Result<(
         return Err(StorageError::Damaged(format!("{place}: its identity record is cut short")));
     };
     let format = u32::from_le_bytes(*format);
-    if format != FORMAT {
+    if !FORMATS.contains(&format) {
+        let (first, last) = FORMATS.into_inner();
         return Err(StorageError::Identity(format!(
-            "{place} has format version {format}, and this build reads version {FORMAT}: start it \
-             with a build of that version, or re-seed this node (see `palisade node --help`)"
+            "{place} has format version {format}, and this build reads versions {first} to {last}: \
+             start it with a build of that version, or re-seed this node (see `palisade node \
+             --help`)"
         )));
     }
     let Some((node, fingerprint)) = rest.split_first_chunk::<8>() else {
@@ -65,6 +77,47 @@ pub(crate) fn check(stored: &[u8], claimant: &Identity, place: &str) -> Result<(
     Ok(())
 }
 
+/// The format after it was raised to this one, and the record with it if that is a later one.
+///
+/// # Panics
+/// If this code does not know the format.
+pub(crate) fn raised(
+    stored: &[u8],
+    format: u32,
+    place: &str,
+) -> Result<(u32, Option<Vec<u8>>), StorageError> {
+    assert!(FORMATS.contains(&format), "format version {format} is not one of {FORMATS:?}");
+    let Some((is, rest)) = stored.split_first_chunk::<4>() else {
+        return Err(StorageError::Damaged(format!("{place}: its identity record is cut short")));
+    };
+    let is = u32::from_le_bytes(*is);
+    let record = (format > is).then(|| [&format.to_le_bytes(), rest].concat());
+    Ok((format.max(is), record))
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_format_that_is_not_known_is_refused_with_those_that_are() {
+        let identity = Identity { fingerprint: [7; 16], node: 3 };
+        let stored = encode(&identity);
+        assert_eq!(stored[..4], 5_u32.to_le_bytes(), "the build before opens a new store");
+        let (now, record) = raised(&stored, 6, "it").unwrap();
+        let record = record.expect("a later format");
+        assert_eq!((now, &record[..4], &record[4..]), (6, &6_u32.to_le_bytes()[..], &stored[4..]));
+        assert!(check(&record, &identity, "it").is_ok());
+        for format in [4_u32, 7] {
+            let other = [&format.to_le_bytes(), &stored[4..]].concat();
+            let refused = check(&other, &identity, "it").unwrap_err().to_string();
+            let expected =
+                format!("it has format version {format}, and this build reads versions 5 to 6");
+            assert!(refused.starts_with(&expected), "{refused}");
+        }
+    }
 }

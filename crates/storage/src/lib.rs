@@ -37,6 +37,7 @@ mod rocks;
 mod write_error;
 
 pub use engine::*;
+pub use identity::FORMATS;
 pub use lives::{LifeRefused, Lives};
 pub use memory::MemoryEngine;
 pub use rocks::{RocksEngine, RocksOptions, Room, give_way};

@@ -190,6 +190,19 @@ impl Engine for MemoryEngine {
         Ok(inner.current.boot)
     }
 
+    fn raise_format(&self, format: u32) -> Result<u32, StorageError> {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        inner.check_writable()?;
+        let stored = inner.current.identity.as_ref().expect("the store was claimed");
+        let (format, record) = identity::raised(stored, format, "this in-memory store")?;
+        if record.is_some() {
+            inner.durable.identity = record.clone();
+            inner.current.identity = record;
+        }
+        Ok(format)
+    }
+
     fn write(&self, writes: &[ShardWrite]) -> Result<(), StorageError> {
         let mut guard = self.lock();
         let inner = &mut *guard;

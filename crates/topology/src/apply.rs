@@ -8,6 +8,7 @@
 
 use crate::command::{Command, Proposal, Setting};
 use crate::delta::{Delta, Row};
+use crate::levels::FIRST_LEVEL;
 use crate::refusal::Refusal;
 use crate::seed::Seed;
 use crate::state::*;
@@ -18,8 +19,6 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const JOBS_KEPT: usize = 64;
 /// How many jobs run at a time.
 pub const JOBS_MAX: usize = 64;
-/// The level of a cluster at its beginning.
-const FIRST_LEVEL: u32 = 1;
 /// The longest time for which a node may be silent before it is replaced, at least.
 const REPAIR_AFTER_S_MIN: u64 = 60;
 /// The lowest rate of snapshots. A lower one would hardly ever bring a replica up to date.
@@ -311,11 +310,9 @@ impl Topology {
         if level < active {
             return Err(Refusal::LevelFalls { active, level });
         }
-        let knows = |node: &Node| node.levels.is_some_and(|levels| levels.contains(level));
-        if level > active
-            && let Some((node, _)) = self.present().find(|(_, node)| !knows(node))
-        {
-            return Err(Refusal::LevelUnknown { node, level });
+        let nodes = self.without_level(level);
+        if level > active && !nodes.is_empty() {
+            return Err(Refusal::LevelUnknown { level, nodes });
         }
         Ok(vec![Row::Cluster { cluster: Cluster { level, ..self.cluster.clone() } }])
     }

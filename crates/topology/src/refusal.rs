@@ -4,7 +4,7 @@
 //! bytes, so that it reaches the process that proposed the command.
 
 use crate::codec::tagged;
-use crate::state::{JobId, Version};
+use crate::state::{JobId, Levels, Version};
 use routing::{NodeId, ShardId};
 use std::borrow::Cow;
 
@@ -72,8 +72,8 @@ pub enum Refusal {
     IdTaken(NodeId),
     /// A program does not know the active level.
     #[error(
-        "level {level} is active, and the program of node {node} knows levels {min} to {max}: start \
-         one that knows it"
+        "level {level} is active, node {node} runs a build that knows {}: start the newer one",
+        range(.min, .max)
     )]
     ActiveLevel {
         /// The node.
@@ -85,13 +85,17 @@ pub enum Refusal {
         /// The highest.
         max: u32,
     },
-    /// A level cannot be activated, because a node does not know it.
-    #[error("node {node} has not told that it knows level {level}: upgrade and start it first")]
+    /// A level cannot be activated, because nodes do not know it.
+    #[error(
+        "{} not told of level {level}: upgrade and start what is not upgraded yet, or remove it with \
+         `remove-node`",
+        have_nodes(.nodes)
+    )]
     LevelUnknown {
-        /// The node.
-        node: NodeId,
         /// The level.
         level: u32,
+        /// The nodes.
+        nodes: Vec<NodeId>,
     },
     /// A level never falls.
     #[error("level {active} is active and never falls to {level}: use programs that know it")]
@@ -162,6 +166,22 @@ pub enum Refusal {
     Setting(Cow<'static, str>),
 }
 
+fn range(min: &u32, max: &u32) -> Levels {
+    Levels { min: *min, max: *max }
+}
+
+/// `node 3 has`, or `nodes 3 and 4 have`.
+fn have_nodes(nodes: &[NodeId]) -> String {
+    match nodes {
+        [] => "some nodes have".to_owned(),
+        [node] => format!("node {node} has"),
+        [before @ .., last] => {
+            let before: Vec<String> = before.iter().map(NodeId::to_string).collect();
+            format!("nodes {} and {last} have", before.join(", "))
+        }
+    }
+}
+
 tagged!(Refusal {
     1 => NotFounded,
     2 => AlreadyFounded,
@@ -176,7 +196,7 @@ tagged!(Refusal {
     11 => AddressTaken { node, address, other },
     12 => IdTaken(node),
     13 => ActiveLevel { node, level, min, max },
-    14 => LevelUnknown { node, level },
+    // 14 named only the first node that does not know a level.
     15 => LevelFalls { active, level },
     16 => StillMember { node, shard },
     17 => NotServing(node),
@@ -190,4 +210,5 @@ tagged!(Refusal {
     25 => Ended(job),
     26 => Setting(why),
     27 => NoRoom { node, shard },
+    28 => LevelUnknown { level, nodes },
 });

@@ -35,4 +35,5 @@ mod spread;
 mod tls;
 mod top;
 mod traces;
+mod upgrade;
 mod watches;

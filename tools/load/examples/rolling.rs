@@ -1,4 +1,4 @@
-//! Many clients of the SDK at work, for `scripts/measure rolling`.
+//! Many clients of the SDK at work, for `scripts/measure rolling` and `scripts/two-builds`.
 //!
 //! Each client has connections of its own, keeps one lock, and takes, renews and releases another
 //! one in a closed loop. Each line of standard input begins a phase of that name. When the input
@@ -33,6 +33,9 @@ struct Args {
     /// Milliseconds between two rounds of a client
     #[arg(long, default_value_t = 0)]
     pause_ms: u64,
+    /// Milliseconds that an operation may take, retries included
+    #[arg(long, default_value_t = 5_000)]
+    timeout_ms: u64,
 }
 
 /// The operations that began in one phase, as they were seen.
@@ -127,7 +130,8 @@ async fn measure(args: &Args) {
     for number in 0..args.clients {
         let mut endpoints = args.endpoints.clone();
         endpoints.rotate_left(number % args.endpoints.len().max(1));
-        let client = Client::with_options(endpoints, ClientOptions::new());
+        let options = ClientOptions::new().timeout(Duration::from_millis(args.timeout_ms));
+        let client = Client::with_options(endpoints, options);
         workers.spawn(work(client, number, pause, shared.clone()));
     }
     let (input_ends, ended) = oneshot::channel();

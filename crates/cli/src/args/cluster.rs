@@ -1,6 +1,7 @@
 //! The command lines of the verbs for clusters.
 
 use super::remote::Remote;
+use super::upgrade::ClusterUpgrade;
 use crate::duration;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -31,6 +32,8 @@ pub enum Cluster {
     Replicas(ClusterReplicas),
     /// End a job. What it did stays done
     Cancel(ClusterCancel),
+    /// Show which builds the nodes run, the active level, and the groups that have reached it
+    Upgrade(ClusterUpgrade),
 }
 
 impl Cluster {
@@ -47,6 +50,7 @@ impl Cluster {
             Cluster::ReplaceNode(args) => args.change.remote.json,
             Cluster::Replicas(args) => args.change.remote.json,
             Cluster::Cancel(args) => args.remote.json,
+            Cluster::Upgrade(args) => args.json(),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod change;
 mod show;
+mod upgrade;
 
 use crate::args::Cluster;
 use crate::failure::Failure;
@@ -42,5 +43,6 @@ pub async fn run(verb: &Cluster) -> Result<(), Failure> {
             change::run(&args.change, spec).await
         }
         Cluster::Cancel(args) => change::cancel(&args.remote, args.job).await,
+        Cluster::Upgrade(args) => upgrade::run(args).await,
     }
 }

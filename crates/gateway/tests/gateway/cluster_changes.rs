@@ -52,6 +52,9 @@ async fn only_operators_change_the_cluster_and_each_change_is_on_record() {
         assert_eq!(code(started.map(drop)), changes, "{who:?}");
         let cancelled = client().cancel_job(signed(CancelJobRequest { job: 1 }, who)).await;
         assert_eq!(code(cancelled.map(drop)), changes, "{who:?}");
+        let level = ActivateLevelRequest { level: 2 };
+        let activated = client().activate_level(signed(level, who)).await;
+        assert_eq!(code(activated.map(drop)), changes, "{who:?}");
     }
     assert!(fakes.topologies.asked.lock().unwrap().is_empty(), "a change reached a node");
     let refused = line(&files, "start_job").await;
@@ -72,6 +75,17 @@ async fn only_operators_change_the_cluster_and_each_change_is_on_record() {
     assert_eq!(recorded["why"], "failed: there is no node 9: see `palisade cluster nodes`");
     client().cancel_job(signed(CancelJobRequest { job: 1 }, operator)).await.unwrap();
     assert_eq!(line(&files, "cancel_job").await["name"], "job 1");
+    let level = |level| signed(ActivateLevelRequest { level }, operator);
+    let refused = client().activate_level(level(2)).await;
+    assert_eq!(code(refused.map(drop)), Some(ErrorCode::InvalidArgument));
+    let recorded = line(&files, "level 2").await;
+    assert_eq!(recorded["operation"], "activate_level");
+    let why = recorded["why"].as_str().unwrap_or_default();
+    assert!(why.starts_with("failed: nodes 1, 2 and 3 have not told of level 2"), "{why}");
+    assert_eq!(
+        code(client().activate_level(level(0)).await.map(drop)),
+        Some(ErrorCode::InvalidArgument)
+    );
     let topology = client().get_topology(signed(GetTopologyRequest::default(), operator)).await;
     let topology = topology.unwrap().into_inner().topology.unwrap();
     assert_eq!((topology.version, &*topology.jobs[0].state), (3, "cancelled"));

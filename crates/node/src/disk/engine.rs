@@ -21,6 +21,10 @@ impl Engine for Watched {
         self.disk.during(|| self.inner.claim(identity))
     }
 
+    fn raise_format(&self, format: u32) -> Result<u32, StorageError> {
+        self.disk.during(|| self.inner.raise_format(format))
+    }
+
     fn write(&self, writes: &[ShardWrite]) -> Result<(), StorageError> {
         self.inner.write(writes)
     }

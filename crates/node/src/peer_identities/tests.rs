@@ -295,6 +295,7 @@ struct Dated(Arc<MemoryEngine>, AtomicU64);
 #[rustfmt::skip]
 impl Engine for Dated {
     fn claim(&self, identity: &Identity) -> Result<u64, StorageError> { self.0.claim(identity) }
+    fn raise_format(&self, format: u32) -> Result<u32, StorageError> { self.0.raise_format(format) }
     fn write(&self, writes: &[storage::ShardWrite]) -> Result<(), StorageError> { self.0.write(writes) }
     fn host_shard(&self, shard: routing::ShardId, birth: u32) -> Result<(), StorageError> { self.0.host_shard(shard, birth) }
     fn drop_shard(&self, shard: routing::ShardId, birth: u32) -> Result<(), StorageError> { self.0.drop_shard(shard, birth) }

@@ -13,7 +13,7 @@ use shard::Input;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Status;
-use topology::Topology;
+use topology::{KNOWN_LEVELS, Levels, Topology};
 use wire::internal::v1::{GreetResponse, Hello, NodeAddress, StoreRun, StoreSeen};
 use wire::v1::{Error, ErrorCode};
 
@@ -45,8 +45,8 @@ pub(crate) enum Refusal {
     /// The caller is no peer, or is set up differently.
     #[error("{0}")]
     Stranger(String),
-    /// The caller is a peer with another or an older data directory than this node knows of, and
-    /// must stop.
+    /// The caller is a peer with another or an older data directory than this node knows of, or of a
+    /// build that does not know the active level. It must stop.
     #[error("{0}")]
     Store(String),
     /// The caller says another id than its certificate.
@@ -291,6 +291,11 @@ impl Greeter {
                 "node {peer} is no node of the cluster by version {own} of the topology, which node {id} knows: {next}"
             )));
         }
+        // Such a peer ends with this sentence. A build of the time before levels does as well, because
+        // it takes the refusal for one of its directory.
+        Levels::told(hello.level_min, hello.level_max)
+            .check(self.context.cluster.now().level())
+            .map_err(|unknown| Refusal::Store(unknown.to_string()))?;
         Ok((peer, hello))
     }
 
@@ -325,6 +330,8 @@ pub(super) fn hello_without_directory(node: NodeId, fingerprint: Fingerprint) ->
         node: node.0,
         fingerprint: fingerprint.0.to_vec(),
         protocol: PROTOCOL,
+        level_min: KNOWN_LEVELS.min,
+        level_max: KNOWN_LEVELS.max,
         ..Hello::default()
     }
 }

@@ -11,9 +11,9 @@ use crate::lifecycle::Phase;
 use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_URGENT_BYTES_MAX, PEER_FRAME_BYTES, PROTOCOL};
 use crate::mailbox::Received;
 use crate::service::Shards;
-use crate::testing::{FINGERPRINT, context, context_of};
+use crate::testing::{FINGERPRINT, activated, context, context_of, founded};
 use routing::{Fingerprint, META, NodeId, ShardId};
-use shard::{Input, Member, Status};
+use shard::{Input, Member, Status, TopologyNews};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -464,4 +464,29 @@ async fn urgent_messages_are_bounded_too_and_keep_their_order() {
     assert_eq!(outbox.push(Lanes { urgent, usual: Vec::new() }), [ShardId(4), ShardId(5)]);
     let shards: Vec<u32> = outbox.next_frame().await.iter().map(|message| message.shard).collect();
     assert_eq!(shards, [0, 1, 2, 3]);
+}
+
+/// A build of the time before levels says none, and ends with the sentence because it takes the
+/// refusal for one of its directory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_whose_build_does_not_know_the_active_level_is_told_to_stop() {
+    let (context, _inbox, address) = serve().await;
+    let former = hello(0, 11);
+    let accepted = greet(&address, former.clone()).await;
+    let known = accepted.hello.map(|hello| (hello.level_min, hello.level_max));
+    assert_eq!((accepted.refused_store.as_str(), known), ("", Some((1, 2))));
+    let all = TopologyNews::All(Box::new(activated(founded(), 2)));
+    assert!(context.cluster.take(all).unwrap());
+    let refused = "level 2 is active, this build knows 1: start the newer one";
+    assert_eq!(greet(&address, former.clone()).await.refused_store, refused);
+    let lost = Hello { is_lost: true, ..former.clone() };
+    assert_eq!(greet(&address, lost).await.refused_store, refused);
+    for (level_min, level_max) in [(1, 2), (2, 2), (2, 3)] {
+        let newer = Hello { level_min, level_max, ..former.clone() };
+        assert_eq!(greet(&address, newer).await.refused_store, "", "{level_min} to {level_max}");
+    }
+    let too_new = Hello { level_min: 3, level_max: 4, ..former };
+    let refused = greet(&address, too_new).await.refused_store;
+    assert!(refused.contains("one release at a time"), "{refused}");
+    context.lifecycle.enter(Phase::Stopped);
 }

@@ -22,6 +22,9 @@ impl Engine for Gate {
     fn claim(&self, identity: &Identity) -> Result<u64, StorageError> {
         self.inner.claim(identity)
     }
+    fn raise_format(&self, format: u32) -> Result<u32, StorageError> {
+        self.inner.raise_format(format)
+    }
     fn write(&self, writes: &[ShardWrite]) -> Result<(), StorageError> {
         if writes.iter().any(|write| write.reset) {
             assert_eq!(writes.len(), 1, "a reset is written alone");

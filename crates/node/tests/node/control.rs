@@ -59,7 +59,7 @@ fn undrain(request: u128, node: u64) -> Command {
 }
 
 /// What the leader of META answers to a proposal, whichever node that is.
-async fn propose_to_leader(cluster: &Cluster, command: Command) -> Outcome {
+pub async fn propose_to_leader(cluster: &Cluster, command: Command) -> Outcome {
     let answered = async {
         loop {
             for node in cluster.nodes.keys() {
@@ -126,7 +126,7 @@ async fn agreed_of_members(cluster: &Cluster) -> Topology {
     until_members(cluster, "the founding", Topology::is_founded).await
 }
 
-async fn until_told(cluster: &Cluster, nodes: &[u64]) -> Topology {
+pub async fn until_told(cluster: &Cluster, nodes: &[u64]) -> Topology {
     until_members(cluster, "a report of each node", |topology| is_told(topology, nodes)).await
 }
 

@@ -345,6 +345,9 @@ impl Engine for Cut {
     fn claim(&self, identity: &Identity) -> Result<u64, StorageError> {
         self.inner.claim(identity)
     }
+    fn raise_format(&self, format: u32) -> Result<u32, StorageError> {
+        self.inner.raise_format(format)
+    }
     fn write(&self, writes: &[ShardWrite]) -> Result<(), StorageError> {
         self.inner.write(writes)
     }

@@ -4,6 +4,7 @@ mod cluster;
 mod control;
 mod edges;
 mod hosting;
+mod levels;
 mod members;
 mod meta;
 mod nodes;

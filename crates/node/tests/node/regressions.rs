@@ -26,6 +26,9 @@ impl Engine for SlowHistory {
     fn claim(&self, identity: &Identity) -> Result<u64, StorageError> {
         self.inner.claim(identity)
     }
+    fn raise_format(&self, format: u32) -> Result<u32, StorageError> {
+        self.inner.raise_format(format)
+    }
     fn write(&self, writes: &[ShardWrite]) -> Result<(), StorageError> {
         if writes.iter().any(|write| !write.history.is_empty()) {
             std::thread::sleep(self.write);

@@ -1,18 +1,21 @@
-//! What a group keeps of itself beside the state of its machine: the wish for its members, and on
-//! shard 0 the founders of META.
+//! What a group keeps of itself beside the state of its machine: the wish for its members, on shard
+//! 0 the founders of META, and the level that it has reached.
 //!
 //! ```text
-//! +-----------------+---------------------+
-//! | wish, if any    | founders, if any    |     both in the layout of `parts/group.rs`
-//! +-----------------+---------------------+
+//! +-----------------+---------------------+------------------+
+//! | wish, if any    | founders, if any    | level, if any    |
+//! +-----------------+---------------------+------------------+
+//! |<----- in the layout of group.rs ----->|<- of level.rs -->|
 //! ```
 //!
 //! These bytes stand before the position in an applied record, and in the context of a snapshot's
-//! header. Both lists say by their first byte what they are, and nothing is written for one that is
-//! not there.
+//! header. Each part says by its first byte what it is, and nothing is written for one that is not
+//! there.
 
 use crate::parts::founding::Founders;
 use crate::parts::group::{Wanted, WantedError};
+use crate::parts::level::Reached;
+use topology::{FIRST_LEVEL, KNOWN_LEVELS};
 
 /// What a group keeps of itself, as of an index of its log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,23 +24,36 @@ pub(crate) struct Kept {
     pub wanted: Option<Wanted>,
     /// Of shard 0: the founders of META.
     pub founders: Option<Founders>,
+    /// The level. `None`: the first one.
+    pub reached: Option<Reached>,
 }
 
 impl Kept {
+    /// The level of the group.
+    pub(crate) fn level(&self) -> u32 {
+        self.reached.map_or(FIRST_LEVEL, |reached| reached.level)
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = self.wanted.as_ref().map(Wanted::encode).unwrap_or_default();
         bytes.extend(self.founders.as_ref().map(Founders::encode).unwrap_or_default());
+        bytes.extend(self.reached.as_ref().map(Reached::encode).unwrap_or_default());
         bytes
     }
 
     /// Decodes what stands before other bytes, and returns those bytes.
     ///
     /// # Errors
-    /// If any byte of it is wrong.
+    /// If any byte of it is wrong, or the level is one that this build does not know.
     pub(crate) fn decode_before(bytes: &[u8]) -> Result<(Kept, &[u8]), WantedError> {
         let (wanted, rest) = Wanted::decode_before(bytes)?;
         let (founders, rest) = Founders::decode_before(rest)?;
-        Ok((Kept { wanted, founders }, rest))
+        let (reached, rest) = Reached::decode_before(rest)?;
+        let kept = Kept { wanted, founders, reached };
+        match KNOWN_LEVELS.contains(kept.level()) {
+            true => Ok((kept, rest)),
+            false => Err(WantedError("a level that this build does not know: start the newer one")),
+        }
     }
 
     /// Decodes it alone.
@@ -62,11 +78,13 @@ mod tests {
         let lives = [(NodeId(1), 0), (NodeId(2), 7)];
         let wanted = Some(Wanted::new(9, lives).expect("a wish that can be"));
         let founders = Some(Founders::new(4, lives).expect("founders that can be"));
+        let reached = Some(Reached { level: 2, conf_index: 12 });
         for kept in [
             Kept::default(),
-            Kept { wanted: wanted.clone(), founders: None },
-            Kept { wanted: None, founders: founders.clone() },
-            Kept { wanted, founders },
+            Kept { wanted: wanted.clone(), ..Kept::default() },
+            Kept { founders: founders.clone(), ..Kept::default() },
+            Kept { reached, ..Kept::default() },
+            Kept { wanted, founders, reached },
         ] {
             let bytes = kept.encode();
             assert_eq!(Kept::decode(&bytes), Ok(kept.clone()));
@@ -81,5 +99,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A build without levels must be able to go on from these bytes.
+    #[test]
+    fn a_group_of_the_first_level_keeps_the_bytes_of_the_time_before_levels() {
+        assert_eq!(Kept::default().encode(), []);
+        let lives = [(NodeId(1), 0)];
+        let wanted = Wanted::new(9, lives).expect("a wish that can be");
+        let kept = Kept { wanted: Some(wanted.clone()), ..Kept::default() };
+        assert_eq!(kept.encode(), wanted.encode());
+    }
+
+    #[test]
+    fn a_level_that_this_build_does_not_know_is_refused_with_what_to_do() {
+        let level = KNOWN_LEVELS.max + 1;
+        let kept = Kept { reached: Some(Reached { level, conf_index: 1 }), ..Kept::default() };
+        let refused = Kept::decode(&kept.encode()).unwrap_err().to_string();
+        assert!(refused.ends_with("start the newer one"), "{refused}");
     }
 }

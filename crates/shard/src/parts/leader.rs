@@ -52,6 +52,9 @@ pub(crate) struct LeaderState {
     pub wish_index: u64,
     /// The entry that chooses META's founders, if this leader has proposed one.
     pub founding_index: u64,
+    /// The highest level that the host gave, and the entry with the last one that was proposed.
+    pub level: u32,
+    pub level_index: u64,
     pub leases: Timers<LeaseId, u64>,
     waiters: Timers<RequestId, Waiter>,
     by_ticket: BTreeMap<Ticket, RequestId>,
@@ -80,6 +83,8 @@ impl LeaderState {
             wish: None,
             wish_index: 0,
             founding_index: 0,
+            level: 0,
+            level_index: 0,
             leases: Timers::new(),
             waiters: Timers::new(),
             by_ticket: BTreeMap::new(),

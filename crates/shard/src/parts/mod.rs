@@ -9,6 +9,7 @@ pub(crate) mod group;
 pub(crate) mod handover;
 pub(crate) mod kept;
 pub(crate) mod leader;
+pub(crate) mod level;
 pub(crate) mod membership;
 pub(crate) mod oldest;
 pub(crate) mod proposals;

@@ -5,7 +5,7 @@ use crate::api::{Fatal, Reply, Ticket};
 use crate::machine::Machine;
 use crate::parts::leader::LeaderState;
 use crate::parts::proposals::Caller;
-use crate::parts::{founding, group};
+use crate::parts::{founding, group, level};
 use crate::planted_bugs;
 use crate::raft::log_store::entry_bytes;
 use locks::{Batch, Command, Effects, Outcome};
@@ -36,11 +36,17 @@ impl Replica {
                 &mut self.out.replies,
             );
             self.out.entries_applied += usize::from(asked.is_some());
+            if entry.entry_type() == EntryType::EntryNormal && !entry.data.is_empty() {
+                self.check_level(entry)?;
+            }
             match entry.entry_type() {
                 EntryType::EntryNormal if entry.data.is_empty() => {}
                 EntryType::EntryNormal if entry.data[0] == group::KIND => self.apply_wish(entry)?,
                 EntryType::EntryNormal if entry.data[0] == founding::KIND => {
                     self.apply_founding(entry)?
+                }
+                EntryType::EntryNormal if entry.data[0] == level::KIND => {
+                    self.apply_level(entry)?
                 }
                 EntryType::EntryNormal => self.apply_batch(entry, asked)?,
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {

@@ -167,7 +167,7 @@ impl Replica {
         (self.machine, self.kept) = (machine, kept);
         self.observation = Observation::new(self.machine.shard_ms(), self.now);
         (self.applied_index, self.applied_term) = (meta.index, meta.term);
-        self.conf_index = meta.index;
+        self.conf_index = self.kept.reached.map_or(meta.index, |reached| reached.conf_index);
         self.raw.mut_store().reset_to(snapshot);
         self.incarnations.learn_members(meta.get_conf_state());
         let records = records.into_iter().map(|change| (change.key, change.value));

@@ -214,7 +214,7 @@ impl Replica {
         conf.learners.sort_unstable();
         self.incarnations.learn_members(&conf);
         self.raw.mut_store().set_conf_state(conf);
-        self.conf_index = entry.index;
+        self.note_conf_change(entry.index);
         Ok(())
     }
 }

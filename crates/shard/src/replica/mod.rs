@@ -10,6 +10,7 @@
 //! sending.rs      appends for spare followers, a little later
 //! leadership.rs   the beginning and the end of leading
 //! members.rs      changes of the group's members
+//! level.rs        the level of formats and commands that the group has reached
 //! checkpoints.rs  checkpoints, cuts of the log, and snapshots
 //! serve.rs        answers to reads
 //! disk.rs         leading and voting while the node's disk hangs or is slow
@@ -22,6 +23,7 @@ mod checkpoints;
 mod disk;
 mod handover;
 mod leadership;
+mod level;
 mod members;
 mod meta;
 mod open;
@@ -89,9 +91,10 @@ pub struct Replica {
     committed_at_ticks: [u64; 2],
     incarnations: Incarnations,
     /// The index of the last change of members, or of the checkpoint or snapshot that was loaded after
-    /// it.
+    /// it. From level 2 on the record has it (`parts/level.rs`).
     conf_index: u64,
-    /// The last wish of the log for members, and the founders of META, as of the applied index.
+    /// The last wish of the log for members, the founders of META, and the level, as of the applied
+    /// index.
     kept: Kept,
     /// As a leader of shard 0, this replica has the log choose META's founders.
     founds_meta: bool,
@@ -193,6 +196,7 @@ impl Replica {
             members: self.members(),
             conf_index: self.conf_index,
             wanted: self.kept.wanted.clone(),
+            level: self.level(),
             topology_version: self.topology().map(Topology::version),
         }
     }

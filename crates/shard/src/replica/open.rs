@@ -95,7 +95,7 @@ impl Replica {
             seed: None,
             now,
             applied_index: applied.index,
-            conf_index: applied.index,
+            conf_index: kept.reached.map_or(applied.index, |reached| reached.conf_index),
             applied_term: applied.term,
             leader_state: None,
             leadership: Leadership::default(),

@@ -112,6 +112,7 @@ impl Replica {
                 self.incarnations.learn(node, planted_bugs::incarnation(incarnation));
             }
             Input::Want(wanted) => self.want(wanted),
+            Input::Level(level) => self.raise_level(level),
             Input::Transfer { to } => self.hand_over(to),
             Input::StandAside => self.stands_aside = true,
         }
@@ -174,6 +175,7 @@ impl Replica {
         self.tick_handover();
         self.propose_wish();
         self.propose_founding();
+        self.propose_level();
         self.change_membership();
         match (&self.leader_state, &self.machine) {
             (Some(_), Machine::Locks(table)) => self.oldest.look(table),

@@ -5,6 +5,7 @@ mod cluster;
 mod disk;
 mod freshness;
 mod handover;
+mod levels;
 mod membership;
 mod meta;
 mod quotas;

@@ -97,6 +97,7 @@ stories! {
     identities
     member_replaced
     leader_not_wanted
+    level_reached
     older_wish
     five_to_three
 }

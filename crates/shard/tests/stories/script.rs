@@ -17,6 +17,7 @@
 //! reseed n1                            it loses its disk, starts on an empty one, and everybody hears of that
 //! add n4#7                             an empty replica of birth 7 starts on a further node; it is no member
 //! want n1 n2 n4#7 version=2 [at=n1]    the host's wish for these members, told to the leader or to a node
+//! level 2 [at=n1]                      the host has heard of a level, told to the leader or to a node
 //! pause n1 | resume n1                 stopped like by SIGSTOP: what is sent to it waits, its clock runs on
 //! isolate n1 | cut n1 n2 | heal        nothing passes between them; heal mends all
 //! disk n2 hangs | disk n2 works        writes wait
@@ -125,6 +126,13 @@ impl Script {
                 }
                 let wanted = Wanted::new(version, members).map_err(|error| error.to_string())?;
                 self.stage()?.put(at, Input::Want(wanted));
+            }
+            "level" => {
+                let level = number(words.next()?)?;
+                let level = u32::try_from(level).map_err(|error| error.to_string())?;
+                let at = words.value("at").map(node).transpose()?;
+                let at = at.or(self.stage()?.cluster.leader()).ok_or("nobody leads: say at=n1")?;
+                self.stage()?.put(at, Input::Level(level));
             }
             "heal" => self.stage()?.cluster.cut.clear(),
             "step" | "crash" | "start" | "flush" | "reseed" | "pause" | "resume" | "isolate"

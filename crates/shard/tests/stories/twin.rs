@@ -96,12 +96,12 @@ pub fn entry(bytes: &[u8]) -> Entry {
 fn batch(entry: &Entry) -> Option<Batch<'_>> {
     let is_batch = entry.entry_type() == EntryType::EntryNormal
         && !entry.data.is_empty()
-        && entry.data[0] != words::WISH;
+        && ![words::WISH, words::LEVEL].contains(&entry.data[0]);
     is_batch.then(|| Batch::decode(&entry.data).expect("a batch of the replica's own"))
 }
 
-/// The index in an applied record, which has the wish for members before it if there is one.
+/// The index in an applied record, which has what the group keeps before it.
 fn applied_index(bytes: &[u8]) -> u64 {
-    let position = &bytes[words::wish_len(bytes)..];
+    let position = &bytes[words::kept_len(bytes)..];
     SnapshotMetadata::decode(position).expect("an applied record of the replica's own").index
 }

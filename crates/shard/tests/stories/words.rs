@@ -296,6 +296,23 @@ pub fn wish_len(bytes: &[u8]) -> usize {
     }
 }
 
+/// The first byte of a level (`src/parts/level.rs`).
+pub const LEVEL: u8 = 5;
+const LEVEL_AT: usize = 5;
+const LEVEL_RECORD_BYTES: usize = 17;
+
+/// The length of what the group keeps before the position in an applied record.
+pub fn kept_len(bytes: &[u8]) -> usize {
+    let wish = wish_len(bytes);
+    let level = if bytes.get(wish) == Some(&LEVEL) { LEVEL_RECORD_BYTES } else { 0 };
+    wish + level
+}
+
+fn level(bytes: &[u8]) -> String {
+    let level = bytes[LEVEL_AT..LEVEL_AT + 4].try_into().expect("4 bytes");
+    format!("level {} from here on", u32::from_le_bytes(level))
+}
+
 fn wish(bytes: &[u8]) -> String {
     let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("8 bytes"));
     let version = number(&bytes[WISH_VERSION_AT..WISH_VERSION_AT + 8]);
@@ -304,8 +321,11 @@ fn wish(bytes: &[u8]) -> String {
     format!("wish {version}: {} shall be members", members.join(" "))
 }
 
-/// A change of members, a wish for them, or the empty entry that a leader begins with.
+/// A change of members, a wish for them, a level, or the empty entry that a leader begins with.
 pub fn special_entry(entry: &Entry) -> String {
+    if entry.data.first() == Some(&LEVEL) && entry.entry_type() == EntryType::EntryNormal {
+        return level(&entry.data);
+    }
     if entry.data.first() == Some(&WISH) && entry.entry_type() == EntryType::EntryNormal {
         return wish(&entry.data);
     }

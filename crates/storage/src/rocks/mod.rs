@@ -223,6 +223,20 @@ impl Engine for RocksEngine {
         Ok(boot)
     }
 
+    fn raise_format(&self, format: u32) -> Result<u32, StorageError> {
+        let place = format!("data directory {}", self.store.dir.display());
+        let key = keys::identity();
+        let stored = self.store.get(keys::CF_META, &key, &|| format!("{place}, identity"))?;
+        let stored = stored.expect("the store was claimed");
+        let (format, record) = identity::raised(&stored, format, &place)?;
+        if let Some(record) = record {
+            let mut batch = WriteBatch::default();
+            batch.put_cf(self.store.cf(keys::CF_META), &key, keys::seal(&key, &record));
+            self.store.change(|writer| self.store.put_synced(writer, batch))?;
+        }
+        Ok(format)
+    }
+
     fn write(&self, writes: &[ShardWrite]) -> Result<(), StorageError> {
         let mut is_long = false;
         for writes in writes.chunk_by(|a, b| a.reset == b.reset) {

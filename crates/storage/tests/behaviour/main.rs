@@ -51,5 +51,6 @@ suite! {
     boots_count_up
     the_nodes_own_records_stay
     a_stranger_is_refused
+    a_format_is_raised_on_demand_and_never_falls
     random_writes_match_a_model
 }

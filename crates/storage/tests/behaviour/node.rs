@@ -56,3 +56,18 @@ pub fn a_stranger_is_refused<S: Store>() {
         "a refusal counts as no boot"
     );
 }
+
+/// The build before reads formats up to its own, so a store must not leave the first one by itself.
+pub fn a_format_is_raised_on_demand_and_never_falls<S: Store>() {
+    let (first, last) = FORMATS.into_inner();
+    let mut store = S::new();
+    let identity = Identity { fingerprint: [7; 16], node: 3 };
+    store.engine().claim(&identity).expect("claim");
+    store.reopen();
+    store.engine().claim(&identity).expect("own store");
+    assert_eq!(store.engine().raise_format(first).expect("no change"), first);
+    assert_eq!(store.engine().raise_format(last).expect("raised"), last);
+    store.reopen();
+    assert_eq!(store.engine().claim(&identity).expect("own store"), 3);
+    assert_eq!(store.engine().raise_format(first).expect("no change"), last);
+}

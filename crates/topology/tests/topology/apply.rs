@@ -257,11 +257,22 @@ fn few_jobs_are_remembered_and_few_run() {
 fn a_level_is_active_only_if_every_node_knows_it_and_never_falls() {
     let mut topology = founded(2, 1, 1, 0);
     let activate = |level| Command::ActivateLevel { level };
-    let unknown = |node| Err(Refusal::LevelUnknown { node: NodeId(node), level: 2 });
-    assert_eq!(apply(&mut topology, activate(2)), unknown(1));
+    let unknown = |nodes: &[u64]| {
+        let nodes = nodes.iter().copied().map(NodeId).collect();
+        Err(Refusal::LevelUnknown { level: 2, nodes })
+    };
+    assert_eq!(apply(&mut topology, activate(2)), unknown(&[1, 2]));
     apply(&mut topology, Command::NodeIs { told: told(1, 1) }).unwrap();
-    assert_eq!(apply(&mut topology, activate(2)), unknown(2));
+    let refused = apply(&mut topology, activate(2));
+    assert_eq!(refused, unknown(&[2]));
+    assert!(refused.unwrap_err().to_string().starts_with("node 2 has not told of level 2: "));
+    // A node that went back to the former build does not count as upgraded.
     apply(&mut topology, Command::NodeIs { told: told(2, 1) }).unwrap();
+    let mut back = told(2, 2);
+    back.levels = Levels { min: 1, max: 1 };
+    apply(&mut topology, Command::NodeIs { told: back }).unwrap();
+    assert_eq!(apply(&mut topology, activate(2)), unknown(&[2]));
+    apply(&mut topology, Command::NodeIs { told: told(2, 3) }).unwrap();
     assert_eq!(apply(&mut topology, activate(2)), Ok(true));
     assert_eq!(apply(&mut topology, activate(2)), Ok(false));
     let falls = Refusal::LevelFalls { active: 2, level: 1 };
@@ -271,7 +282,7 @@ fn a_level_is_active_only_if_every_node_knows_it_and_never_falls() {
     let refused = apply(&mut topology, Command::NodeIs { told: old }).unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "level 2 is active, and the program of node 3 knows levels 1 to 1: start one that knows it"
+        "level 2 is active, node 3 runs a build that knows 1: start the newer one"
     );
 }
 

@@ -76,6 +76,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::Busy(JobId(3)),
         Refusal::NoRoom { node: NodeId(3), shard: ShardId(2) },
         Refusal::Setting("no".into()),
+        Refusal::LevelUnknown { level: 2, nodes: vec![NodeId(3), NodeId(7)] },
     ]
 }
 

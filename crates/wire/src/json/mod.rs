@@ -21,6 +21,7 @@ mod cluster;
 mod lists;
 mod probes;
 mod topology;
+mod upgrade;
 mod waiter;
 mod watch;
 mod words;
@@ -29,6 +30,7 @@ pub use cluster::{ClusterStatus, Member, Node, Replica, Shard, TopologyGroup, vo
 pub use lists::{Listing, Locks};
 pub use probes::{Liveness, Missing, Readiness};
 pub use topology::{Group, Job, Planned, Topology};
+pub use upgrade::{Build, GroupLevel, Upgrade};
 pub use waiter::Waiter;
 pub use watch::{Event, WatchState, Watched, event_kind, event_word};
 pub use words::{mode_name, state_name};

@@ -43,6 +43,8 @@ pub enum Invariant {
     OneLife,
     /// Invariant 19: a change of members leaves a quorum of voters with their data.
     Quorums,
+    /// Invariant 21: no entry is applied above the group's level, and no group is above the cluster's.
+    Level,
     /// Without a number: no process goes back to an older topology.
     Topology,
     /// Without a number: when faults stop, every shard serves again.
@@ -73,6 +75,7 @@ impl Invariant {
             Invariant::Watch => "17 watches",
             Invariant::OneLife => "18 one life, one id",
             Invariant::Quorums => "19 quorums",
+            Invariant::Level => "21 levels",
             Invariant::Topology => "topology newer only",
             Invariant::Liveness => "liveness",
             Invariant::NoCrash => "no crash of its own",

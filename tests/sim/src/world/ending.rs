@@ -214,6 +214,7 @@ impl World {
                     self.violated_in(shard, Invariant::Liveness, what);
                 }
                 self.judge_last_topologies();
+                self.judge_last_levels();
                 self.history.tenures = self.read_tenures();
                 self.over = true;
             }

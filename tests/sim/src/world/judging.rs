@@ -72,6 +72,7 @@ impl World {
 
     /// Judges what a replica has applied: invariant 19.
     pub(crate) fn judge_members(&mut self, id: u64, shard: ShardId) {
+        self.judge_level(id, shard);
         let Some(replica) = self.nodes[&id].replicas.get(&shard) else { return };
         let status = replica.status();
         let (nodes, had) = (&self.nodes, &self.members.had_log);

@@ -21,7 +21,7 @@ use crate::checker::Invariant;
 use routing::{AddressVersion, META, NodeId, ShardId};
 use shard::{Answer, Input, Query, Reply, Ticket, TopologyNews};
 use topology::{
-    Balance, Command, JobId, JobKind, Levels, NodeTold, Progress, Proposal, RequestId, Seed,
+    Balance, Command, JobId, JobKind, KNOWN_LEVELS, NodeTold, Progress, Proposal, RequestId, Seed,
     SeedNode, SeedShard, Setting, StoreId, Topology, Version,
 };
 
@@ -57,6 +57,7 @@ impl World {
         let after_us = self.rng.range(SECOND_US / 2, 3 * SECOND_US);
         self.agenda.push(self.now_us + after_us, Event::Meta);
         self.look_after_meta();
+        self.spread_level();
         let up: Vec<u64> =
             self.nodes.values().filter(|node| node.is_up()).map(|node| node.id).collect();
         if self.ending.silent || up.is_empty() {
@@ -127,7 +128,7 @@ impl World {
             zone: None,
             store: StoreId((u128::from(id) << 64 | u128::from(incarnation)).to_le_bytes()),
             start: AddressVersion { incarnation, starts: node.boot },
-            levels: Levels { min: 1, max: 1 },
+            levels: KNOWN_LEVELS,
             binary: "simulated".to_owned(),
         }
     }

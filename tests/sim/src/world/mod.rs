@@ -19,6 +19,7 @@ mod founding;
 mod gateway;
 mod identities;
 mod judging;
+mod levels;
 mod maps;
 mod members;
 mod meta;

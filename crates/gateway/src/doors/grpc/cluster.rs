@@ -104,6 +104,25 @@ impl Clusters {
         Ok(CancelJobResponse { version: version.0 })
     }
 
+    async fn activate(
+        &self,
+        visitor: &Visitor,
+        mut call: Call<'_>,
+        request: ActivateLevelRequest,
+    ) -> Result<ActivateLevelResponse, Box<Error>> {
+        self.admit(visitor, "/palisade.v1.ClusterService/ActivateLevel", "activate_level")?;
+        let _permit = self.0.router.admission.call()?;
+        let ActivateLevelRequest { level } = request;
+        if level == 0 {
+            let why =
+                "the request has no level: see `palisade cluster upgrade` for those there are";
+            return Err(Box::new(Error::invalid(why)));
+        }
+        let (name, command) = (format!("level {level}"), Command::ActivateLevel { level });
+        let version = self.change(visitor, &mut call, "activate_level", name, command).await?;
+        Ok(ActivateLevelResponse { version: version.0 })
+    }
+
     /// A call that answers before its client gives up.
     fn call(&self, metadata: &MetadataMap) -> Call<'_> {
         let patience = timeout(metadata);
@@ -140,5 +159,13 @@ impl ClusterService for Clusters {
     ) -> Result<Response<CancelJobResponse>, Status> {
         let (call, visitor) = (self.call(request.metadata()), Visitor::take(&mut request));
         answered(self.cancel(&visitor, call, request.into_inner()).await)
+    }
+
+    async fn activate_level(
+        &self,
+        mut request: Request<ActivateLevelRequest>,
+    ) -> Result<Response<ActivateLevelResponse>, Status> {
+        let (call, visitor) = (self.call(request.metadata()), Visitor::take(&mut request));
+        answered(self.activate(&visitor, call, request.into_inner()).await)
     }
 }

@@ -85,6 +85,7 @@ kinds! {
     TopologyChanged "topology changed",
     TopologyRefused "change of the topology refused",
     TopologyRead "topology read",
+    LevelTold "level told to a leader",
     WatchMoved "watch begun or moved",
     WatchResynced "watch begun anew, events lost",
 }
