@@ -132,6 +132,10 @@ pub(crate) fn context_of(
         controller: Default::default(),
         proposals: Semaphore::new(crate::limits::PROPOSALS_AT_ONCE),
         history_reads: Semaphore::new(1),
+        zone: None,
+        learning: Default::default(),
+        refounding: Default::default(),
+        heard_generation: Default::default(),
     };
     (Arc::new(context), inboxes.remove(0))
 }

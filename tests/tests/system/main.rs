@@ -34,5 +34,6 @@ mod sessions;
 mod spread;
 mod tls;
 mod top;
+mod topology_lost;
 mod traces;
 mod watches;

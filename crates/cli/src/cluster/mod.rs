@@ -4,6 +4,7 @@
 //! its job now and then.
 
 mod change;
+mod rebuild;
 mod show;
 
 use crate::args::Cluster;
@@ -42,5 +43,6 @@ pub async fn run(verb: &Cluster) -> Result<(), Failure> {
             change::run(&args.change, spec).await
         }
         Cluster::Cancel(args) => change::cancel(&args.remote, args.job).await,
+        Cluster::RebuildTopology(args) => rebuild::run(args).await,
     }
 }

@@ -10,13 +10,21 @@ use crate::parts::proposals::Caller;
 use crate::planted_bugs::founder_birth;
 use crate::raft::peer_id::node_of;
 use raft::eraftpb::Entry;
-use topology::{Command, Proposal, Refusal, Topology};
+use topology::{Command, Proposal, Refusal, Seed, Topology};
 
 /// The refusal of any operation while no cluster was founded. Otherwise a flood of them could keep
 /// the founding from its place in the log.
 pub(super) fn refused_unfounded(machine: &TopologyMachine) -> Option<Reply> {
     let is_founded = machine.topology().is_founded();
     (!is_founded).then_some(Reply::Applied(Err(Refusal::NotFounded)))
+}
+
+/// The topology that META's first leader proposes.
+pub(super) enum FirstTopology {
+    /// As the cluster file describes it.
+    Seed(Box<Seed>),
+    /// As it was built from what nodes know, after the former group was lost.
+    Rebuilt(Box<Topology>),
 }
 
 impl Replica {
@@ -40,9 +48,14 @@ impl Replica {
             return;
         }
         let (shard, node) = (self.config.shard.0, self.config.node.0);
-        let voters = self.raw.store().conf_state().voters.iter();
-        let seed = (**seed).clone().with_meta_on(voters.map(|id| node_of(*id)));
-        let command = Command::Bootstrap { seed };
+        let command = match seed {
+            FirstTopology::Seed(seed) => {
+                let voters = self.raw.store().conf_state().voters.iter();
+                let seed = (**seed).clone().with_meta_on(voters.map(|id| node_of(*id)));
+                Command::Bootstrap { seed }
+            }
+            FirstTopology::Rebuilt(topology) => Command::Refound { topology: topology.clone() },
+        };
         let proposal = Proposal::new(self.now.wall_ms / 1_000, command);
         // A seed that makes no topology would be proposed again and again.
         if let Err(refusal) = Topology::default().apply(&proposal) {

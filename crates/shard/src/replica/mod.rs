@@ -53,7 +53,7 @@ use crate::snapshot::LoadedSnapshot;
 use locks::{Effects, LockTable};
 use raft::RawNode;
 use routing::NodeId;
-use topology::{Seed, Topology};
+use topology::Topology;
 
 /// One replica of one shard.
 ///
@@ -72,7 +72,7 @@ pub struct Replica {
 
     machine: Machine,
     /// The first topology. A leader of the topology's shard proposes it if there is none yet.
-    seed: Option<Box<Seed>>,
+    seed: Option<meta::FirstTopology>,
     applied_index: u64,
     applied_term: u64,
     observation: Observation,

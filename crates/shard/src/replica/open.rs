@@ -1,5 +1,6 @@
 //! The start of a replica: from the bytes that its last run left on disk, or empty.
 
+use super::meta::FirstTopology;
 use super::{Replica, Stats};
 use crate::api::*;
 use crate::machine::Machine;
@@ -28,7 +29,7 @@ use raft::{RawNode, ReadOnlyOption};
 use raft_prost::Message as _;
 use std::collections::VecDeque;
 use storage::Recovered;
-use topology::Seed;
+use topology::{Seed, Topology};
 
 /// One append message carries entries of at most this many bytes.
 const APPEND_BYTES_MAX: u64 = 1 << 20;
@@ -144,7 +145,15 @@ impl Replica {
     /// no use for it.
     #[must_use]
     pub fn with_seed(mut self, seed: Seed) -> Replica {
-        self.seed = Some(Box::new(seed));
+        self.seed = Some(FirstTopology::Seed(Box::new(seed)));
+        self
+    }
+
+    /// As [`with_seed`](Self::with_seed), for a group that was founded again: the topology was built
+    /// from what nodes know, and names the members of the group itself.
+    #[must_use]
+    pub fn with_rebuilt(mut self, topology: Topology) -> Replica {
+        self.seed = Some(FirstTopology::Rebuilt(Box::new(topology)));
         self
     }
 }

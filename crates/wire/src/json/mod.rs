@@ -20,6 +20,7 @@
 mod cluster;
 mod lists;
 mod probes;
+mod rebuild;
 mod topology;
 mod waiter;
 mod watch;
@@ -28,6 +29,7 @@ mod words;
 pub use cluster::{ClusterStatus, Member, Node, Replica, Shard, TopologyGroup, votes};
 pub use lists::{Listing, Locks};
 pub use probes::{Liveness, Missing, Readiness};
+pub use rebuild::Rebuilt;
 pub use topology::{Group, Job, Planned, Topology};
 pub use waiter::Waiter;
 pub use watch::{Event, WatchState, Watched, event_kind, event_word};
