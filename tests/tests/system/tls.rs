@@ -63,6 +63,7 @@ impl Cluster {
         let mut nodes = Vec::new();
         for (id, listener) in (1..).zip(listeners) {
             let options = NodeOptions {
+                seeds: Vec::new(),
                 cluster: config.clone(),
                 id: NodeId(id),
                 engine: Arc::new(MemoryEngine::new()),
