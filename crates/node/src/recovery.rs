@@ -241,6 +241,22 @@ mod tests {
         assert_eq!(unknown, [ShardId(1)], "a re-seed was told of it by a later version");
     }
 
+    /// Regression: a replica that had not written when it was copied began in term 0 again, although the
+    /// original may have voted since.
+    #[test]
+    fn a_replica_that_had_not_written_when_it_was_copied_goes_on_in_a_new_term() {
+        let cluster = ClusterConfig::dev(1, 3, 20_000).unwrap();
+        let engine = MemoryEngine::new();
+        engine.claim(&Identity { fingerprint: [7; 16], node: 1 }).unwrap();
+        engine.host_shard(ShardId(0), 0).unwrap();
+        begin_new_terms(&engine, &[ShardId(0)]).unwrap();
+        let (settings, seed) = (Settings::default(), Seed::of(&cluster));
+        let opening = Opening { node: NodeId(1), boot: 2, settings, clock: Clock::start(), seed };
+        let view = View::of(&cluster);
+        let opened = opening.open_all(&engine, &[ShardId(0)], &view, 0).unwrap();
+        assert!(opened.replicas[&ShardId(0)].status().term >= 1 << 20);
+    }
+
     /// An older copy of a directory was vouched for by the groups of locks alone. Its replica of META,
     /// which had forgotten votes, took part with them.
     #[test]

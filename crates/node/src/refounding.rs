@@ -70,7 +70,7 @@ pub(crate) async fn tell(
 /// The leader of META, as the replica here hears. One without a vote, or that has failed, hears
 /// nothing.
 fn leader(board: &Board) -> Option<NodeId> {
-    let status = board.get(META).filter(|status| is_current(status));
+    let status = board.get(META).filter(is_current);
     status.filter(|_| board.meta_failure().is_none()).and_then(|status| status.leader)
 }
 
@@ -167,5 +167,53 @@ async fn on_disk<T: Send + 'static>(
             Err(Status::unavailable("this node stops, because its disk failed"))
         }
         Err(_) => Err(Status::unavailable("this node is shutting down")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{built_again, context, founded};
+    use tonic::Code;
+
+    fn all(topology: &Topology) -> TopologyNews {
+        TopologyNews::All(Box::new(topology.clone()))
+    }
+
+    #[tokio::test]
+    async fn a_node_gives_up_once_for_a_generation_and_takes_its_topology_alone() {
+        let (context, _inbox) = context(NodeId(1), 10);
+        following::learn(&context, all(&founded())).await.unwrap();
+        let second = built_again(&founded(), 2);
+        let request = |topology: &Topology| RefoundRequest { topology: topology.encode() };
+        let early = refound(&context, request(&second)).await.unwrap_err();
+        assert_eq!(early.code(), Code::FailedPrecondition, "it gave nothing up: {early}");
+        give_up(&context, 2).await.unwrap();
+        let again = give_up(&context, 2).await.unwrap_err();
+        assert!(again.message().contains("run this once more"), "{again}");
+        assert_eq!(context.generation(), 1, "nothing was founded yet");
+
+        let third = built_again(&founded(), 3);
+        let other = refound(&context, request(&third)).await.unwrap_err();
+        assert_eq!(other.code(), Code::FailedPrecondition, "{other}");
+        refound(&context, request(&second)).await.unwrap();
+        refound(&context, request(&second)).await.expect("it was told before");
+        assert_eq!((context.generation(), &*context.cluster.now()), (2, &second));
+        let (node, birth) = second.shard(META).unwrap().founders.first_key_value().unwrap();
+        let kept = rebuilt::founds(&*context.engine, *node, birth.0).unwrap();
+        assert_eq!(kept.is_some(), *node == context.id);
+    }
+
+    /// The former group goes on where nobody hears it, and counts further than the new one.
+    #[tokio::test]
+    async fn a_topology_of_a_former_generation_is_never_taken() {
+        let (context, _inbox) = context(NodeId(1), 10);
+        let (second, third) = (built_again(&founded(), 2), built_again(&founded(), 3));
+        let further = built_again(&second, 2);
+        assert!(further.version() > third.version());
+        following::learn(&context, all(&third)).await.unwrap();
+        assert_eq!(rebuilt::given_up_for(&*context.engine).unwrap(), 3);
+        following::learn(&context, all(&further)).await.unwrap();
+        assert_eq!(*context.cluster.now(), third);
     }
 }

@@ -56,6 +56,28 @@ fn founded_by(seed: Seed) -> topology::Topology {
     topology
 }
 
+/// The topology, built again as this generation from what all its nodes tell.
+pub(crate) fn built_again(topology: &topology::Topology, generation: u64) -> topology::Topology {
+    use topology::plan::Report;
+    use topology::rebuild::{Told, rebuild};
+    let told = topology.nodes().iter().map(|(id, node)| {
+        let told = topology::NodeTold {
+            node: *id,
+            address: node.address.clone(),
+            zone: node.zone.clone(),
+            store: topology::StoreId([id.0 as u8; 16]),
+            start: routing::AddressVersion { starts: node.start.starts + 1, ..node.start },
+            levels: topology::Levels { min: 1, max: 1 },
+            binary: node.binary.clone(),
+        };
+        let report = Report { heard_ms: 0, told, replicas: Default::default() };
+        let (kept, last_birth) = (topology.clone(), topology::Birth(0));
+        (*id, Told { report, kept, generation: 1, leader: None, last_birth })
+    });
+    let rebuilt = rebuild(&told.collect(), &Default::default(), generation, 1_800_000_000);
+    rebuilt.expect("all nodes tell").topology
+}
+
 /// A change of the topology: the other one of nodes 1 and 2 is to lead shard 0.
 pub(crate) fn preferring(topology: &mut topology::Topology) -> Delta {
     let shard = ShardId(0);

@@ -85,10 +85,8 @@ async fn a_job_that_waits_says_for_what_and_ends_by_a_cancel() {
     assert!(again.status.success(), "a second cancel changes nothing: {}", text(&again));
 
     // It leads nothing nevertheless. A verb that does not wait for ever says what it waits for.
-    eventually("node 2 leads nothing", async || {
-        (leads(&cluster, 2).await == 0).then_some(())
-    })
-    .await;
+    eventually("node 2 leads nothing", async || (leads(&cluster, 2).await == 0).then_some(()))
+        .await;
     let waited = cluster.run(&["cluster", "drain", "2", "--within", "2s"]).await;
     assert_eq!(waited.status.code(), Some(1), "{}", text(&waited));
     let told = text(&waited);

@@ -5,26 +5,19 @@ use super::Replica;
 use super::serve::touched;
 use crate::api::{Answer, Fatal, Query, Reply};
 use crate::machine::{Machine, ProposalsEntry, TopologyMachine};
+use crate::parts::first_topology::FirstTopology;
 use crate::parts::founding::{self, Founders};
 use crate::parts::proposals::Caller;
 use crate::planted_bugs::founder_birth;
 use crate::raft::peer_id::node_of;
 use raft::eraftpb::Entry;
-use topology::{Command, Proposal, Refusal, Seed, Topology};
+use topology::{Command, Proposal, Refusal, Topology};
 
 /// The refusal of any operation while no cluster was founded. Otherwise a flood of them could keep
 /// the founding from its place in the log.
 pub(super) fn refused_unfounded(machine: &TopologyMachine) -> Option<Reply> {
     let is_founded = machine.topology().is_founded();
     (!is_founded).then_some(Reply::Applied(Err(Refusal::NotFounded)))
-}
-
-/// The topology that META's first leader proposes.
-pub(super) enum FirstTopology {
-    /// As the cluster file describes it.
-    Seed(Box<Seed>),
-    /// As it was built from what nodes know, after the former group was lost.
-    Rebuilt(Box<Topology>),
 }
 
 impl Replica {

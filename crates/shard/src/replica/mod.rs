@@ -35,6 +35,7 @@ use crate::api::*;
 use crate::machine::Machine;
 use crate::parts::checkpointing::Checkpointing;
 use crate::parts::disk_health::DiskHealth;
+use crate::parts::first_topology::FirstTopology;
 use crate::parts::handover::Handover;
 use crate::parts::kept::Kept;
 use crate::parts::leader::LeaderState;
@@ -72,7 +73,7 @@ pub struct Replica {
 
     machine: Machine,
     /// The first topology. A leader of the topology's shard proposes it if there is none yet.
-    seed: Option<meta::FirstTopology>,
+    seed: Option<FirstTopology>,
     applied_index: u64,
     applied_term: u64,
     observation: Observation,

@@ -1,12 +1,12 @@
 //! The start of a replica: from the bytes that its last run left on disk, or empty.
 
-use super::meta::FirstTopology;
 use super::{Replica, Stats};
 use crate::api::*;
 use crate::machine::Machine;
 use crate::parts::applied::decode_applied;
 use crate::parts::checkpointing::Checkpointing;
 use crate::parts::disk_health::DiskHealth;
+use crate::parts::first_topology::FirstTopology;
 use crate::parts::handover::Handover;
 use crate::parts::kept::Kept;
 use crate::parts::membership::Incarnations;
