@@ -11,7 +11,7 @@ use crate::systemd::Systemd;
 use audit::{Audit, Settings};
 use gateway::{Gateway, GatewayOptions};
 use net::role::Process;
-use node::{FirstStart, Node, NodeOptions};
+use node::{FirstStart, Node, NodeOptions, choose_id};
 use routing::{Address, AuditConfig, ClusterConfig, NodeConfig, NodeId, for_process};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -35,19 +35,25 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
 /// The failure that kept the node from starting, or ended it.
 pub async fn node(args: &args::Node) -> Result<(), Failure> {
     let cluster = load(&args.config)?;
-    let id = NodeId(args.id);
     let joins = joiner(args, &cluster)?;
-    let me = joins.as_ref().or(cluster.node(id)).expect("checked by the line before");
+    let listed = args.id.and_then(|id| cluster.node(NodeId(id)));
+    let me = joins.as_ref().or(listed).expect("checked by the line before").clone();
     let listen = args.listen.as_ref().unwrap_or(&me.address);
     let missing = Protection::missing_at_node(&cluster);
     let insecure = exposure::check(listen, missing, args.insecure)?;
     let listen_metrics = args.listen_metrics.as_ref().or(me.metrics.as_ref());
     check_free(std::iter::once(listen).chain(listen_metrics))?;
-    let tls = certificates::inside(&cluster, &Process::Node(args.id))?;
+    let tls = certificates::inside(&cluster, &Process::Node(me.id.0))?;
     let dir =
-        args.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("data/node-{}", args.id)));
+        args.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("data/node-{}", me.id)));
     let reserve_bytes = cluster.settings.disk_reserve_bytes;
     let engine = saying_so("opening the data directory", open_engine(&dir, reserve_bytes)).await?;
+    let seeds: Vec<String> = args.join.iter().flatten().chain(&args.seed).cloned().collect();
+    let id = match args.id {
+        Some(id) => NodeId(id),
+        None => choose_id(&engine, &cluster, &seeds, &me).await.map_err(node_failure)?,
+    };
+    let joins = joins.map(|me| NodeConfig { id, ..me });
     let listener = bind(listen)?;
     let metrics_listener = listen_metrics.map(|address| bind(address)).transpose()?;
     let first_start = match (args.reseed, args.new_cluster, args.accept_copy) {
@@ -60,7 +66,8 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
     let audit = audit(cluster.audit.as_ref(), &format!("node-{id}"))?;
     let log = audit.clone();
     let options = NodeOptions {
-        joins: joins.clone(),
+        joins,
+        seeds,
         cluster,
         id,
         engine,
@@ -108,25 +115,33 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
     Err(node_failure(error))
 }
 
-/// The node of the command line, if the cluster file does not have it.
+/// The node of the command line, if the cluster file does not have it. Its id is 0 if the cluster shall
+/// give one.
 ///
 /// # Errors
 /// If the file has it and it is to join, or does not have it and it is not.
 fn joiner(args: &args::Node, cluster: &ClusterConfig) -> Result<Option<NodeConfig>, Failure> {
-    let (id, file) = (NodeId(args.id), args.config.display());
+    let file = args.config.display();
     let failure = |message, next| Failure::new(Exit::Usage, "NODE", message, next);
-    match (cluster.node(id), &args.address) {
-        (Some(_), None) => Ok(None),
-        (Some(_), Some(_)) => {
+    let listed = args.id.filter(|id| cluster.node(NodeId(*id)).is_some());
+    let has_tls = cluster.tls.as_ref().is_some_and(|tls| tls.inside.is_some());
+    match (listed, &args.address, args.id) {
+        (Some(_), None, _) => Ok(None),
+        (Some(id), Some(_), _) => {
             let next = "start it without --join, or choose an id that no node ever had";
             Err(failure(format!("{file} has node {id}, so it is one of the cluster already"), next))
         }
-        (None, None) => {
+        (None, None, id) => {
             let next = "see which there are: palisade cluster check --members --config FILE. A node that is new to the cluster needs --join --address HOST:PORT";
-            Err(failure(format!("{file} has no node {id}"), next))
+            Err(failure(format!("{file} has no node {}", id.unwrap_or_default()), next))
         }
-        (None, Some(address)) => Ok(Some(NodeConfig {
-            id,
+        (None, Some(_), None) if has_tls => {
+            let next = "give --id, and a certificate of the inside for it: see `palisade cert`";
+            let message = format!("{file} has `tls.inside`, whose certificates name the node");
+            Err(failure(message, next))
+        }
+        (None, Some(address), id) => Ok(Some(NodeConfig {
+            id: NodeId(id.unwrap_or_default()),
             address: address.clone(),
             metrics: None,
             zone: args.zone.clone(),
@@ -188,6 +203,7 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
     let reflection = args.reflection;
     let options = GatewayOptions {
         cluster,
+        seeds: args.seed.clone(),
         inside,
         tls,
         listener,

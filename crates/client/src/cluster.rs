@@ -1,6 +1,8 @@
 //! The topology of the cluster and changes of it, for programs of operators.
 
-use crate::{Client, ClusterTopology, Error, JobSpec, RequestId, StartedJob, unary};
+use crate::{
+    Client, ClusterTopology, Error, JobSpec, RebuiltTopology, RequestId, StartedJob, unary,
+};
 use wire::OperationKind;
 use wire::v1;
 
@@ -9,6 +11,8 @@ const READ: OperationKind = OperationKind::ClusterStatus;
 /// The kind that decides retries of a change: a try without an answer leaves doubt, and the change
 /// may be repeated, as the close of a session.
 const CHANGE: OperationKind = OperationKind::CloseSession;
+/// The kind of a change that is not repeated while its outcome is in doubt.
+const REBUILD: OperationKind = OperationKind::Break;
 
 impl Client {
     /// The topology: nodes, members of shards and jobs, of this version or a later one.
@@ -80,5 +84,28 @@ impl Client {
             })
             .await?;
         Ok(activated.version)
+    }
+
+    /// Builds the topology again from what nodes know, after its group was lost for ever, and founds
+    /// that group anew. `lost_nodes` are those whose data are gone for good. A dry run shows what would
+    /// be founded.
+    ///
+    /// # Errors
+    /// If the group has a leader, or a node does not answer and is not named as lost. After
+    /// OUTCOME_UNKNOWN it may have been founded: look at the topology.
+    pub async fn rebuild_topology(
+        &self,
+        lost_nodes: &[u64],
+        dry_run: bool,
+    ) -> Result<RebuiltTopology, Error> {
+        let request = v1::RebuildTopologyRequest { lost_nodes: lost_nodes.to_vec(), dry_run };
+        self.rpc(REBUILD, |channel, timeout| {
+            let request = unary::timed(request.clone(), timeout);
+            async move {
+                let answer = unary::cluster_service(channel).rebuild_topology(request).await;
+                answer.map(|response| response.into_inner())
+            }
+        })
+        .await
     }
 }

@@ -61,6 +61,7 @@ pub use wire::v1::{
     ClusterStatusResponse as ClusterStatus, ClusterTopology, Consistency, ErrorCode, Event,
     EventKind, Grant, GrantState, HeartbeatResponse as Heartbeat, Job, JobKind, JobSpec,
     ListResponse as Listing, Mode, NodeStatus, OpenSessionResponse as Opened,
-    ReleaseResponse as Released, RenewResponse as Renewal, ShardStatus,
-    StartJobResponse as StartedJob, Tenure, Waiter, WatchState,
+    RebuildTopologyResponse as RebuiltTopology, ReleaseResponse as Released,
+    RenewResponse as Renewal, ShardStatus, StartJobResponse as StartedJob, Tenure, Waiter,
+    WatchState,
 };

@@ -28,6 +28,9 @@ pub struct GatewayOptions {
     /// The cluster file, validated. A node that is not at its address in the file is looked for at
     /// the addresses that the other nodes report.
     pub cluster: ClusterConfig,
+    /// Addresses of nodes as `host:port`, which are asked for the others while no node that is known
+    /// can be reached. For a cluster file that has none of the present nodes.
+    pub seeds: Vec<String>,
     /// TLS between this gateway and the nodes, with the gateway's certificate. Needed if the
     /// cluster file has it.
     pub inside: Option<Arc<Inside>>,
@@ -57,6 +60,7 @@ impl Gateway {
     pub async fn start(options: GatewayOptions) -> Result<GatewayHandle, GatewayError> {
         let GatewayOptions {
             cluster,
+            seeds,
             inside,
             tls,
             listener,
@@ -110,6 +114,15 @@ impl Gateway {
             ending.clone(),
         ));
         tasks.spawn(ended(crate::watch::keep(router.clone(), ending.clone())));
+        if !seeds.is_empty() {
+            let (router, mut ending) = (router.clone(), ending.clone());
+            tasks.spawn(ended(async move {
+                tokio::select! {
+                    _ = ending.wait_for(|ending| *ending) => {}
+                    () = crate::watch::ask_seeds(router, seeds) => {}
+                }
+            }));
+        }
         tasks.spawn(ended(leave::work(router.clone(), left, ending.clone())));
         tasks.spawn(ended(watching::work(router.clone(), asked, ending.clone())));
         tasks.spawn(ended(watch_access(router.clone(), ending.clone())));

@@ -57,6 +57,50 @@ pub(crate) async fn keep(router: Arc<Router>, mut ending: watch::Receiver<bool>)
     }
 }
 
+/// Asks the nodes at these addresses for the route table, one after the other, while no node of the
+/// table is reached. So a gateway whose cluster file has none of the present nodes finds them.
+pub(crate) async fn ask_seeds(router: Arc<Router>, seeds: Vec<String>) {
+    let any = ClusterIdentity { node: 0, ..router.identity.clone() };
+    let mut failures: BTreeMap<&str, String> = BTreeMap::new();
+    loop {
+        for seed in &seeds {
+            if router.nodes.connected().iter().any(|(_, is_connected)| *is_connected) {
+                break;
+            }
+            match ask_seed(&router, seed, &any).await {
+                Ok(node) => {
+                    tracing::info!(node, address = %seed, "a seed has told the nodes of the cluster");
+                    failures.remove(seed.as_str());
+                }
+                Err(why) => {
+                    let why = why.to_string();
+                    if failures.get(seed.as_str()) != Some(&why) {
+                        tracing::warn!(address = %seed, reason = %why, "a seed cannot be used; trying on");
+                        failures.insert(seed, why);
+                    }
+                }
+            }
+        }
+        tokio::time::sleep(WATCH_EVERY.mul_f64(rand::random_range(0.8..1.2))).await;
+    }
+}
+
+/// Takes the route table of the node at this address, whichever that is.
+async fn ask_seed(router: &Router, address: &str, any: &ClusterIdentity) -> Result<u64, Unusable> {
+    let asked = async {
+        let channel = connect(router, any.node, address).await?;
+        let mut client = ShardServiceClient::new(channel);
+        let response = client.routes(RoutesRequest {}).await.map_err(Box::new)?.into_inner();
+        let node = response.identity.as_ref().map_or(0, |found| found.node);
+        let meant = ClusterIdentity { node, ..any.clone() };
+        Ok((node, routes_of(&response, &meant)?))
+    };
+    let answered = tokio::time::timeout(NODE_CONNECT_TIMEOUT, asked).await;
+    let (node, routes) = answered.unwrap_or(Err(Unusable::Silent))?;
+    router.take_routes(&routes);
+    Ok(node)
+}
+
 async fn look(router: &Router, node: u64) {
     let meant = ClusterIdentity { node, ..router.identity.clone() };
     let mut connection: Option<(String, Channel)> = None;

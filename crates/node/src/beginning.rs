@@ -8,12 +8,23 @@
 use crate::clock::Clock;
 use crate::error::NodeError;
 use crate::peer_identities::{self, Beginning, FirstStart};
+use crate::seeds;
 use crate::transport::choose_incarnation;
 use crate::view::View;
 use net::tls::Inside;
 use routing::{Fingerprint, NodeId};
 use std::sync::Arc;
 use storage::Engine;
+use wire::internal::v1::ClusterIdentity;
+
+/// What a node knows of the others before it starts.
+pub(crate) struct Around<'a> {
+    /// From the cluster file, or from the topology in the data directory.
+    pub(crate) view: &'a View,
+    /// Addresses of further nodes.
+    pub(crate) seeds: &'a [String],
+    pub(crate) identity: &'a ClusterIdentity,
+}
 
 /// What the directory begins with, or began with. A re-seed asks the peers, and the incarnation counts
 /// only then.
@@ -25,7 +36,7 @@ pub(crate) async fn beginning(
     first_start: FirstStart,
     node: (NodeId, Fingerprint),
     tls: Option<&Arc<Inside>>,
-    view: &View,
+    around: Around<'_>,
     clock: Clock,
 ) -> Result<Beginning, NodeError> {
     let engine = engine.clone();
@@ -38,8 +49,12 @@ pub(crate) async fn beginning(
         .await
         .map_err(|error| NodeError::of_task("the start of the data directory", &error))??;
     if let FirstStart::Reseed { force } = first_start {
+        // A lost directory leaves the cluster file, and that may have none of the present nodes.
+        let told = seeds::ask(tls, around.identity, around.seeds).await.topology;
+        let told = told.map(|topology| View::of_topology(&topology));
+        let view = told.as_ref().unwrap_or(around.view);
         return choose_incarnation(node, tls, view, clock, force).await;
     }
-    let shards = begun.unwrap_or_else(|| view.shards_of(node.0).collect());
+    let shards = begun.unwrap_or_else(|| around.view.shards_of(node.0).collect());
     Ok(Beginning { incarnation: 0, shards })
 }

@@ -9,6 +9,7 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::moves::Moves;
 use crate::peer_identities::PeerIdentities;
+use crate::rebuilt;
 use crate::routes::KnownRoutes;
 use crate::topology_copy::TopologyCopy;
 use crate::view::KnownView;
@@ -18,8 +19,9 @@ use net::accept::Accepted;
 use net::tls::Inside;
 use routing::{Fingerprint, NodeId};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use storage::Engine;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use wire::internal::v1::ClusterIdentity;
 
 /// The shared state of one node.
@@ -60,11 +62,30 @@ pub(crate) struct Context {
     pub(crate) controller: Controller,
     /// Permits for changes of the topology that other processes propose.
     pub(crate) proposals: Semaphore,
+    /// The failure zone of this node.
+    pub(crate) zone: Option<String>,
+    /// Held while this node learns of a later topology.
+    pub(crate) learning: Mutex<()>,
+    /// Held while META is given up or founded again here.
+    pub(crate) refounding: Mutex<()>,
+    /// The highest generation of the topology that a peer has said it knows.
+    pub(crate) heard_generation: AtomicU64,
     /// Permits for history reads on the disk.
     pub(crate) history_reads: Semaphore,
 }
 
 impl Context {
+    /// The generation of the topology that this node knows.
+    pub(crate) fn generation(&self) -> u64 {
+        self.cluster.now().cluster().generation.max(rebuilt::FIRST)
+    }
+
+    /// A later generation than the one that is known here, if a peer has said it knows one.
+    pub(crate) fn later_generation(&self) -> Option<u64> {
+        let heard = self.heard_generation.load(Ordering::Relaxed);
+        (heard > self.generation()).then_some(heard)
+    }
+
     /// The addresses at which a node may be found, the likeliest first: the one that it announced,
     /// then those of the route table and of the cluster file.
     pub(crate) fn addresses(&self, node: NodeId) -> Vec<String> {

@@ -27,6 +27,9 @@ pub(crate) async fn control(context: Arc<Context>) {
 }
 
 async fn round(context: &Context) {
+    if context.later_generation().is_some() {
+        return; // another group has taken over from the one that is led here
+    }
     let (controller, topology) = (&context.controller, context.board.topology.now());
     let Some((wall_s, plan)) = controller.plan(&context.board, context.clock.now(), &topology)
     else {

@@ -60,10 +60,10 @@ pub enum NodeError {
         version: topology::Version,
     },
     /// The cluster does not take this node in.
-    #[error("node {node} does not join the cluster: {reason}")]
+    #[error("{} does not join the cluster: {reason}", node_in_words(.node))]
     NotJoined {
-        /// This node.
-        node: routing::NodeId,
+        /// This node, if it has an id.
+        node: Option<routing::NodeId>,
         /// The reason.
         reason: JoinError,
     },
@@ -88,6 +88,10 @@ pub enum JoinError {
         /// What the last node answered.
         why: String,
     },
+}
+
+fn node_in_words(node: &Option<routing::NodeId>) -> String {
+    node.map_or_else(|| "this node".to_owned(), |node| format!("node {node}"))
 }
 
 impl NodeError {

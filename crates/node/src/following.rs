@@ -5,8 +5,10 @@
 //! another node's TopologyService.Watch ───────┴──►  1  ───► 2 ───►       3
 //! ```
 //!
-//! * Each later topology is on disk before anything acts on it. So a cluster whose nodes all start
-//!   at once needs nobody to tell them which replicas they have.
+//! * Nodes, members and settings are on disk before anything acts on them. So a cluster whose nodes
+//!   all start at once needs nobody to tell them which replicas they have. Preferred leaders and
+//!   the progress of jobs change often, and are written with the next change of the rest: until
+//!   META tells them again, nothing is missed.
 //! * Only a later version of the same cluster is taken. A replica of META that lags takes nothing
 //!   back.
 //! * A node whose replica of META has no leader, or no vote, watches another node as well. Such a
@@ -21,6 +23,7 @@ use crate::error::NodeError;
 use crate::limits::{
     FOLLOW_LOOK_EVERY, FOLLOW_PAUSE, FOLLOW_SILENCE_MAX, GREET_TIMEOUT, TOPOLOGY_BYTES_MAX,
 };
+use crate::rebuilt;
 use crate::topology_copy::Unfit;
 use crate::transport::{NotConnected, connect, take_view};
 use crate::view::{Group, Later, View};
@@ -30,9 +33,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storage::{Engine, Lives, StorageError};
-use tokio::sync::Mutex;
 use tonic::{Request, Streaming};
-use topology::{DecodeError, Delta, NodeState, Topology};
+use topology::{DecodeError, Delta, NodeState, Shard, Topology};
 use wire::internal::v1::topology_service_client::TopologyServiceClient;
 use wire::internal::v1::topology_service_watch_response::Change;
 use wire::internal::v1::{
@@ -119,7 +121,7 @@ pub(crate) fn say_if_file_is_former(file: &View, now: &View) {
 
 /// News that are not learnt.
 #[derive(Debug, thiserror::Error)]
-enum NotLearnt {
+pub(crate) enum NotLearnt {
     #[error(transparent)]
     Unfit(#[from] Unfit),
     #[error("it has the topology of another cluster")]
@@ -131,42 +133,73 @@ enum NotLearnt {
 
 /// Follows the topology until the future is dropped.
 pub(crate) async fn follow(context: Arc<Context>) {
-    let follower = Follower { context, one_at_a_time: Mutex::default() };
+    let follower = Follower { context };
     tokio::join!(follower.follow_meta(), follower.follow_others());
 }
 
 struct Follower {
     context: Arc<Context>,
-    one_at_a_time: Mutex<()>,
+}
+
+/// Takes what is later in the news: to the disk, and then into use.
+///
+/// With a topology that was built again, all former groups of META are given up.
+///
+/// # Errors
+/// [`NotLearnt`]. Then nothing was taken.
+pub(crate) async fn learn(context: &Arc<Context>, news: TopologyNews) -> Result<(), NotLearnt> {
+    let _one_at_a_time = context.learning.lock().await;
+    let known = context.cluster.now();
+    let Some(next) = context.cluster.after(&news)? else { return Ok(()) };
+    if next.cluster().id != context.fingerprint.0 {
+        return Err(NotLearnt::OtherCluster);
+    }
+    let generation = next.cluster().generation;
+    let is_built_again = generation > known.cluster().generation.max(rebuilt::FIRST);
+    let mut records = Vec::new();
+    if must_be_kept(&known, &next) {
+        records.push((RECORD.to_vec(), next.encode()));
+    }
+    if is_built_again {
+        records.push(rebuilt::given_up(generation));
+    }
+    let engine = context.engine.clone();
+    let kept = tokio::task::spawn_blocking(move || {
+        if records.is_empty() {
+            return Ok(false);
+        }
+        engine.put_node_records(&records)?;
+        let meta = engine.lives().get(&META).and_then(|meta| meta.hosted);
+        meta.map_or(Ok(false), |birth| rebuilt::is_given_up(&*engine, birth))
+    });
+    let ends = match kept.await {
+        Ok(Ok(is_given_up)) => is_given_up,
+        Ok(Err(error)) => {
+            context.lifecycle.fail(error.to_string());
+            return Err(NotLearnt::Stopping);
+        }
+        Err(_) => return Err(NotLearnt::Stopping), // the runtime ends
+    };
+    if ends && is_built_again {
+        tracing::warn!(generation, "the topology was built again: its former group is given up");
+        let why = format!("of a group before generation {generation} of the topology");
+        if let Some(ended) = context.host.end_meta(why) {
+            let _ = ended.await; // it has ended, or the node stops
+        }
+    }
+    take_view(context, View::of_topology(&next)).await;
+    if let Some(removed) = removal(&next, context.id)
+        && removal(&known, context.id).is_none()
+    {
+        tracing::error!("{removed}");
+    }
+    context.cluster.put(next, news);
+    Ok(())
 }
 
 impl Follower {
-    /// Takes what is later in the news: to the disk, and then into use.
     async fn learn(&self, news: TopologyNews) -> Result<(), NotLearnt> {
-        let _one_at_a_time = self.one_at_a_time.lock().await;
-        let context = &self.context;
-        let Some(next) = context.cluster.after(&news)? else { return Ok(()) };
-        if next.cluster().id != context.fingerprint.0 {
-            return Err(NotLearnt::OtherCluster);
-        }
-        let (engine, bytes) = (context.engine.clone(), next.encode());
-        let keep = move || engine.put_node_records(&[(RECORD.to_vec(), bytes)]);
-        match tokio::task::spawn_blocking(keep).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                context.lifecycle.fail(error.to_string());
-                return Err(NotLearnt::Stopping);
-            }
-            Err(_) => return Err(NotLearnt::Stopping), // the runtime ends
-        }
-        take_view(context, View::of_topology(&next)).await;
-        if let Some(removed) = removal(&next, context.id)
-            && removal(&context.cluster.now(), context.id).is_none()
-        {
-            tracing::error!("{removed}");
-        }
-        context.cluster.put(next, news);
-        Ok(())
+        learn(&self.context, news).await
     }
 
     /// Learns what META's replica here applies.
@@ -299,11 +332,26 @@ impl Follower {
     }
 }
 
+/// Whether the later of two topologies must be on disk before it is used. `known` is on disk, apart
+/// from what need not be.
+fn must_be_kept(known: &Topology, next: &Topology) -> bool {
+    let without_preference = |shard: &Shard| Shard { preference: None, ..shard.clone() };
+    let is_same = |id: &ShardId, shard: &Shard| {
+        let known = known.shard(*id).map(without_preference);
+        known == Some(without_preference(shard))
+    };
+    known.cluster() != next.cluster()
+        || known.nodes() != next.nodes()
+        || known.slots() != next.slots()
+        || known.shards().len() != next.shards().len()
+        || !next.shards().iter().all(|(id, shard)| is_same(id, shard))
+}
+
 /// Whether a replica hears of its group's entries, as far as it knows.
 ///
 /// A replica without a vote does not notice that its leader is silent, because it never calls an
 /// election. It may have been removed from its group.
-fn is_current(status: &Status) -> bool {
+pub(crate) fn is_current(status: &Status) -> bool {
     let is_me = |member: &Member| {
         (member.node, member.incarnation) == (status.node, status.incarnation) && !member.learner
     };
@@ -411,7 +459,7 @@ mod tests {
     use super::*;
     use crate::testing::{FINGERPRINT, context, founded, founded_from, preferring};
     use routing::ClusterConfig;
-    use topology::Version;
+    use topology::{Command, Proposal, Version};
 
     fn all(topology: &Topology) -> TopologyNews {
         TopologyNews::All(Box::new(topology.clone()))
@@ -419,7 +467,7 @@ mod tests {
 
     fn follower() -> Follower {
         let (context, _inbox) = context(NodeId(1), 10);
-        Follower { context, one_at_a_time: Mutex::default() }
+        Follower { context }
     }
 
     #[tokio::test]
@@ -435,6 +483,12 @@ mod tests {
         follower.learn(all(&first)).await.unwrap();
         assert_eq!(*context.cluster.now(), topology);
         assert_eq!(context.view.version(), 2);
+        // What changes often waits for what must not be forgotten.
+        let found = recall(context.engine.clone(), FINGERPRINT).await.unwrap().0;
+        assert_eq!(found, first);
+        let drain = Command::SetNodeState { node: NodeId(1), state: NodeState::Draining };
+        let delta = topology.apply(&Proposal::new(1_800_000_000, drain)).unwrap().unwrap();
+        follower.learn(TopologyNews::Deltas(vec![delta])).await.unwrap();
         let (found, _) = recall(context.engine.clone(), FINGERPRINT).await.unwrap();
         assert_eq!(found, topology);
         let other = recall(context.engine.clone(), Fingerprint([9; 16])).await.unwrap().0;

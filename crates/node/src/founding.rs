@@ -16,6 +16,7 @@ use crate::board::is_reseeding;
 use crate::context::Context;
 use crate::hosting::{Begun, Hosting, HostingError};
 use crate::limits::META_RETRY;
+use crate::rebuilt;
 use routing::META;
 use std::sync::Arc;
 
@@ -30,6 +31,9 @@ pub(crate) async fn begin_meta(context: Arc<Context>, hosting: Arc<Hosting>) {
     let Some(birth) = founders.lives().get(&context.id).copied() else { return };
     loop {
         let known = context.cluster.now();
+        if known.cluster().generation > rebuilt::FIRST {
+            return; // these founders are those of a group that was given up
+        }
         let meta = known.shard(META);
         if meta.is_some_and(|meta| !meta.wanted.members.contains_key(&context.id)) {
             return; // it has left this node before it began here

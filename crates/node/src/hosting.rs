@@ -32,8 +32,8 @@ use crate::context::Context;
 use crate::error::NodeError;
 use crate::host::{Newcomer, Stepper, tell_failed};
 use crate::lineage;
-use crate::meta;
 use crate::recovery::Opening;
+use crate::{meta, rebuilt};
 use routing::{META, NodeId, ShardId};
 use shard::{Founders, Input};
 use std::sync::Arc;
@@ -265,11 +265,18 @@ impl Hosting {
         let group = group.ok_or(HostingError::UnknownShard(shard))?;
         let is_seated = context.host.seat(shard).is_some();
         let (engine, opening) = (context.engine.clone(), self.opening.clone());
+        let (id, generation) = (context.id, context.generation());
         let opened = self.on_disk(move || {
             if is_seated {
                 // Another life than this one is refused.
                 engine.host_shard(shard, birth)?;
                 return Ok(Ok(None));
+            }
+            let mut founds = founds;
+            if shard == META {
+                rebuilt::put_life(&*engine, birth, generation)?;
+                let built_again = rebuilt::founds(&*engine, id, birth)?;
+                founds = founds.or(built_again.as_ref().and_then(rebuilt::founders_of));
             }
             if let Some(founders) = founds {
                 meta::found(&*engine, &founders, birth)?;

@@ -203,6 +203,12 @@ pub(crate) const SNAPSHOT_STEP_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) const PLACEMENT_PATIENCE: Duration = Duration::from_secs(3);
 /// The period at which the placement is looked at.
 pub(crate) const PLACEMENT_EVERY: Duration = Duration::from_secs(1);
+/// The shards that a drained node hands over at a time.
+pub(crate) const DRAINED_AT_ONCE: usize = 4;
+/// The period at which a drained node looks which shards it can hand over.
+pub(crate) const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(20);
+/// A drained node waits so long for the next leader that a plan prefers, and then chooses one itself.
+pub(crate) const PREFERENCE_MAX: Duration = Duration::from_secs(1);
 /// The time that a shutdown waits for its leaderships to move. It is longer than an election, so
 /// that a second replica can be asked if the first one fails.
 pub(crate) const HANDOVER_MAX: Duration = Duration::from_secs(3);
@@ -218,6 +224,9 @@ pub(crate) const CLOSE_MAX: Duration = Duration::from_secs(2);
 pub(crate) const REPORT_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The longest time between two reports, and the longest pause after attempts that failed.
 pub(crate) const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// The longest time between two reports while another node leads META than the one that should. So
+/// the next leader hears of all nodes soon.
+pub(crate) const REPORT_SOON: Duration = Duration::from_secs(1);
 /// A node must take a report within this time.
 pub(crate) const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The nodes that are asked, at most, until one takes a report.

@@ -15,6 +15,8 @@ use storage::{Engine, StorageError};
 pub(crate) const FOUNDED_BY: ShardId = ShardId(0);
 /// Key of the record that a founder began in this data directory: its birth, `u32 LE`.
 const CREATED: &[u8] = b"meta created";
+/// Key of the record that META's replica begins in a new term here: a random number, `u32 LE`.
+const NEW_TERM: &[u8] = b"meta begins in a new term";
 
 /// The replicas of a shard of the map, or of META.
 pub(crate) fn replicas(map: &ShardMap, shard: ShardId) -> Option<&Replicas> {
@@ -38,8 +40,36 @@ pub(crate) fn found(
         return Ok(()); // the process ended before the replica was hosted
     }
     tracing::info!("founds the group of the topology, as one of its first replicas");
-    engine.write(&[shard::first_write(founders)])?;
+    let mut write = shard::first_write(founders);
+    if let Some(random) = engine.node_record(NEW_TERM)? {
+        let random = random.as_slice().try_into().map(u32::from_le_bytes).map_err(|_| {
+            StorageError::Damaged("the record of the term in which META begins".into())
+        })?;
+        let first = write.hard_state.as_deref().unwrap_or_default();
+        let later = shard::in_a_new_term(META, first, random)
+            .map_err(|fatal| StorageError::Damaged(fatal.to_string()))?;
+        write.hard_state = later.hard_state;
+    }
+    engine.write(&[write])?;
     engine.put_node_records(&[(CREATED.to_vec(), created.to_vec())])
+}
+
+/// Lets META's replica begin in a new term, if it begins in this data directory as that of a founder.
+/// Call it if the directory is a copy that was put back, and META is not in it. Blocks on the disk.
+///
+/// How it goes wrong without that:
+///
+/// 1. The directories of nodes 2, 3 and 4 are copied. Then META begins, with 1 to 5 as founders. Its
+///    first leader writes an entry 2 in term 2, and nodes 1 and 5 are copied.
+/// 2. All copies are put back. Nodes 2, 3 and 4 begin META once more, in term 1 as every founder,
+///    and elect a leader in term 2. It writes another entry 2 in term 2.
+/// 3. Nodes 1 and 5 take that for the entry 2 that they have.
+///
+/// # Errors
+/// [`StorageError`].
+pub(crate) fn begin_in_a_new_term(engine: &dyn Engine) -> Result<(), StorageError> {
+    let random: u32 = rand::random();
+    engine.put_node_records(&[(NEW_TERM.to_vec(), random.to_le_bytes().to_vec())])
 }
 
 /// Whether META's replica of this birth began in this data directory as that of a founder. Blocks
@@ -108,6 +138,31 @@ mod tests {
         found(&engine, &founders(), 0).unwrap();
         assert_eq!(engine.recover(META).unwrap(), before);
         assert!(has_begun(&engine, 0).unwrap());
+    }
+
+    /// Regression: META's founders of copies that were put back began in term 1 and could vote a second
+    /// time in terms in which they had voted before.
+    #[test]
+    fn a_founder_on_a_copy_that_was_put_back_begins_in_a_new_term() {
+        let terms = |engine: &MemoryEngine| {
+            let first = shard::first_write(&founders()).hard_state;
+            let begun = engine.recover(META).unwrap().hard_state;
+            let next = |state: Option<Vec<u8>>| {
+                shard::in_a_new_term(META, &state.unwrap(), 0).unwrap().hard_state.unwrap()
+            };
+            (next(first), next(begun))
+        };
+        let usual = directory();
+        found(&usual, &founders(), 0).unwrap();
+        let (first, begun) = terms(&usual);
+        assert_eq!(first, begun);
+        let copy = directory();
+        crate::recovery::begin_new_terms(&copy, &[]).unwrap();
+        copy.crash();
+        found(&copy, &founders(), 0).unwrap();
+        let (first, begun) = terms(&copy);
+        assert_ne!(first, begun, "it began in the same term");
+        assert!(has_begun(&copy, 0).unwrap());
     }
 
     #[test]

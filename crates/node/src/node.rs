@@ -1,7 +1,7 @@
 //! Starting a node: it claims the store, recovers every hosted shard, starts the threads, and opens
 //! the sockets last. So no peer is heard before every part is ready.
 
-use crate::beginning::beginning;
+use crate::beginning::{Around, beginning};
 use crate::board::Board;
 use crate::certificates::{accepted, record_certificates};
 use crate::clock::Clock;
@@ -29,7 +29,7 @@ use crate::topology_copy::TopologyCopy;
 use crate::transport::{Greeter, Outboxes, Peers, SnapshotQueue, keep_links, send_snapshots};
 use crate::view::{KnownView, View};
 use crate::writer::{LogWriter, Report};
-use crate::{control, members, placement, reports, retention, server};
+use crate::{control, draining, members, placement, reports, retention, server};
 use audit::{Audit, Event, Kind};
 use net::tls::Inside;
 use routing::{ClusterConfig, META, Member, NodeConfig, NodeId, RouteTable};
@@ -52,6 +52,9 @@ pub struct NodeOptions {
     pub id: NodeId,
     /// This node, if the cluster file does not have it. It joins the cluster at its first start.
     pub joins: Option<NodeConfig>,
+    /// Addresses of further nodes as `host:port`, for a node that joins or is re-seeded: the cluster
+    /// file may have none of the present ones.
+    pub seeds: Vec<String>,
     /// The node's store. No other process may write to it while the node runs.
     pub engine: Arc<dyn Engine>,
     /// TLS between nodes and gateways, with this node's certificate. Needed if the cluster file has
@@ -89,6 +92,7 @@ impl Node {
             cluster,
             id,
             joins,
+            seeds,
             engine,
             tls,
             first_start,
@@ -138,7 +142,11 @@ impl Node {
         };
 
         let named = (id, fingerprint);
-        let beginning = beginning(&engine, first_start, named, tls.as_ref(), &view, clock).await?;
+        let identity = ClusterIdentity::new(fingerprint.0, cluster.cluster.clone(), cluster.shards);
+        let beginning = {
+            let around = Around { view: &view, seeds: &seeds, identity: &identity };
+            beginning(&engine, first_start, named, tls.as_ref(), around, clock).await?
+        };
         // Once the topology is known, further replicas come by it.
         let listed = beginning.shards.iter().copied().filter(|_| !topology.is_founded());
         let hosted = hosted_shards(listed, &lives, &view);
@@ -203,14 +211,13 @@ impl Node {
                 failure = lifecycle.until_failure() => return Err(failure),
             }
         };
-        let identity = ClusterIdentity::new(fingerprint.0, cluster.cluster.clone(), cluster.shards);
         let told = reports::told(id, identities.claim(), &me);
         if joins {
-            let seeds = cluster.nodes.iter().map(|node| (node.id, node.address.clone())).collect();
-            let joiner =
-                Joiner { told: told.clone(), identity: identity.clone(), tls: tls.as_ref(), seeds };
-            topology =
-                joiner.join().await.map_err(|reason| NodeError::NotJoined { node: id, reason })?;
+            let listed = cluster.nodes.iter().map(|node| (node.id, node.address.clone())).collect();
+            let (told, identity) = (told.clone(), identity.clone());
+            let joiner = Joiner { told, identity, tls: tls.as_ref(), listed, seeds: &seeds };
+            let joined = joiner.join().await;
+            topology = joined.map_err(|reason| NodeError::NotJoined { node: Some(id), reason })?;
             levels::check(&topology)?;
             following::keep(&engine, &topology).await?;
             view = View::of_topology(&topology);
@@ -262,6 +269,10 @@ impl Node {
             controller: Default::default(),
             proposals: Semaphore::new(PROPOSALS_AT_ONCE),
             history_reads: Semaphore::new(HISTORY_READS_MAX),
+            zone: me.zone.clone(),
+            learning: Default::default(),
+            refounding: Default::default(),
+            heard_generation: Default::default(),
         });
 
         context.routes.follow(&context.view.now());
@@ -306,6 +317,7 @@ impl Node {
         handle.spawn_until_leaving(keep_sizes(context.disk.clone(), context.engine.clone()));
         handle.spawn_until_leaving(begin_meta(context.clone(), handle.hosting.clone()));
         handle.spawn_until_leaving(placement::place_leaders(context.clone()));
+        handle.spawn_until_leaving(draining::lead_nothing_when_drained(context.clone()));
         handle.spawn_until_leaving(control::control(context.clone()));
         let told = NodeTold { address: context.routes.own_address().to_owned(), ..told };
         handle.spawn_until_leaving(reports::report(context.clone(), told));

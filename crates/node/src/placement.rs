@@ -1,6 +1,7 @@
 //! Returns leadership to the replicas that the topology prefers, gently.
 
 use crate::context::Context;
+use crate::draining::should_lead_nothing;
 use crate::limits::{PLACEMENT_EVERY, PLACEMENT_PATIENCE};
 use routing::{NodeId, ShardId};
 use shard::{Input, Status};
@@ -53,6 +54,9 @@ pub(crate) async fn place_leaders(context: Arc<Context>) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
+        if should_lead_nothing(&context.cluster.now(), context.id) {
+            continue; // `draining.rs` does not wait
+        }
         let view = context.view.now();
         let led = context.board.led();
         if let Some((shard, to)) =

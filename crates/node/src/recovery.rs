@@ -8,9 +8,9 @@
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::error::NodeError;
-use crate::host::{Failed, Stepper, tell_failed};
-use crate::meta;
+use crate::host::{Failed, Stepper, contained, tell_failed};
 use crate::view::{Group, View};
+use crate::{meta, rebuilt};
 use routing::{META, NodeId, Settings, ShardId};
 use shard::{Replica, ReplicaConfig};
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,17 +48,24 @@ pub(crate) fn hosted_shards(
     hosted
 }
 
-/// Moves each replica to a new term, because the copies may be of different moments. Blocks on the
-/// disk.
+/// Moves each replica to a new term, because the copies may be of different moments. META's replica
+/// begins in one, if it begins here later. Blocks on the disk.
 pub(crate) fn begin_new_terms(engine: &dyn Engine, hosted: &[ShardId]) -> Result<(), NodeError> {
+    let lives = engine.lives();
+    let is_here = |shard| lives.get(shard).is_some_and(|lives| lives.hosted.is_some());
     let mut writes = Vec::new();
     for shard in hosted {
-        if let Some(hard_state) = engine.recover(*shard)?.hard_state {
+        // A replica that had not written yet has written in another copy.
+        let hard_state = engine.recover(*shard)?.hard_state;
+        if let Some(hard_state) = hard_state.or_else(|| is_here(shard).then(Vec::new)) {
             writes.push(shard::in_a_new_term(*shard, &hard_state, rand::random())?);
         }
     }
     if !writes.is_empty() {
         engine.write(&writes)?;
+    }
+    if !is_here(&META) {
+        meta::begin_in_a_new_term(engine)?;
     }
     Ok(())
 }
@@ -109,6 +116,19 @@ impl Opening {
     pub(crate) fn open(
         &self,
         engine: &dyn Engine,
+        life: (ShardId, u32),
+        group: &Group,
+    ) -> Result<Replica, NodeError> {
+        match life {
+            // The node serves on without META, so a panic there is a failure like others.
+            (META, _) => contained(|| self.open_now(engine, life, group))?,
+            _ => self.open_now(engine, life, group),
+        }
+    }
+
+    fn open_now(
+        &self,
+        engine: &dyn Engine,
         (shard, birth): (ShardId, u32),
         group: &Group,
     ) -> Result<Replica, NodeError> {
@@ -135,7 +155,13 @@ impl Opening {
         if shard == meta::FOUNDED_BY {
             replica.found_meta();
         }
-        Ok(if shard == META { replica.with_seed(self.seed.clone()) } else { replica })
+        Ok(match shard {
+            META => match rebuilt::founds(engine, self.node, birth)? {
+                Some(topology) => replica.with_rebuilt(topology),
+                None => replica.with_seed(self.seed.clone()),
+            },
+            _ => replica,
+        })
     }
 
     /// Opens the replica of each hosted shard. One without a birth on disk gets `incarnation`.
@@ -153,6 +179,11 @@ impl Opening {
         for shard in hosted {
             let life = (*shard, birth(shard).unwrap_or(incarnation));
             let group = view.groups.get(shard).expect("a hosted shard is in the view");
+            if *shard == META && rebuilt::is_given_up(engine, life.1)? {
+                let why = "its group was given up, because the topology was built again";
+                opened.meta_failure = Some((self.node, why.to_owned()));
+                continue;
+            }
             match self.open(engine, life, group) {
                 Ok(replica) => drop(opened.replicas.insert(*shard, replica)),
                 Err(error) if *shard == META && error.is_of_a_replica() => {
@@ -208,6 +239,22 @@ mod tests {
         assert_eq!(meta(&[(META, Lives { hosted: Some(0), destroyed: None })]), [META]);
         let unknown = hosted_shards([ShardId(1), ShardId(77)], &BTreeMap::new(), &view);
         assert_eq!(unknown, [ShardId(1)], "a re-seed was told of it by a later version");
+    }
+
+    /// Regression: a replica that had not written when it was copied began in term 0 again, although the
+    /// original may have voted since.
+    #[test]
+    fn a_replica_that_had_not_written_when_it_was_copied_goes_on_in_a_new_term() {
+        let cluster = ClusterConfig::dev(1, 3, 20_000).unwrap();
+        let engine = MemoryEngine::new();
+        engine.claim(&Identity { fingerprint: [7; 16], node: 1 }).unwrap();
+        engine.host_shard(ShardId(0), 0).unwrap();
+        begin_new_terms(&engine, &[ShardId(0)]).unwrap();
+        let (settings, seed) = (Settings::default(), Seed::of(&cluster));
+        let opening = Opening { node: NodeId(1), boot: 2, settings, clock: Clock::start(), seed };
+        let view = View::of(&cluster);
+        let opened = opening.open_all(&engine, &[ShardId(0)], &view, 0).unwrap();
+        assert!(opened.replicas[&ShardId(0)].status().term >= 1 << 20);
     }
 
     /// An older copy of a directory was vouched for by the groups of locks alone. Its replica of META,

@@ -3,35 +3,46 @@
 //! * Reports are made from the published statuses ([`board`](crate::board)). They decide plans, and
 //!   no operation.
 //! * A report goes to the leader of META when there is news, and every [`REPORT_EVERY`] otherwise.
-//!   Nobody is asked in vain for long: pauses grow while no node takes reports.
+//!   While another node leads META than should, it goes every [`REPORT_SOON`]: the next leader plans
+//!   nothing before each live node has reported to it. Nobody is asked in vain for long: pauses grow while no node takes reports.
 //! * A node that does not know its own address reports nothing, because no plan could use it.
 //!
 //! This module knows nothing of what follows from a report.
 
 use crate::board::{Board, behind_entries};
 use crate::context::Context;
-use crate::limits::{REPORT_EVERY, REPORT_LOOK_EVERY, REPORT_TIMEOUT, REPORT_TRIES};
+use crate::limits::{REPORT_EVERY, REPORT_LOOK_EVERY, REPORT_SOON, REPORT_TIMEOUT, REPORT_TRIES};
 use crate::lineage::Claim;
 use crate::transport::{NotConnected, connect};
-use routing::{META, NodeConfig, NodeId, ShardId};
+use routing::{AddressVersion, META, NodeConfig, NodeId, ShardId};
 use shard::Status;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;
 use topology::plan::{ReplicaReport, Report, Role};
-use topology::{Birth, KNOWN_LEVELS, Life, Members, NodeTold, Version};
+use topology::{Birth, KNOWN_LEVELS, Life, Members, NodeTold, StoreId, Version};
 use wire::internal::v1::topology_service_client::TopologyServiceClient;
 use wire::internal::v1::{ClusterIdentity, NotMetaLeader, ReportRequest};
 
 /// What this node tells of itself for as long as it runs.
 pub(crate) fn told(node: NodeId, claim: Claim, me: &NodeConfig) -> NodeTold {
+    told_of(node, claim.id.in_topology(), claim.address_version(), me)
+}
+
+/// What a node with this data directory tells of itself.
+pub(crate) fn told_of(
+    node: NodeId,
+    store: StoreId,
+    start: AddressVersion,
+    me: &NodeConfig,
+) -> NodeTold {
     NodeTold {
         node,
         address: me.address.clone(),
         zone: me.zone.clone(),
-        store: claim.id.in_topology(),
-        start: claim.address_version(),
+        store,
+        start,
         levels: KNOWN_LEVELS,
         binary: env!("CARGO_PKG_VERSION").to_owned(),
     }
@@ -48,13 +59,13 @@ pub(crate) async fn report(context: Arc<Context>, told: NodeTold) {
         return;
     }
     let mut rates = Rates::default();
-    let mut sender = Sender { context: context.clone(), to: None };
+    let mut sender = Sender { context: context.clone(), to: None, taken_by: None };
     let (mut sent, mut pause): (Option<(Instant, Report)>, _) = (None, REPORT_LOOK_EVERY);
     loop {
         tokio::time::sleep(pause).await;
         let report = report_of(&context.board, &told, &mut rates, context.clock.mono_ms());
         let is_due = sent.as_ref().is_none_or(|(at, before)| {
-            at.elapsed() >= REPORT_EVERY || report.is_news_after(before)
+            at.elapsed() >= sender.pause() || report.is_news_after(before)
         });
         if !is_due {
             continue;
@@ -65,6 +76,11 @@ pub(crate) async fn report(context: Arc<Context>, told: NodeTold) {
             pause = (pause * 2).min(REPORT_EVERY);
         }
     }
+}
+
+/// The report of this node as of now, without rates.
+pub(crate) fn report_now(board: &Board, told: &NodeTold, now_ms: u64) -> Report {
+    report_of(board, told, &mut Rates::default(), now_ms)
 }
 
 /// The report of a node with these statuses.
@@ -146,21 +162,32 @@ impl Rates {
 struct Sender {
     context: Arc<Context>,
     to: Option<(NodeId, Channel)>,
+    /// The node that took the last report.
+    taken_by: Option<NodeId>,
 }
 
 impl Sender {
+    /// The longest time until the next report.
+    fn pause(&self) -> Duration {
+        let preferred = self.context.view.now().preferred_leader(META);
+        if preferred.is_none() || preferred == self.taken_by { REPORT_EVERY } else { REPORT_SOON }
+    }
+
     /// Sends a report to the leader of META, and tells whether that has taken it.
     async fn send(&mut self, report: &Report) -> bool {
         let context = self.context.clone();
         if context.controller.take(&context.board, context.clock.now(), report.clone()) {
-            self.to = None;
+            (self.to, self.taken_by) = (None, Some(context.id));
             return true;
         }
         let mut search = Search::new(context.id, self.likeliest(), self.members());
         for _ in 0..REPORT_TRIES {
             let Some((node, hint)) = search.next() else { break };
             match self.send_to(node, hint, report.encode()).await {
-                Ok(None) => return true,
+                Ok(None) => {
+                    self.taken_by = Some(node);
+                    return true;
+                }
                 Ok(Some(elsewhere)) => search.hint(&elsewhere),
                 Err(error) => {
                     tracing::debug!(to = %node, reason = %error, "a report was not taken");
@@ -279,7 +306,6 @@ enum NotTaken {
 mod tests {
     use super::*;
     use shard::Member;
-    use topology::StoreId;
 
     fn status(role: shard::Role) -> Status {
         let member =

@@ -75,6 +75,28 @@ pub(crate) fn activated(mut topology: topology::Topology, level: u32) -> topolog
     topology
 }
 
+/// The topology, built again as this generation from what all its nodes tell.
+pub(crate) fn built_again(topology: &topology::Topology, generation: u64) -> topology::Topology {
+    use topology::plan::Report;
+    use topology::rebuild::{Told, rebuild};
+    let told = topology.nodes().iter().map(|(id, node)| {
+        let told = topology::NodeTold {
+            node: *id,
+            address: node.address.clone(),
+            zone: node.zone.clone(),
+            store: topology::StoreId([id.0 as u8; 16]),
+            start: routing::AddressVersion { starts: node.start.starts + 1, ..node.start },
+            levels: topology::Levels { min: 1, max: 1 },
+            binary: node.binary.clone(),
+        };
+        let report = Report { heard_ms: 0, told, replicas: Default::default() };
+        let (kept, last_birth) = (topology.clone(), topology::Birth(0));
+        (*id, Told { report, kept, generation: 1, leader: None, last_birth })
+    });
+    let rebuilt = rebuild(&told.collect(), &Default::default(), generation, 1_800_000_000);
+    rebuilt.expect("all nodes tell").topology
+}
+
 /// A change of the topology: the other one of nodes 1 and 2 is to lead shard 0.
 pub(crate) fn preferring(topology: &mut topology::Topology) -> Delta {
     let shard = ShardId(0);
@@ -151,6 +173,10 @@ pub(crate) fn context_of(
         controller: Default::default(),
         proposals: Semaphore::new(crate::limits::PROPOSALS_AT_ONCE),
         history_reads: Semaphore::new(1),
+        zone: None,
+        learning: Default::default(),
+        refounding: Default::default(),
+        heard_generation: Default::default(),
     };
     (Arc::new(context), inboxes.remove(0))
 }

@@ -89,7 +89,9 @@ impl TopologyCopy {
                 next
             }
         };
-        if next.version() <= now.version() {
+        // A group that was given up may go on counting versions where nobody hears it.
+        let is_former = next.cluster().generation < now.cluster().generation;
+        if is_former || next.version() <= now.version() {
             return Ok(None);
         }
         next.check().map_err(|why| Unfit::Unsound(next.version(), why))?;

@@ -30,6 +30,9 @@ impl Topology {
     /// # Errors
     /// [`Refusal`], with what to do next. Then nothing has changed.
     pub fn apply(&mut self, proposal: &Proposal) -> Result<Option<Delta>, Refusal> {
+        if let Command::Refound { topology } = &proposal.command {
+            return self.refound(topology);
+        }
         let mut rows = self.decide(proposal.wall_s, &proposal.command)?;
         rows.retain(|row| !self.has(row));
         if rows.is_empty() {
@@ -53,7 +56,7 @@ impl Topology {
             return Err(Refusal::NotFounded);
         }
         match command {
-            Command::Bootstrap { .. } => unreachable!("decided above"),
+            Command::Bootstrap { .. } | Command::Refound { .. } => unreachable!("decided above"),
             Command::NodeIs { told } => self.node_is(told),
             Command::SetNodeState { node, state } => self.set_node_state(*node, *state),
             Command::Want { shard, members } => self.want(wall_s, *shard, members),
@@ -126,6 +129,20 @@ impl Topology {
         founded.follow(&delta).expect("version 1 follows version 0");
         founded.check().map_err(|rule| Refusal::Seed(rule.into()))?;
         Ok(delta.rows)
+    }
+
+    /// Takes a topology that was built again as the first one of its group. It begins with a version
+    /// far above 1, so it comes as a whole and has no delta.
+    fn refound(&mut self, rebuilt: &Topology) -> Result<Option<Delta>, Refusal> {
+        if self == rebuilt {
+            return Ok(None);
+        }
+        if self.is_founded() {
+            return Err(Refusal::AlreadyFounded);
+        }
+        rebuilt.check().map_err(|rule| Refusal::Seed(rule.into()))?;
+        *self = rebuilt.clone();
+        Ok(None)
     }
 
     fn set_node_state(&self, id: NodeId, state: NodeState) -> Result<Vec<Row>, Refusal> {

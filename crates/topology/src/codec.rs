@@ -184,6 +184,16 @@ impl Record for Cow<'static, str> {
     }
 }
 
+impl<T: Record> Record for Box<T> {
+    fn put(&self, into: &mut Vec<u8>) {
+        (**self).put(into);
+    }
+
+    fn take(from: &mut Reader<'_>) -> Result<Box<T>> {
+        Ok(Box::new(T::take(from)?))
+    }
+}
+
 impl<T: Record> Record for Option<T> {
     fn put(&self, into: &mut Vec<u8>) {
         self.is_some().put(into);

@@ -8,7 +8,8 @@
 //! operators     Job, Cancel, Set, ActivateLevel  may say at which version they were planned
 //! ```
 //!
-//! `SetNodeState` is of the controller and of operators, and `Bootstrap` of META's first leader.
+//! `SetNodeState` is of the controller and of operators. `Bootstrap` is of META's first leader, and
+//! `Refound` of the first leader of a META that was founded again.
 //! This module knows nothing of what a command does.
 
 use crate::codec::{record, tagged};
@@ -111,6 +112,12 @@ pub enum Command {
         /// The setting, with its new value.
         setting: Setting,
     },
+    /// Founds the cluster again, with a topology that was built from what nodes know
+    /// ([`rebuild`](crate::rebuild)).
+    Refound {
+        /// That topology.
+        topology: Box<Topology>,
+    },
 }
 
 /// What a node tells of itself.
@@ -167,6 +174,7 @@ tagged!(Command {
     9 => Cancel { job },
     10 => ActivateLevel { level },
     11 => Set { setting },
+    16 => Refound { topology },
 });
 
 tagged!(Setting {

@@ -7,6 +7,7 @@ use crate::codec::{DecodeError, of_frame, record, tagged, to_frame};
 use crate::command::Proposal;
 use crate::delta::Delta;
 use crate::plan::Report;
+use crate::rebuild::Told;
 use crate::refusal::Refusal;
 use crate::state::*;
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
@@ -19,6 +20,7 @@ mod kind {
     pub(super) const PROPOSAL: u8 = 3;
     pub(super) const REPORT: u8 = 4;
     pub(super) const REFUSAL: u8 = 5;
+    pub(super) const TOLD: u8 = 8;
 }
 
 /// The seed of the state hash. Frozen, because replicas of different builds compare hashes.
@@ -119,6 +121,23 @@ impl Report {
     pub fn decode(bytes: &[u8], heard_ms: u64) -> Result<Report, DecodeError> {
         let report: Report = of_frame(kind::REPORT, bytes)?;
         Ok(Report { heard_ms, ..report })
+    }
+}
+
+impl Told {
+    /// The bytes of what a node tells.
+    pub fn encode(&self) -> Vec<u8> {
+        to_frame(kind::TOLD, self)
+    }
+
+    /// What a node tells with these bytes.
+    ///
+    /// # Errors
+    /// If any byte is wrong, or the kept topology breaks a rule.
+    pub fn decode(bytes: &[u8]) -> Result<Told, DecodeError> {
+        let told: Told = of_frame(kind::TOLD, bytes)?;
+        told.kept.check().map_err(DecodeError)?;
+        Ok(told)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A reason says what stands in the way, and what to do. The module knows nothing of plans.
 
-use crate::codec::tagged;
+use crate::codec::{record, tagged};
 use routing::{NodeId, ShardId};
 
 /// The reason why a step is not planned now. Plans try again by themselves, so most reasons pass.
@@ -89,7 +89,8 @@ pub enum Why {
         /// The node.
         node: NodeId,
     },
-    /// Without a node, too few level voters would be left to a shard.
+    /// Without a node, too few level voters would be left to a shard. Former versions say it of one
+    /// other node; plans say [`Why::Unready`] now.
     #[error(
         "stopping node {node} now would leave shard {shard} without a quorum, because node {other} \
          is down or lags: wait for node {other}, or drain another node"
@@ -114,7 +115,76 @@ pub enum Why {
         /// How many voters it has.
         voters: u32,
     },
+    /// Without a node, too few level voters would be left to a shard.
+    #[error(
+        "stopping node {node} now would leave shard {shard} without a quorum: {}; wait for {}, or \
+         choose another node", in_words(.others), if .others.len() == 1 { "it" } else { "them" }
+    )]
+    Unready {
+        /// The shard.
+        shard: ShardId,
+        /// The node that is to stop.
+        node: NodeId,
+        /// The other voters that are not level.
+        others: Vec<Unready>,
+    },
 }
+
+/// A voter that could not take over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unready {
+    /// Its node.
+    pub node: NodeId,
+    /// What it lacks.
+    pub lack: Lack,
+}
+
+/// What a voter lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Its node does not report.
+    Down,
+    /// Its node reports, and without this replica.
+    Replica,
+    /// It lags.
+    Entries {
+        /// By so many entries.
+        entries: u64,
+    },
+}
+
+impl std::fmt::Display for Unready {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let node = self.node;
+        match self.lack {
+            Lack::Down => write!(f, "node {node} is down"),
+            Lack::Replica => write!(f, "node {node} has no replica of it now"),
+            Lack::Entries { entries } => {
+                write!(f, "node {node} lags by {} entries", grouped(entries))
+            }
+        }
+    }
+}
+
+fn in_words(others: &[Unready]) -> String {
+    others.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// A number with its digits in groups, as in 40,211.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut shown = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
+record!(Unready { node, lack });
+tagged!(Lack { 1 => Down, 2 => Replica, 3 => Entries { entries } });
 
 tagged!(Why {
     1 => NoQuorum { shard, heard, voters },
@@ -128,4 +198,27 @@ tagged!(Why {
     9 => Needed { shard, node, other },
     10 => TooFew { shard, node, voters },
     11 => NotServing { node },
+    16 => Unready { shard, node, others },
 });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_needed_node_is_told_with_what_the_others_lack() {
+        let of = |node, lack| Unready { node: NodeId(node), lack };
+        let why = Why::Unready {
+            shard: ShardId(17),
+            node: NodeId(4),
+            others: vec![of(2, Lack::Down), of(5, Lack::Entries { entries: 40_211 })],
+        };
+        assert_eq!(
+            why.to_string(),
+            "stopping node 4 now would leave shard 17 without a quorum: node 2 is down, node 5 lags \
+             by 40,211 entries; wait for them, or choose another node"
+        );
+        let shown: Vec<String> = [0, 999, 1_000, 1_234_567].map(grouped).to_vec();
+        assert_eq!(shown, ["0", "999", "1,000", "1,234,567"]);
+    }
+}

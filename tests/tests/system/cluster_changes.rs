@@ -69,7 +69,7 @@ async fn a_job_that_waits_says_for_what_and_ends_by_a_cancel() {
         let jobs = cluster.run_json_of(&["cluster", "jobs"]).await;
         let waits = |job: &&serde_json::Value| {
             let why = job["why"].as_str().unwrap_or_default();
-            job["state"] == "running" && why.contains("without a quorum")
+            job["state"] == "running" && why.contains("without a quorum: node 3 is down")
         };
         jobs.as_array()?.iter().find(waits).map(|job| job["job"].to_string())
     })
@@ -83,4 +83,13 @@ async fn a_job_that_waits_says_for_what_and_ends_by_a_cancel() {
     assert_eq!(ended["state"], "cancelled", "{ended:#}");
     let again = cluster.run(&["cluster", "cancel", &job]).await;
     assert!(again.status.success(), "a second cancel changes nothing: {}", text(&again));
+
+    // It leads nothing nevertheless. A verb that does not wait for ever says what it waits for.
+    eventually("node 2 leads nothing", async || (leads(&cluster, 2).await == 0).then_some(()))
+        .await;
+    let waited = cluster.run(&["cluster", "drain", "2", "--within", "2s"]).await;
+    assert_eq!(waited.status.code(), Some(1), "{}", text(&waited));
+    let told = text(&waited);
+    assert!(told.contains("would leave shard 0 without a quorum: node 3 is down"), "{told}");
+    assert!(told.contains("wait for it, or choose another node"), "{told}");
 }

@@ -97,3 +97,63 @@ async fn a_node_joins_and_takes_the_place_of_one_that_is_gone_for_good() {
     })
     .await;
 }
+
+/// The cluster file has only a node that is gone for good. The others find each other by seeds.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_and_gateways_find_a_cluster_whose_file_has_none_of_its_nodes_by_seeds() {
+    let spec = Spec { nodes: 1, shards: 2, replicas: 1, ..SPEC };
+    let mut cluster = Cluster::start(spec).await;
+    let client = cluster.client();
+    let lock = client.acquire(AcquireOptions::new("kept").ttl(LONG)).await.expect("a free lock");
+    let addresses = free_addresses(2).expect("free ports");
+    let nodes = async |cluster: &Cluster| {
+        let topology = cluster.run_json_of(&["cluster", "topology"]).await;
+        let nodes = topology["nodes"].as_array().cloned().unwrap_or_default();
+        let known =
+            |node: &Value| Some((node["node"].as_u64()?, node["address"].as_str()?.to_owned()));
+        nodes.iter().filter_map(known).collect::<Vec<_>>()
+    };
+    let (dir, config) = (cluster.dir().to_owned(), cluster.config().to_owned());
+    let joins = |seed: Option<&str>, nth: usize, more: &[&str]| {
+        let mut command = Command::new(palisade_binary());
+        command.args(["node", "--address", &addresses[nth], "--join"]).args(seed).args(more);
+        command.arg("--data-dir").arg(dir.join(format!("seeded-{nth}")));
+        command.arg("--config").arg(&config);
+        Process::spawn(command, &dir.join(format!("seeded-{nth}.log"))).expect("a node")
+    };
+    // Without an id each gets the lowest one that no node ever had.
+    let second = joins(None, 0, &[]);
+    eventually("node 2 is one of the cluster", async || {
+        nodes(&cluster).await.contains(&(2, addresses[0].clone())).then_some(())
+    })
+    .await;
+    let replaced = cluster.run(&["cluster", "replace-node", "1", "2", "--within", "60s"]).await;
+    assert!(replaced.status.success(), "{}", String::from_utf8_lossy(&replaced.stderr));
+    cluster.node_ended(1).await;
+    let seed = addresses[0].clone();
+    let third = joins(Some(&seed), 1, &[]);
+    eventually("node 3 is one of the cluster", async || {
+        nodes(&cluster).await.contains(&(3, addresses[1].clone())).then_some(())
+    })
+    .await;
+    // A second start takes the id from the directory.
+    drop(third);
+    let third = joins(Some(&seed), 1, &[]);
+
+    // A gateway that knows the file only.
+    cluster.kill_gateway(1);
+    cluster.start_gateway_with(1, &["--seed", &seed]);
+    eventually("the lock is kept", async || {
+        client.renew(&lock.resource_name, lock.fencing_token).await.ok()
+    })
+    .await;
+
+    // Node 3 loses its directory, and takes a replica once it is re-seeded.
+    drop(third);
+    std::fs::remove_dir_all(dir.join("seeded-1")).expect("its directory");
+    let third = joins(Some(&seed), 1, &["--id", "3", "--reseed", "--force"]);
+    let moved = cluster.run(&["cluster", "replicas", "2", "--within", "60s"]).await;
+    assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
+    assert_eq!(nodes(&cluster).await.len(), 3, "no id was given twice");
+    drop((second, third));
+}

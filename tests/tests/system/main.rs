@@ -34,6 +34,7 @@ mod sessions;
 mod spread;
 mod tls;
 mod top;
+mod topology_lost;
 mod traces;
 mod upgrade;
 mod watches;

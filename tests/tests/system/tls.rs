@@ -63,6 +63,7 @@ impl Cluster {
         let mut nodes = Vec::new();
         for (id, listener) in (1..).zip(listeners) {
             let options = NodeOptions {
+                seeds: Vec::new(),
                 cluster: config.clone(),
                 id: NodeId(id),
                 engine: Arc::new(MemoryEngine::new()),
@@ -106,6 +107,7 @@ impl Cluster {
 
 async fn start_gateway(files: &Files, config: &ClusterConfig) -> GatewayHandle {
     let options = GatewayOptions {
+        seeds: Vec::new(),
         cluster: config.clone(),
         inside: Some(files.inside(Process::Gateway("a".into()))),
         tls: Some(files.server()),
@@ -318,6 +320,7 @@ async fn plain_to_tls_and_tls_to_plain_say_which_is_which() {
     assert!(error.contains("the server speaks TLS"), "{error}");
 
     let options = GatewayOptions {
+        seeds: Vec::new(),
         cluster: cluster.config.clone(),
         inside: Some(cluster.files.inside(Process::Gateway("a".into()))),
         tls: None,

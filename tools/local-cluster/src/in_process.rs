@@ -143,6 +143,7 @@ impl InProcess {
                 metrics_listener: Some(metrics),
                 by_hand: false,
                 joins: None,
+                seeds: Vec::new(),
             };
             nodes.push(Node::start(options).await?);
         }
@@ -151,6 +152,7 @@ impl InProcess {
         // People use this cluster to try the service out, with tools such as grpcurl.
         let reflection = true;
         let options = GatewayOptions {
+            seeds: Vec::new(),
             cluster,
             inside,
             tls,

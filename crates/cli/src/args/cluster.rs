@@ -34,6 +34,9 @@ pub enum Cluster {
     Cancel(ClusterCancel),
     /// Show which builds the nodes run, the active level, and the groups that have reached it
     Upgrade(ClusterUpgrade),
+    /// The last resort: build the topology again from what nodes know, after the data of most
+    /// members of its group were lost for good
+    RebuildTopology(ClusterRebuild),
 }
 
 impl Cluster {
@@ -51,6 +54,7 @@ impl Cluster {
             Cluster::Replicas(args) => args.change.remote.json,
             Cluster::Cancel(args) => args.remote.json,
             Cluster::Upgrade(args) => args.json(),
+            Cluster::RebuildTopology(args) => args.remote.json,
         }
     }
 }
@@ -131,6 +135,19 @@ pub struct ClusterReplicas {
 pub struct ClusterCancel {
     /// The number of the job
     pub job: u64,
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub struct ClusterRebuild {
+    /// Show what would be founded, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The data of this node are gone for good. Name no node that may run somewhere: it could serve
+    /// the former topology
+    #[arg(long, value_delimiter = ',', value_name = "N")]
+    pub lost: Vec<u64>,
     #[command(flatten)]
     pub remote: Remote,
 }

@@ -110,21 +110,28 @@ pub struct Node {
     /// The path of the cluster file
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// The id of this node in the cluster file, or with --join an id that no node ever had
-    #[arg(long, value_name = "N")]
-    pub id: u64,
+    /// The id of this node in the cluster file, or with --join an id that no node ever had. With --join
+    /// it can be left out, unless the cluster file has `tls.inside`: the cluster gives the lowest one
+    #[arg(long, value_name = "N", required_unless_present = "join")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    pub id: Option<u64>,
     /// The cluster file does not have this node: join the cluster at the first start. Start it so
-    /// each time
-    #[arg(long, requires = "address", conflicts_with = "new_cluster")]
-    pub join: bool,
+    /// each time. The nodes of the cluster file are asked, and those at these addresses
+    #[arg(long, num_args = 0.., value_delimiter = ',', value_parser = address)]
+    #[arg(value_name = "HOST:PORT", requires = "address", conflicts_with = "new_cluster")]
+    pub join: Option<Vec<String>>,
+    /// With --reseed: ask the node at this address for the present nodes, too. For a cluster file that
+    /// has none of them
+    #[arg(long, value_delimiter = ',', value_parser = address, value_name = "HOST:PORT")]
+    pub seed: Vec<String>,
     /// With --join: the address at which other processes reach this node
     #[arg(long, requires = "join", value_parser = address, value_name = "HOST:PORT")]
     pub address: Option<String>,
     /// With --join: the failure zone of this node. Default: one of its own
     #[arg(long, requires = "join", value_name = "ZONE")]
     pub zone: Option<String>,
-    /// Keep the data in this directory. Default: ./data/node-N
-    #[arg(long, value_name = "DIR")]
+    /// Keep the data in this directory. Default: ./data/node-N. Needed without --id
+    #[arg(long, value_name = "DIR", required_unless_present = "id")]
     pub data_dir: Option<PathBuf>,
     /// The data of this node is lost or damaged: start with an empty data directory, as a new
     /// member of its shards
@@ -175,6 +182,10 @@ pub struct Gateway {
     /// cluster file that has the address of --listen
     #[arg(long, value_parser = address, value_name = "HOST:PORT")]
     pub listen_metrics: Option<String>,
+    /// Ask the node at this address for the present nodes while no node of the cluster file can be
+    /// reached. For a cluster file that has none of them
+    #[arg(long, value_delimiter = ',', value_parser = address, value_name = "HOST:PORT")]
+    pub seed: Vec<String>,
     /// The name of this gateway in its certificate of the inside, and in file names of the cluster
     /// file. Several gateways may share one
     #[arg(long, default_value = "gateway", value_parser = gateway_name, value_name = "NAME")]

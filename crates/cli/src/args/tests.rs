@@ -104,3 +104,27 @@ fn a_request_id_is_sixteen_bytes_in_hex() {
     assert!(request_id("0f").is_err());
     assert!(request_id("zz0102030405060708090a0b0c0d0e0f").is_err());
 }
+
+#[test]
+fn a_node_joins_with_or_without_seeds_and_an_id() {
+    let node = |args: &[&str]| {
+        let all = ["palisade", "node", "--config", "c.yaml"].iter().chain(args);
+        match Cli::try_parse_from(all).map(|cli| cli.command) {
+            Ok(Command::Node(node)) => Some(node),
+            _ => None,
+        }
+    };
+    let joins = |args: &[&str]| node(args).and_then(|node| node.join);
+    let with_id = ["--id", "6", "--address", "six:7400", "--join"];
+    assert_eq!(joins(&with_id), Some(Vec::new()));
+    let seeds = vec!["one:7400".to_owned(), "two:7400".to_owned()];
+    assert_eq!(joins(&[&with_id[..], &["one:7400,two:7400"]].concat()), Some(seeds.clone()));
+    let twice = [&with_id[..], &["one:7400", "--join", "two:7400", "--zone", "b"]].concat();
+    assert_eq!(joins(&twice), Some(seeds));
+    let without = ["--join", "--address", "six:7400", "--data-dir", "d"];
+    assert!(node(&without).is_some_and(|node| node.id.is_none()));
+    assert!(node(&without[..3]).is_none(), "the directory is that of no id");
+    assert!(node(&["--data-dir", "d"]).is_none(), "only a node that joins is given an id");
+    assert!(node(&["--join", "--id", "6"]).is_none(), "others must find it");
+    assert!(node(&["--id", "1", "--seed", "one:7400"]).is_some_and(|node| node.join.is_none()));
+}

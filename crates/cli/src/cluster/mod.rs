@@ -4,6 +4,7 @@
 //! its job now and then.
 
 mod change;
+mod rebuild;
 mod show;
 mod upgrade;
 
@@ -44,5 +45,6 @@ pub async fn run(verb: &Cluster) -> Result<(), Failure> {
         }
         Cluster::Cancel(args) => change::cancel(&args.remote, args.job).await,
         Cluster::Upgrade(args) => upgrade::run(args).await,
+        Cluster::RebuildTopology(args) => rebuild::run(args).await,
     }
 }

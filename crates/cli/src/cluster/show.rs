@@ -17,17 +17,22 @@ pub(super) async fn topology(remote: &Remote) -> Result<(), Failure> {
         print_json(&topology);
         return Ok(());
     }
-    let Topology { version, level, .. } = topology;
+    let Topology { version, level, .. } = &topology;
     emit(&format!("topology version {version}, level {level}"));
-    let header = ["shard", "wanted", "has", "prefers", "state"].map(String::from).to_vec();
-    let groups = topology.shards.iter().chain(&topology.meta);
-    let rows: Vec<_> = std::iter::once(header).chain(groups.map(group)).collect();
-    print_table(&rows);
+    groups(&topology);
     let running = topology.jobs.iter().filter(|job| job.state == "running").count();
     if running > 0 {
         emit(&format!("running jobs: {running}; see `palisade cluster jobs`"));
     }
     Ok(())
+}
+
+/// Prints the members of all groups.
+pub(super) fn groups(topology: &Topology) {
+    let header = ["shard", "wanted", "has", "prefers", "state"].map(String::from).to_vec();
+    let groups = topology.shards.iter().chain(&topology.meta);
+    let rows: Vec<_> = std::iter::once(header).chain(groups.map(group)).collect();
+    print_table(&rows);
 }
 
 /// The row of a shard, or of the group of the topology.

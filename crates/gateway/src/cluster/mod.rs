@@ -8,6 +8,7 @@
 //! * A change is proposed again if its outcome is not known, because a second one like it changes
 //!   nothing.
 
+mod rebuild;
 pub(crate) mod told;
 
 use crate::limits::{

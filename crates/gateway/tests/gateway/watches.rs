@@ -199,6 +199,7 @@ async fn a_position_goes_on_through_another_gateway() {
     drop(stream);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let other = Gateway::start(GatewayOptions {
+        seeds: Vec::new(),
         cluster: fakes.config.clone(),
         inside: None,
         tls: None,

@@ -18,7 +18,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use failed::{Failed, tell_failed};
+pub(crate) use failed::{Failed, contained, tell_failed};
 pub(crate) use news::{News, NewsPort, NewsReader, news};
 pub(crate) use stages::EntryTimes;
 pub(crate) use stepper::Stepper;
@@ -132,6 +132,12 @@ pub(crate) enum HostMessage {
     /// The table of the replica at this place is watched from now on, or no more.
     Watch(usize, Option<NewsPort>),
     /// Finish the messages queued before this one, and end.
+    /// META's replica ends as if it had failed.
+    EndMeta {
+        index: usize,
+        why: String,
+        done: oneshot::Sender<()>,
+    },
     Stop,
 }
 
@@ -271,6 +277,15 @@ impl Host {
         let leaver = Leaver { index: seat.index, birth, done };
         self.say(seat.thread, HostMessage::Retire(leaver));
         Some(destroyed)
+    }
+
+    /// Ends META's replica here as if it had failed: it never speaks again in this run. The result is
+    /// told once that is so. It is `None` if META is not hosted here.
+    pub(crate) fn end_meta(&self, why: String) -> Option<oneshot::Receiver<()>> {
+        let seat = self.seat(META)?;
+        let (done, ended) = oneshot::channel();
+        self.say(seat.thread, HostMessage::EndMeta { index: seat.index, why, done });
+        Some(ended)
     }
 
     pub(crate) fn threads(&self) -> usize {

@@ -30,7 +30,10 @@ impl Stepper for Scripted {
             return Ok(Outputs::default());
         }
         self.steps.send(told).unwrap();
-        self.outcomes.recv().unwrap().map_err(|what| Fatal { shard: ShardId(0), what })
+        self.outcomes.recv().unwrap().map_err(|what| {
+            assert!(!what.starts_with("panic"), "{what}");
+            Fatal { shard: ShardId(0), what }
+        })
     }
 
     fn status(&self) -> Status {
@@ -230,6 +233,30 @@ fn a_fatal_step_of_meta_ends_its_replica_alone() {
     // It leaves as any other replica does.
     f.host.retire(META, 0).unwrap().blocking_recv().expect("its data are destroyed");
     assert_eq!(f.board.meta_failure(), None);
+    f.end();
+}
+
+/// Regression: a panic in META's replica ended the node, although nobody needs META for locks.
+#[test]
+fn a_panic_in_metas_replica_ends_the_replica_alone() {
+    let f = Fixture::new(10);
+    let mut answers = f.open(1);
+    let (meta, steps, outcomes) = newcomer(META);
+    let seat = f.host.admit(meta);
+    f.host.submit(0, vec![submission_to(seat.index, 1, 1)]).unwrap();
+    steps.recv().unwrap();
+    outcomes.send(Err("panic: to_commit 9 is out of range".into())).unwrap();
+    let told = answers.blocking_recv().unwrap();
+    assert_eq!((told.len(), told[0].op_index, &told[0].reply), (1, 1, &Some(Reply::Unknown)));
+    let failure = f.board.meta_failure().expect("it is told");
+    assert!(failure.contains("to_commit 9 is out of range"), "{failure}");
+
+    f.host.submit(0, vec![submission_to(seat.index, 1, 2), submission(1, 3)]).unwrap();
+    assert_eq!(tickets(&f.steps.recv().unwrap()), [ticket(StreamKey(1), 3)], "the other goes on");
+    f.outcomes.send(Ok(Outputs::default())).unwrap();
+    assert_eq!(answers.blocking_recv().unwrap()[0].reply, Some(Reply::NoLeader));
+    assert!(!f.lifecycle.failed());
+    f.host.retire(META, 0).unwrap().blocking_recv().expect("its data are destroyed");
     f.end();
 }
 

@@ -4,7 +4,7 @@
 //! A write is handed to the log writer before anything that follows from it is sent. After a fatal
 //! error, nothing of that round is sent or answered.
 
-use super::failed::{Failed, in_doubt, tell_failed};
+use super::failed::{Contained, Failed, in_doubt, tell_failed};
 use super::news::{News, NewsPort};
 use super::stages::{EntryTimes, Stages};
 use super::stepper::Stepper;
@@ -43,6 +43,10 @@ struct Place {
 impl Place {
     fn new(newcomer: Newcomer) -> Place {
         let Newcomer { shard, replica } = newcomer;
+        let replica = match shard == META {
+            true => Box::new(Contained::new(replica)),
+            false => replica,
+        };
         Place {
             shard,
             replica,
@@ -53,9 +57,9 @@ impl Place {
         }
     }
 
-    /// Ends the replica, and lets something sit here that refuses everything. `asked` has the
+    /// Ends the replica of META, and lets something sit here that refuses everything. `asked` has the
     /// replies to the operations that it was handed when it failed.
-    fn fail(&mut self, asked: Vec<(Ticket, Reply)>) -> Outputs {
+    fn fail(&mut self, asked: Vec<(Ticket, Reply)>, board: &Board) -> Outputs {
         let failed = Box::new(Failed::after(self.replica.status()));
         let mut replies = std::mem::replace(&mut self.replica, failed).retire();
         for (ticket, reply) in asked {
@@ -63,6 +67,7 @@ impl Place {
                 replies.push((ticket, reply));
             }
         }
+        board.publish(self.replica.status());
         Outputs { replies, ..Outputs::default() }
     }
 }
@@ -272,6 +277,14 @@ impl Worker {
                     self.retiring.push(leaver);
                 }
             }
+            HostMessage::EndMeta { index, why, done } => {
+                if let Some(place) = &mut self.places[index] {
+                    self.board.meta_failed(why);
+                    let outputs = place.fail(Vec::new(), &self.board);
+                    self.dispatch(index, META, outputs, None);
+                }
+                let _ = done.send(()); // a caller that has gone needs no answer
+            }
             HostMessage::Stop => {}
         }
     }
@@ -343,12 +356,12 @@ impl Worker {
                 Ok(outputs) => outputs,
                 Err(fatal) if place.shard == META => {
                     tell_failed(&self.board, fatal.to_string());
-                    let outputs = place.fail(asked);
-                    self.board.publish(place.replica.status());
-                    outputs
+                    place.fail(asked, &self.board)
                 }
                 Err(fatal) => return Err(fatal),
             };
+            let outputs = self.told_topology(index, outputs);
+            let Some(place) = &mut self.places[index] else { continue };
             let entry = traced.and_then(|at| place.stages.stepped(&outputs, at, SystemTime::now()));
             let took = began.elapsed();
             self.metrics.step_seconds.observe(took.as_secs_f64());
@@ -380,6 +393,21 @@ impl Worker {
             let work = Work::Destroy { shard, birth };
             self.writer.queue(WriteJob { work, done: Done::Caller(done) });
             tracing::info!(%shard, birth, "a replica was retired");
+        }
+    }
+
+    /// Passes on what META's replica tells of the topology. Changes that make no topology are a
+    /// failure of the replica.
+    fn told_topology(&mut self, index: usize, mut outputs: Outputs) -> Outputs {
+        let Some(news) = outputs.topology.take() else { return outputs };
+        match (self.board.topology.take(news), &mut self.places[index]) {
+            (Err(unfit), Some(place)) => {
+                tell_failed(&self.board, unfit.to_string());
+                let mut failed = place.fail(Vec::new(), &self.board);
+                failed.replies.extend(outputs.replies);
+                failed
+            }
+            _ => outputs,
         }
     }
 
@@ -426,9 +454,6 @@ impl Worker {
         }
         if let Some(at_ms) = outputs.wake_at_ms {
             self.wakes.insert((at_ms, index));
-        }
-        if let Some(news) = outputs.topology {
-            self.board.topology.take(news).expect("a replica tells each change in order");
         }
         if let Some(founders) = outputs.founders {
             self.board.take_founders(founders);

@@ -1,6 +1,7 @@
 //! This node's own data directory: its name, its runs, and whether it was copied.
 
 use super::standing::{Beginning, FirstStart, Standing};
+use crate::chosen_id::ChosenId;
 use crate::error::NodeError;
 use crate::lineage::{Claim, RUNS_MAX, Run, StoreId};
 use routing::ShardId;
@@ -50,7 +51,11 @@ impl Own {
             (None, FirstStart::Reseed { .. }) => {
                 (StoreId { incarnation: beginning.incarnation, store: rand::random() }, true)
             }
-            (None, _) => (StoreId { incarnation: 0, store: rand::random() }, false),
+            (None, _) => {
+                let chosen = ChosenId::read(engine)?.map(|chosen| chosen.store);
+                let store = chosen.unwrap_or_else(rand::random);
+                (StoreId { incarnation: 0, store }, false)
+            }
         };
         confirmed |= first_start == FirstStart::NewCluster || is_alone;
         let mut runs = match engine.node_record(RUNS)? {

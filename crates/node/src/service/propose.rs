@@ -81,7 +81,10 @@ pub(crate) async fn propose(
     // Births come from the time of a command, so all times are of the clocks of META's leaders.
     let wall_s = context.clock.now().wall_ms / 1_000;
     let outcome = match proposals::propose(context, &Proposal { wall_s, ..proposal }).await {
-        Ok(version) => Outcome::Version(version.0),
+        Ok(version) => {
+            context.controller.wake(); // an operator waits for what follows
+            Outcome::Version(version.0)
+        }
         Err(NotApplied::Refused(refusal)) => Outcome::Refusal(refusal.encode()),
         Err(NotApplied::NotLeader) => Outcome::Elsewhere(elsewhere(context)),
         Err(error @ NotApplied::Busy) => return Err(Status::resource_exhausted(error.to_string())),
@@ -102,6 +105,7 @@ fn may_propose(command: &Command, caller: &Caller) -> Result<(), String> {
             Err(format!("a node tells what it is itself, and not what node {} is", told.node))
         }
         Command::Bootstrap { .. }
+        | Command::Refound { .. }
         | Command::SetNodeState { .. }
         | Command::Want { .. }
         | Command::Is { .. }
@@ -118,9 +122,15 @@ fn refused(context: &Context, caller: &Caller, why: String) -> Status {
 }
 
 fn check_running(context: &Context) -> Result<(), Status> {
-    match context.lifecycle.draining() {
-        true => Err(Status::unavailable("this node is shutting down: ask another one")),
-        false => Ok(()),
+    if context.lifecycle.draining() {
+        return Err(Status::unavailable("this node is shutting down: ask another one"));
+    }
+    match context.later_generation() {
+        Some(later) => Err(Status::failed_precondition(format!(
+            "the topology was built again as generation {later}, which this node does not know \
+             yet: ask another one"
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -4,13 +4,14 @@
 //! * A watcher is a version: what comes after it is read from the node's copy, and nothing is kept
 //!   for one watcher. So a watcher that lags costs no memory, and delays no other.
 //! * A watcher that takes no change for [`TOPOLOGY_WATCHER_SLOW`] is ended.
-//! * What a node tells is on its own disk.
+//! * What a node tells is on its own disk, apart from what need not be (`following.rs`).
 
 use super::propose;
 use super::strangers::Strangers;
 use crate::context::Context;
 use crate::lifecycle::Phase;
 use crate::limits::{TOPOLOGY_CHANGES_UNDER_WAY, TOPOLOGY_WATCHER_SLOW, TOPOLOGY_WATCHES_MAX};
+use crate::refounding;
 use crate::roles::Caller;
 use shard::TopologyNews;
 use std::sync::Arc;
@@ -22,7 +23,8 @@ use topology::{Delta, Version};
 use wire::internal::v1::topology_service_server::TopologyService;
 use wire::internal::v1::topology_service_watch_response::Change;
 use wire::internal::v1::{
-    ProposeRequest, ProposeResponse, ReportRequest, ReportResponse, TopologyServiceWatchRequest,
+    ProposeRequest, ProposeResponse, RefoundRequest, RefoundResponse, ReportRequest,
+    ReportResponse, TellRequest, TellResponse, TopologyServiceWatchRequest,
     TopologyServiceWatchResponse,
 };
 
@@ -89,6 +91,19 @@ impl TopologyService for Topologies {
         self.strangers.check(&request)?;
         let caller = Caller::of(request.extensions());
         propose::propose(&self.context, &caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn tell(&self, request: Request<TellRequest>) -> Result<Response<TellResponse>, Status> {
+        self.strangers.check(&request)?;
+        refounding::tell(&self.context, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn refound(
+        &self,
+        request: Request<RefoundRequest>,
+    ) -> Result<Response<RefoundResponse>, Status> {
+        self.strangers.check(&request)?;
+        refounding::refound(&self.context, request.into_inner()).await.map(Response::new)
     }
 }
 

@@ -6,11 +6,13 @@ use crate::context::Context;
 use crate::limits::PROTOCOL;
 use crate::lineage::{Claim, Known, Run, StoreId};
 use crate::peer_identities::{NotAccepted, PeerRun, Standing};
+use crate::rebuilt::FIRST;
 use crate::roles::Caller;
 use audit::Event;
 use routing::{Fingerprint, NodeId};
 use shard::Input;
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Status;
 use topology::{KNOWN_LEVELS, Levels, Topology};
@@ -82,6 +84,7 @@ impl Greeter {
             address: self.context.routes.own_address().to_owned(),
             map_version: self.context.routes.now().map().version().0,
             topology_version: self.context.view.version(),
+            topology_generation: self.context.generation(),
             is_copy: identities.is_copy(),
             force: identities.is_forced(),
             // Until this node takes part, its directory may be an older copy. A peer that had
@@ -296,6 +299,16 @@ impl Greeter {
         Levels::told(hello.level_min, hello.level_max)
             .check(self.context.cluster.now().level())
             .map_err(|unknown| Refusal::Store(unknown.to_string()))?;
+        // One that lost its directory knows none, and has no replica of META yet.
+        let (own, its) = (self.context.generation(), hello.topology_generation.max(FIRST));
+        self.context.heard_generation.fetch_max(its, Ordering::Relaxed);
+        if its < own && !hello.is_lost {
+            return Err(Refusal::Stranger(format!(
+                "node {peer} knows generation {its} of the topology, which was built again as \
+                 generation {own}: node {id} listens to it once it has learnt that, which it does by \
+                 itself"
+            )));
+        }
         Ok((peer, hello))
     }
 

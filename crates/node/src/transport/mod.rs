@@ -20,6 +20,8 @@ mod snapshot_in;
 mod snapshot_out;
 
 #[cfg(test)]
+mod generation_tests;
+#[cfg(test)]
 mod links_tests;
 #[cfg(test)]
 mod tests;

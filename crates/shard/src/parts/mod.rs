@@ -4,6 +4,7 @@
 pub(crate) mod applied;
 pub(crate) mod checkpointing;
 pub(crate) mod disk_health;
+pub(crate) mod first_topology;
 pub(crate) mod founding;
 pub(crate) mod group;
 pub(crate) mod handover;

@@ -5,6 +5,7 @@ use super::Replica;
 use super::serve::touched;
 use crate::api::{Answer, Fatal, Query, Reply};
 use crate::machine::{Machine, ProposalsEntry, TopologyMachine};
+use crate::parts::first_topology::FirstTopology;
 use crate::parts::founding::{self, Founders};
 use crate::parts::proposals::Caller;
 use crate::planted_bugs::founder_birth;
@@ -40,9 +41,14 @@ impl Replica {
             return;
         }
         let (shard, node) = (self.config.shard.0, self.config.node.0);
-        let voters = self.raw.store().conf_state().voters.iter();
-        let seed = (**seed).clone().with_meta_on(voters.map(|id| node_of(*id)));
-        let command = Command::Bootstrap { seed };
+        let command = match seed {
+            FirstTopology::Seed(seed) => {
+                let voters = self.raw.store().conf_state().voters.iter();
+                let seed = (**seed).clone().with_meta_on(voters.map(|id| node_of(*id)));
+                Command::Bootstrap { seed }
+            }
+            FirstTopology::Rebuilt(topology) => Command::Refound { topology: topology.clone() },
+        };
         let proposal = Proposal::new(self.now.wall_ms / 1_000, command);
         // A seed that makes no topology would be proposed again and again.
         if let Err(refusal) = Topology::default().apply(&proposal) {

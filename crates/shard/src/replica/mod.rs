@@ -37,6 +37,7 @@ use crate::api::*;
 use crate::machine::Machine;
 use crate::parts::checkpointing::Checkpointing;
 use crate::parts::disk_health::DiskHealth;
+use crate::parts::first_topology::FirstTopology;
 use crate::parts::handover::Handover;
 use crate::parts::kept::Kept;
 use crate::parts::leader::LeaderState;
@@ -55,7 +56,7 @@ use crate::snapshot::LoadedSnapshot;
 use locks::{Effects, LockTable};
 use raft::RawNode;
 use routing::NodeId;
-use topology::{Seed, Topology};
+use topology::Topology;
 
 /// One replica of one shard.
 ///
@@ -74,7 +75,7 @@ pub struct Replica {
 
     machine: Machine,
     /// The first topology. A leader of the topology's shard proposes it if there is none yet.
-    seed: Option<Box<Seed>>,
+    seed: Option<FirstTopology>,
     applied_index: u64,
     applied_term: u64,
     observation: Observation,

@@ -6,6 +6,7 @@ use crate::machine::Machine;
 use crate::parts::applied::decode_applied;
 use crate::parts::checkpointing::Checkpointing;
 use crate::parts::disk_health::DiskHealth;
+use crate::parts::first_topology::FirstTopology;
 use crate::parts::handover::Handover;
 use crate::parts::kept::Kept;
 use crate::parts::membership::Incarnations;
@@ -28,7 +29,7 @@ use raft::{RawNode, ReadOnlyOption};
 use raft_prost::Message as _;
 use std::collections::VecDeque;
 use storage::Recovered;
-use topology::Seed;
+use topology::{Seed, Topology};
 
 /// One append message carries entries of at most this many bytes.
 const APPEND_BYTES_MAX: u64 = 256 << 10;
@@ -144,7 +145,15 @@ impl Replica {
     /// no use for it.
     #[must_use]
     pub fn with_seed(mut self, seed: Seed) -> Replica {
-        self.seed = Some(Box::new(seed));
+        self.seed = Some(FirstTopology::Seed(Box::new(seed)));
+        self
+    }
+
+    /// As [`with_seed`](Self::with_seed), for a group that was founded again: the topology was built
+    /// from what nodes know, and names the members of the group itself.
+    #[must_use]
+    pub fn with_rebuilt(mut self, topology: Topology) -> Replica {
+        self.seed = Some(FirstTopology::Rebuilt(Box::new(topology)));
         self
     }
 }

@@ -8,7 +8,7 @@ use super::Round;
 use super::steps::quorum;
 use crate::command::Command;
 use crate::state::*;
-use crate::why::Why;
+use crate::why::{Lack, Unready, Why};
 use routing::{META, NodeId, ShardId};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -70,10 +70,13 @@ impl Round<'_> {
         }
         let mut standing = Standing::default();
         for id in self.hosting(node) {
+            // What keeps a leadership here is most often what makes the node needed.
             let why = match self.leader(id) {
                 None => Some(Why::NoLeader { shard: id }),
-                Some(leader) if leader == node => Some(Why::Leads { shard: id, node }),
-                Some(_) => self.needs(id, node),
+                Some(leader) => {
+                    let leads = || (leader == node).then_some(Why::Leads { shard: id, node });
+                    self.needs(id, node).or_else(leads)
+                }
             };
             if why.is_some() {
                 standing.left(why);
@@ -91,13 +94,29 @@ impl Round<'_> {
         }
         let others = voters.iter().filter(|life| life.node != node);
         let is_level = |life: &&Life| self.reports.is_level(id, **life, self.now_ms);
-        let (level, lagging): (Vec<&Life>, Vec<&Life>) = others.partition(is_level);
+        let (level, others): (Vec<&Life>, Vec<&Life>) = others.partition(is_level);
         if level.len() >= quorum(voters.len()) {
             return None;
         }
-        let needed = |other: &&Life| Why::Needed { shard: id, node, other: other.node };
-        let too_few = Why::TooFew { shard: id, node, voters: voters.len() as u32 };
-        Some(lagging.first().map_or(too_few, needed))
+        if others.is_empty() {
+            return Some(Why::TooFew { shard: id, node, voters: voters.len() as u32 });
+        }
+        let others = others.into_iter().map(|life| self.unready(id, *life)).collect();
+        Some(Why::Unready { shard: id, node, others })
+    }
+
+    /// What a voter that is not level lacks.
+    fn unready(&self, id: ShardId, life: Life) -> Unready {
+        let node = life.node;
+        let report = self.reports.nodes.get(&node).filter(|_| self.is_heard(node));
+        let lack = match report.map(|report| report.replicas.get(&id)) {
+            None => Lack::Down,
+            Some(Some(replica)) if replica.birth == life.birth => {
+                Lack::Entries { entries: replica.lag_entries }
+            }
+            Some(_) => Lack::Replica,
+        };
+        Unready { node, lack }
     }
 
     fn undrain(&mut self, node: NodeId) -> Standing {

@@ -14,8 +14,6 @@ use std::collections::BTreeMap;
 
 /// The load of a shard with no operations, in operations per second: heartbeats.
 const GROUP_OPS: u64 = 10;
-/// How many leaderships leave a draining node at a time.
-const LEAVING_MAX: usize = 4;
 /// How long a node rests after a move of a leadership from it or to it.
 const NODE_REST_MS: u64 = 3_000;
 
@@ -43,34 +41,29 @@ const ON_REQUEST: Bar = Bar { percent: 5, ops_per_s: 1, gain_ops_per_s: 1, shard
 
 impl Round<'_> {
     /// Prefers a leader where none is preferred, or where a node leads that should not.
+    ///
+    /// All leaderships of a node that should not lead get their next leaders in one plan. How many
+    /// of them move at a time is up to that node.
     pub(super) fn place_leaders(&mut self) {
         let shards: Vec<ShardId> = self.topology.shards().keys().copied().collect();
-        // How many leaderships are on their way from each node that should not lead.
-        let mut leaving: BTreeMap<NodeId, usize> = BTreeMap::new();
-        for id in &shards {
-            if let Some(node) = self.leader(*id).filter(|node| !self.is_serving(*node)) {
-                *leaving.entry(node).or_default() += usize::from(self.successor(*id).is_some());
-            }
-        }
+        let mut loads = self.leader_loads();
         for id in shards {
             let leader = self.leader(id);
-            let moving = leader.and_then(|node| leaving.get_mut(&node));
-            let next = match moving {
-                Some(moving) if self.successor(id).is_none() && *moving < LEAVING_MAX => {
-                    let next = self.best(id, leader);
-                    *moving += usize::from(next.is_some());
-                    next
-                }
-                Some(_) => None,
+            let leaves = leader.is_some_and(|node| !self.is_serving(node));
+            let next = match () {
+                () if leaves && self.successor(id).is_none() => self.best(id, leader, &loads),
+                () if leaves || self.preferred(id).is_some() => None,
                 // The present leader, so that nothing moves, or else the best.
-                None if self.preferred(id).is_none() => {
-                    leader.filter(|node| self.wants(id, *node)).or_else(|| self.best(id, None))
+                () => {
+                    let stays = leader.filter(|node| self.wants(id, *node));
+                    stays.or_else(|| self.best(id, None, &loads))
                 }
-                None => None,
             };
-            if let Some(node) = next {
-                self.plan(Command::Prefer { shard: id, node });
+            let Some(node) = next else { continue };
+            if let Some(load) = loads.get_mut(&node).filter(|_| leader != next) {
+                *load += self.ops(id);
             }
+            self.plan(Command::Prefer { shard: id, node });
         }
     }
 
@@ -217,8 +210,12 @@ impl Round<'_> {
     }
 
     /// The member with the least load that could lead.
-    fn best(&self, id: ShardId, not: Option<NodeId>) -> Option<NodeId> {
-        let loads = self.leader_loads();
+    fn best(
+        &self,
+        id: ShardId,
+        not: Option<NodeId>,
+        loads: &BTreeMap<NodeId, u64>,
+    ) -> Option<NodeId> {
         let others = self.candidates(id).filter(|node| Some(*node) != not);
         others.min_by_key(|node| (loads.get(node).copied().unwrap_or(0), *node))
     }

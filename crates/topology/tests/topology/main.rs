@@ -6,6 +6,7 @@ mod facts;
 mod leaders;
 mod members;
 mod random;
+mod rebuild;
 mod records;
 mod rest;
 mod world;

@@ -20,6 +20,7 @@
 mod cluster;
 mod lists;
 mod probes;
+mod rebuild;
 mod topology;
 mod upgrade;
 mod waiter;
@@ -29,6 +30,7 @@ mod words;
 pub use cluster::{ClusterStatus, Member, Node, Replica, Shard, TopologyGroup, votes};
 pub use lists::{Listing, Locks};
 pub use probes::{Liveness, Missing, Readiness};
+pub use rebuild::Rebuilt;
 pub use topology::{Group, Job, Planned, Topology};
 pub use upgrade::{Build, GroupLevel, Upgrade};
 pub use waiter::Waiter;

@@ -6,6 +6,8 @@ use crate::doors::single::Single;
 use crate::permissions::{Method, method};
 use crate::record::Recorded;
 use crate::visitor::Visitor;
+use routing::NodeId;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
@@ -123,6 +125,35 @@ impl Clusters {
         Ok(ActivateLevelResponse { version: version.0 })
     }
 
+    async fn rebuild(
+        &self,
+        visitor: &Visitor,
+        mut call: Call<'_>,
+        request: RebuildTopologyRequest,
+    ) -> Result<RebuildTopologyResponse, Box<Error>> {
+        self.admit(visitor, "/palisade.v1.ClusterService/RebuildTopology", "rebuild_topology")?;
+        let _permit = self.0.router.admission.call()?;
+        let _place = self.0.router.admission.scan()?; // whole topologies are read
+        let lost: BTreeSet<NodeId> = request.lost_nodes.iter().copied().map(NodeId).collect();
+        let built = if request.dry_run {
+            call.rebuild(&lost, true).await?
+        } else {
+            let named: Vec<String> = lost.iter().map(ToString::to_string).collect();
+            let name = format!("rebuild the topology without nodes [{}]", named.join(", "));
+            let audit = &self.0.router.audit;
+            let recorded = Recorded::of_change(audit, visitor, "rebuild_topology", name);
+            let built = call.rebuild(&lost, false).await;
+            recorded.changed(&built);
+            built?
+        };
+        Ok(RebuildTopologyResponse {
+            generation: built.generation,
+            topology: Some(told::topology(&built.rebuilt.topology)),
+            losses: built.rebuilt.losses.iter().map(ToString::to_string).collect(),
+            answering_nodes: built.answering.keys().map(|node| node.0).collect(),
+        })
+    }
+
     /// A call that answers before its client gives up.
     fn call(&self, metadata: &MetadataMap) -> Call<'_> {
         let patience = timeout(metadata);
@@ -167,5 +198,13 @@ impl ClusterService for Clusters {
     ) -> Result<Response<ActivateLevelResponse>, Status> {
         let (call, visitor) = (self.call(request.metadata()), Visitor::take(&mut request));
         answered(self.activate(&visitor, call, request.into_inner()).await)
+    }
+
+    async fn rebuild_topology(
+        &self,
+        mut request: Request<RebuildTopologyRequest>,
+    ) -> Result<Response<RebuildTopologyResponse>, Status> {
+        let (call, visitor) = (self.call(request.metadata()), Visitor::take(&mut request));
+        answered(self.rebuild(&visitor, call, request.into_inner()).await)
     }
 }

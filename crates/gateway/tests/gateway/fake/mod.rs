@@ -202,6 +202,7 @@ impl Fakes {
         let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (cluster, metrics_listener) = (config.clone(), Some(listen()));
         let mut options = GatewayOptions {
+            seeds: Vec::new(),
             cluster,
             inside: None,
             tls: None,

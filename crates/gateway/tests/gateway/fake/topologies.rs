@@ -76,6 +76,17 @@ impl TopologyService for At {
         Err(Status::unimplemented("no gateway reports"))
     }
 
+    async fn tell(&self, _: Request<TellRequest>) -> Result<Response<TellResponse>, Status> {
+        Err(Status::unimplemented("a fake node has no replicas to tell of"))
+    }
+
+    async fn refound(
+        &self,
+        _: Request<RefoundRequest>,
+    ) -> Result<Response<RefoundResponse>, Status> {
+        Err(Status::unimplemented("a fake node founds nothing"))
+    }
+
     async fn propose(
         &self,
         request: Request<ProposeRequest>,

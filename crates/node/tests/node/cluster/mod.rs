@@ -84,6 +84,7 @@ impl Cluster {
             metrics_listener: None,
             by_hand: self.by_hand,
             joins: None,
+            seeds: Vec::new(),
         }
     }
 

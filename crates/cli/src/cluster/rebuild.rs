@@ -1,0 +1,70 @@
+//! `palisade cluster rebuild-topology`: the last resort after the group of the topology was lost.
+
+use super::show;
+use crate::args::ClusterRebuild;
+use crate::failure::Failure;
+use crate::output::{emit, print_json};
+use crate::shown::shown;
+use crate::verbs;
+use wire::json::Rebuilt;
+
+/// Builds the topology again, or shows what would be founded.
+///
+/// # Errors
+/// If no gateway answers, or the nodes tell that it must not be.
+pub(super) async fn run(args: &ClusterRebuild) -> Result<(), Failure> {
+    let client = verbs::connect(&args.remote.gateways)?;
+    let answer = client.rebuild_topology(&args.lost, args.dry_run).await?;
+    let rebuilt = Rebuilt::new(&answer, args.dry_run);
+    if args.remote.json {
+        print_json(&rebuilt);
+        return Ok(());
+    }
+    lines(&rebuilt).iter().for_each(|line| emit(line));
+    show::groups(&rebuilt.topology);
+    Ok(())
+}
+
+fn lines(rebuilt: &Rebuilt) -> Vec<String> {
+    let list = |nodes: &[u64]| nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(" ");
+    let founders =
+        rebuilt.topology.meta.as_ref().map_or_else(String::new, |meta| list(&meta.wanted));
+    let (verb, generation) = (if rebuilt.dry_run { "would be" } else { "was" }, rebuilt.generation);
+    let version = rebuilt.topology.version;
+    let mut lines = vec![format!(
+        "generation {generation} of the topology {verb} founded with version {version}, on nodes \
+         {founders}; built from what nodes {} tell",
+        list(&rebuilt.answering_nodes)
+    )];
+    if !rebuilt.losses.is_empty() {
+        lines.push("lost:".to_owned());
+        lines.extend(rebuilt.losses.iter().map(|loss| format!("  {}", shown(loss))));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::v1;
+
+    #[test]
+    fn what_would_be_founded_is_told_with_what_is_lost() {
+        let meta = v1::TopologyShard { wanted: vec![4, 5, 6], ..Default::default() };
+        let topology = v1::ClusterTopology { version: 77, meta: Some(meta), ..Default::default() };
+        let answer = v1::RebuildTopologyResponse {
+            generation: 2,
+            topology: Some(topology),
+            losses: vec!["changes after version 12".into()],
+            answering_nodes: vec![4, 5, 6, 7],
+        };
+        let told = lines(&Rebuilt::new(&answer, true)).join("\n");
+        assert_eq!(
+            told,
+            "generation 2 of the topology would be founded with version 77, on nodes 4 5 6; built from \
+             what nodes 4 5 6 7 tell\nlost:\n  changes after version 12"
+        );
+        let done = lines(&Rebuilt::new(&answer, false)).join("\n");
+        assert!(done.contains("was founded"), "{done}");
+    }
+}

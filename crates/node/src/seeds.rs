@@ -1,0 +1,97 @@
+//! Seeds: addresses of nodes whose ids are not known. They tell which nodes there are.
+//!
+//! A cluster file may have none of the present nodes. So a node that joins, or lost its directory, may
+//! be given addresses in addition. With TLS inside the cluster a seed proves that it is some node of
+//! the cluster. The module knows nothing of what the nodes are asked then.
+
+use crate::following::news_of;
+use crate::limits::{GREET_TIMEOUT, TOPOLOGY_BYTES_MAX};
+use crate::topology_copy::TopologyCopy;
+use crate::transport::connect;
+use futures_util::future::join_all;
+use net::tls::Inside;
+use routing::NodeId;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tonic::Request;
+use topology::Topology;
+use wire::internal::v1::topology_service_client::TopologyServiceClient;
+use wire::internal::v1::{ClusterIdentity, TopologyServiceWatchRequest};
+use wire::reason;
+
+/// What seeds have told.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// The addresses of each node, the likeliest first.
+    pub(crate) nodes: BTreeMap<NodeId, Vec<String>>,
+    /// The latest topology, if any seed told one.
+    pub(crate) topology: Option<Topology>,
+}
+
+impl Told {
+    /// Adds an address of a node, unless it is known.
+    pub(crate) fn add(&mut self, node: NodeId, address: &str) {
+        let addresses = self.nodes.entry(node).or_default();
+        if !addresses.iter().any(|known| known == address) {
+            addresses.push(address.to_owned());
+        }
+    }
+}
+
+/// Asks all these addresses. One that does not answer tells nothing.
+pub(crate) async fn ask(
+    tls: Option<&Arc<Inside>>,
+    cluster: &ClusterIdentity,
+    addresses: &[String],
+) -> Told {
+    let asked = addresses.iter().map(|address| async move {
+        let told = tokio::time::timeout(GREET_TIMEOUT * 2, ask_at(tls, cluster, address)).await;
+        (address, told.unwrap_or_else(|_| Err("no answer in time".to_owned())))
+    });
+    let mut all = Told::default();
+    for (address, told) in join_all(asked).await {
+        match told {
+            Ok((node, topology)) => {
+                all.add(node, address);
+                let known = all.topology.as_ref().map(Topology::version);
+                if topology.is_founded() && Some(topology.version()) > known {
+                    all.topology = Some(topology);
+                }
+            }
+            Err(reason) => tracing::info!(address, %reason, "a seed has told nothing"),
+        }
+    }
+    let present = all.topology.iter().flat_map(Topology::present);
+    let present: Vec<_> = present.map(|(id, node)| (id, node.address.clone())).collect();
+    present.iter().for_each(|(id, address)| all.add(*id, address));
+    all
+}
+
+/// The node at this address, and the topology as it knows it.
+async fn ask_at(
+    tls: Option<&Arc<Inside>>,
+    cluster: &ClusterIdentity,
+    address: &str,
+) -> Result<(NodeId, Topology), String> {
+    let any = ClusterIdentity { node: 0, ..cluster.clone() };
+    let channel = connect(tls, NodeId(0), address).await.map_err(|error| error.to_string())?;
+    let mut client =
+        TopologyServiceClient::new(channel).max_decoding_message_size(TOPOLOGY_BYTES_MAX);
+    let mut request = Request::new(TopologyServiceWatchRequest { version: 0 });
+    any.put(request.metadata_mut());
+    let response = client.watch(request).await.map_err(|status| reason(&status))?;
+    let found = ClusterIdentity::of(response.metadata());
+    if let Some(why) = any.differs(found.as_ref()) {
+        return Err(why);
+    }
+    let node = NodeId(found.map_or(0, |found| found.node));
+    let copy = TopologyCopy::default();
+    // A node tells nothing before the topology was founded.
+    let mut changes = response.into_inner();
+    if let Ok(Ok(Some(change))) = tokio::time::timeout(GREET_TIMEOUT, changes.message()).await
+        && let Some(news) = news_of(change).map_err(|error| error.to_string())?
+    {
+        copy.take(news).map_err(|error| error.to_string())?;
+    }
+    Ok((node, Topology::clone(&copy.now())))
+}
