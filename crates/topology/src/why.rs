@@ -114,6 +114,29 @@ pub enum Why {
         /// How many voters it has.
         voters: u32,
     },
+    /// No node is repaired, because many are silent.
+    #[error(
+        "{silent} of {nodes} nodes are not heard of, and that is rather the network than so many dead \
+         nodes: none is replaced by itself, so start them, or replace one with `palisade cluster \
+         replace-node`"
+    )]
+    ManySilent {
+        /// How many nodes are not heard of.
+        silent: u32,
+        /// How many nodes there are.
+        nodes: u32,
+    },
+    /// One node is repaired at a time.
+    #[error(
+        "node {node} is silent for long, and its replicas are replaced after those that are on their \
+         way for node {other}"
+    )]
+    OneAtATime {
+        /// The node that waits.
+        node: NodeId,
+        /// A node that comes or goes before.
+        other: NodeId,
+    },
 }
 
 tagged!(Why {
@@ -128,4 +151,6 @@ tagged!(Why {
     9 => Needed { shard, node, other },
     10 => TooFew { shard, node, voters },
     11 => NotServing { node },
+    12 => ManySilent { silent, nodes },
+    13 => OneAtATime { node, other },
 });

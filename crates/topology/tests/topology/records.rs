@@ -76,6 +76,8 @@ fn refusals() -> Vec<Refusal> {
         Refusal::Busy(JobId(3)),
         Refusal::NoRoom { node: NodeId(3), shard: ShardId(2) },
         Refusal::Setting("no".into()),
+        Refusal::NoSpare { shard: ShardId(17), heard: 3, voters: 4 },
+        Refusal::OtherZone { old: NodeId(3), new: NodeId(9), zone: "ü".to_owned() },
     ]
 }
 
