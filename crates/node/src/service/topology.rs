@@ -22,8 +22,8 @@ use topology::{Delta, Version};
 use wire::internal::v1::topology_service_server::TopologyService;
 use wire::internal::v1::topology_service_watch_response::Change;
 use wire::internal::v1::{
-    ProposeRequest, ProposeResponse, ReportRequest, ReportResponse, TopologyServiceWatchRequest,
-    TopologyServiceWatchResponse,
+    PreviewRequest, PreviewResponse, ProposeRequest, ProposeResponse, ReportRequest,
+    ReportResponse, TopologyServiceWatchRequest, TopologyServiceWatchResponse,
 };
 
 /// The service for the topology.
@@ -89,6 +89,15 @@ impl TopologyService for Topologies {
         self.strangers.check(&request)?;
         let caller = Caller::of(request.extensions());
         propose::propose(&self.context, &caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn preview(
+        &self,
+        request: Request<PreviewRequest>,
+    ) -> Result<Response<PreviewResponse>, Status> {
+        self.strangers.check(&request)?;
+        let caller = Caller::of(request.extensions());
+        propose::preview(&self.context, &caller, request.into_inner()).await.map(Response::new)
     }
 }
 
