@@ -4,12 +4,14 @@
 //! its job now and then.
 
 mod change;
+mod plan;
+mod set;
 mod show;
 
-use crate::args::Cluster;
+use crate::args::{Cluster, RepairAfter};
 use crate::failure::Failure;
 use crate::{cluster_file, status};
-use client::{JobKind, JobSpec};
+use client::{JobKind, JobSpec, Setting};
 
 /// Runs a verb of `palisade cluster`.
 ///
@@ -29,7 +31,11 @@ pub async fn run(verb: &Cluster) -> Result<(), Failure> {
             change::run(&args.change, on(JobKind::RemoveNode, args.node)).await
         }
         Cluster::ReplaceNode(args) => {
-            let spec = JobSpec { new_node: args.new, ..on(JobKind::ReplaceNode, args.old) };
+            let spec = JobSpec {
+                new_node: args.new,
+                accept_other_zone: args.other_zone,
+                ..on(JobKind::ReplaceNode, args.old)
+            };
             change::run(&args.change, spec).await
         }
         Cluster::Replicas(args) => {
@@ -37,10 +43,27 @@ pub async fn run(verb: &Cluster) -> Result<(), Failure> {
                 kind: JobKind::Replicas.into(),
                 replicas: args.count,
                 shard: args.shard,
+                accept_no_spare: args.accept_no_spare,
                 ..JobSpec::default()
             };
             change::run(&args.change, spec).await
         }
-        Cluster::Cancel(args) => change::cancel(&args.remote, args.job).await,
+        Cluster::Rebalance(args) => {
+            let kind = match args.members {
+                true => JobKind::RebalanceMembers,
+                false => JobKind::RebalanceLeaders,
+            };
+            change::run(&args.change, JobSpec { kind: kind.into(), ..JobSpec::default() }).await
+        }
+        Cluster::Cancel(args) => change::cancel(&args.set, args.job).await,
+        Cluster::Repair(args) => {
+            let seconds = match args.after {
+                RepairAfter::Off => 0,
+                RepairAfter::Seconds(seconds) => seconds,
+            };
+            set::run(&args.set, Setting::RepairAfterS(seconds)).await
+        }
+        Cluster::Pause(args) => set::run(args, Setting::Paused(true)).await,
+        Cluster::Resume(args) => set::run(args, Setting::Paused(false)).await,
     }
 }
