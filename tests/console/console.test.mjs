@@ -153,6 +153,28 @@ test("the cluster is shown by nodes and shards", async (t) => {
   assert.equal(await page.locator(".detail tbody tr").count(), 3);
 });
 
+test("the cluster shows jobs, drained nodes and the version of the topology", async (t) => {
+  const other = await Cluster.start("--shards", "2");
+  t.after(() => other.end());
+  const page = await open(t, "#/cluster", { of: other });
+  await page.getByText(/topology version \d+/).waitFor();
+  assert.equal(await page.getByRole("heading", { name: "Jobs" }).isVisible(), false, "no job was started");
+  const start = (body) => other.request("POST", "/v1/cluster/jobs", body);
+  assert.equal((await start({ kind: "DRAIN", node: 2 })).status, 200);
+  await page.getByRole("row").filter({ hasText: "drain node 2" }).getByText("done").waitFor();
+  await page.locator(".card.node").filter({ hasText: "Node 2" }).getByText("draining").waitFor();
+  assert.equal((await start({ kind: "UNDRAIN", node: 2 })).status, 200);
+  await page.locator(".card.node").filter({ hasText: "draining" }).waitFor({ state: "detached" });
+  assert.equal((await other.request("POST", "/v1/cluster/settings", { paused: true })).status, 200);
+  await page.getByText("jobs and repairs rest").waitFor();
+  assert.equal((await start({ kind: "REPLICAS", replicas: 1 })).status, 200);
+  const job = page.getByRole("row").filter({ hasText: "1 replica" });
+  await job.getByText("running").waitFor();
+  assert.equal((await other.request("POST", "/v1/cluster/settings", { paused: false })).status, 200);
+  await job.getByText("2 of 2 shards").waitFor();
+  await job.getByText("done").waitFor();
+});
+
 test("a plan becomes a cluster file that the program accepts", async (t) => {
   const page = await open(t, "#/plan");
   await page.getByRole("heading", { name: "Storage" }).waitFor();

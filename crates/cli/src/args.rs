@@ -17,7 +17,9 @@ use crate::lock::at_start::AtStart;
 use crate::output::Times;
 pub use cert::{Cert, CertCa, CertIssue};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-pub use cluster::{Change, Cluster, ClusterCheck, ClusterRebuild, ClusterStatus};
+pub use cluster::{
+    Change, Cluster, ClusterCheck, ClusterRebuild, ClusterSet, ClusterStatus, RepairAfter,
+};
 pub use installed::{Completions, ManPages};
 pub use policy::{Policy, PolicyCheck, PolicyHash, PolicyToken};
 pub use remote::{Gateways, Remote};

@@ -151,6 +151,9 @@ impl From<client::Error> for Failure {
         let code = error.code;
         let (exit, next) = match code {
             ErrorCode::InvalidArgument => (Exit::Usage, "correct the value and run it again"),
+            ErrorCode::VersionMoved => {
+                (Exit::Error, "plan again with --dry-run, and give the version that it shows")
+            }
             ErrorCode::Held => (
                 Exit::Held,
                 "add --wait 10s to queue for it, or see who holds it with `palisade check`",

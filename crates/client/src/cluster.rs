@@ -1,7 +1,8 @@
 //! The topology of the cluster and changes of it, for programs of operators.
 
 use crate::{
-    Client, ClusterTopology, Error, JobSpec, RebuiltTopology, RequestId, StartedJob, unary,
+    ChangePlan, Client, ClusterTopology, Error, JobSpec, PlanChange, RebuiltTopology, RequestId,
+    SettingChange, StartedJob, unary,
 };
 use wire::OperationKind;
 use wire::v1;
@@ -32,16 +33,23 @@ impl Client {
     }
 
     /// Starts a job, which the cluster works on by itself. A repeated request id starts it once.
+    /// `at_version` is the version of the topology that it was planned at, if that must not have
+    /// changed since.
     ///
     /// # Errors
-    /// If the job is refused, or no leader takes it. After OUTCOME_UNKNOWN it may run: start it again
+    /// If the job is refused, VERSION_MOVED, or if no leader takes it. After OUTCOME_UNKNOWN it may run: start it again
     /// with the same request id.
     pub async fn start_job(
         &self,
         request_id: RequestId,
         job: JobSpec,
+        at_version: Option<u64>,
     ) -> Result<StartedJob, Error> {
-        let request = v1::StartJobRequest { request_id: request_id.to_vec(), job: Some(job) };
+        let request = v1::StartJobRequest {
+            request_id: request_id.to_vec(),
+            job: Some(job),
+            at_version: at_version.unwrap_or_default(),
+        };
         self.rpc(CHANGE, |channel, timeout| {
             let request = unary::timed(request.clone(), timeout);
             async move {
@@ -58,10 +66,11 @@ impl Client {
     /// # Errors
     /// If there is no such job, it has ended otherwise, or no leader takes the change. After
     /// OUTCOME_UNKNOWN it may have ended: cancel it again.
-    pub async fn cancel_job(&self, job: u64) -> Result<u64, Error> {
+    pub async fn cancel_job(&self, job: u64, at_version: Option<u64>) -> Result<u64, Error> {
+        let request = v1::CancelJobRequest { job, at_version: at_version.unwrap_or_default() };
         let cancelled = self
             .rpc(CHANGE, |channel, timeout| async move {
-                let request = unary::timed(v1::CancelJobRequest { job }, timeout);
+                let request = unary::timed(request, timeout);
                 let answer = unary::cluster_service(channel).cancel_job(request).await;
                 answer.map(|response| response.into_inner())
             })
@@ -107,5 +116,43 @@ impl Client {
             }
         })
         .await
+    }
+
+    /// Changes a setting of the cluster. Returns the version of the topology with it.
+    ///
+    /// # Errors
+    /// If the value is refused, VERSION_MOVED, or if no leader takes the change. After
+    /// OUTCOME_UNKNOWN it may have been changed: change it again.
+    pub async fn change_setting(
+        &self,
+        setting: SettingChange,
+        at_version: Option<u64>,
+    ) -> Result<u64, Error> {
+        let at_version = at_version.unwrap_or_default();
+        let request = v1::ChangeSettingRequest { setting: Some(setting), at_version };
+        let changed = self
+            .rpc(CHANGE, |channel, timeout| async move {
+                let request = unary::timed(request, timeout);
+                let answer = unary::cluster_service(channel).change_setting(request).await;
+                answer.map(|response| response.into_inner())
+            })
+            .await?;
+        Ok(changed.version)
+    }
+
+    /// What a change would lead to. Nothing is changed.
+    ///
+    /// # Errors
+    /// If the change would be refused, or no leader plans it.
+    pub async fn plan_change(&self, change: PlanChange) -> Result<ChangePlan, Error> {
+        let request = v1::PlanChangeRequest { change: Some(change) };
+        let planned = self
+            .rpc(READ, |channel, timeout| async move {
+                let request = unary::timed(request, timeout);
+                let answer = unary::cluster_service(channel).plan_change(request).await;
+                answer.map(|response| response.into_inner())
+            })
+            .await?;
+        planned.plan.ok_or_else(|| Error::confused("a plan"))
     }
 }

@@ -56,12 +56,14 @@ pub use watch::{Told, Watch, WatchOptions};
 
 pub use net::dial::{ClientSide, Pem};
 pub use net::token::Token;
+pub use wire::v1::plan_change_request::Change as PlanChange;
+pub use wire::v1::setting_change::Setting;
 pub use wire::v1::{
-    CancelWaitResponse as Cancelled, CheckResponse as Checked,
+    CancelWaitResponse as Cancelled, ChangePlan, CheckResponse as Checked,
     ClusterStatusResponse as ClusterStatus, ClusterTopology, Consistency, ErrorCode, Event,
     EventKind, Grant, GrantState, HeartbeatResponse as Heartbeat, Job, JobKind, JobSpec,
     ListResponse as Listing, Mode, NodeStatus, OpenSessionResponse as Opened,
     RebuildTopologyResponse as RebuiltTopology, ReleaseResponse as Released,
-    RenewResponse as Renewal, ShardStatus, StartJobResponse as StartedJob, Tenure, Waiter,
-    WatchState,
+    RenewResponse as Renewal, SettingChange, ShardStatus, StartJobResponse as StartedJob, Tenure,
+    Waiter, WatchState,
 };

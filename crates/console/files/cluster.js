@@ -4,6 +4,7 @@ import { Problem, get } from "./api.js";
 import { blank, h, icon, loading, put, told, write } from "./dom.js";
 import { rest } from "./store.js";
 import { count, counted, rate, size, span } from "./text.js";
+import { inShort, jobsOf, obstaclesOf, stateOfNode } from "./topology.js";
 
 /**
  * @typedef {object} Replica
@@ -47,7 +48,8 @@ import { count, counted, rate, size, span } from "./text.js";
  * @property {number | null} disk_bytes
  * @property {number} leads
  */
-/** @typedef {{cluster: string, map_version: number, insecure: boolean, nodes: Host[], shards: Shard[]}} Status */
+/** @typedef {{cluster: string, map_version: number, insecure: boolean, nodes: Host[], shards: Shard[], topology: {obstacles: string[]} | null}} Status */
+/** @typedef {import("./topology.js").Topology} Topology */
 
 const EVERY_MS = 2_000;
 /** A replica that lacks more entries is shown as late. */
@@ -61,6 +63,8 @@ export function open(query) {
   let before;
   /** @type {Status | undefined} */
   let status;
+  /** @type {Topology | undefined} */
+  let topology;
   /** Entries and grants of each shard, per second. @type {Map<number, {entries: number, grants: number}>} */
   const rates = new Map();
 
@@ -71,10 +75,14 @@ export function open(query) {
   const detail = h("div", { class: "detail" });
   const nodes = h("div", { class: "cards" });
   const shards = scroll("Shards");
+  const jobs = scroll("Jobs");
+  const obstacles = h("div", { class: "stack" });
+  const changes = h("section", { class: "part", hidden: true }, h("h2", null, "Jobs"), obstacles, jobs);
   const content = h("div", { class: "sections" },
     h("section", { class: "part" }, h("h2", null, "Replicas"),
       h("div", { class: "legend" }, ["leader", "follower", "late", "missing"].map((kind) => h("span", { class: "key" }, h("i", { class: `cell ${kind}` }), kind))),
       picture, detail),
+    changes,
     h("section", { class: "part" }, h("h2", null, "Nodes"), nodes),
     h("section", { class: "part" }, h("h2", null, "Shards"), shards));
   const over = h("div", { class: "over" }, loading("Asking all nodes"));
@@ -92,6 +100,7 @@ export function open(query) {
     try {
       /** @type {Status} */
       const asked = await get("/v1/cluster", {}, run.signal);
+      topology = await get("/v1/cluster/topology", {}, run.signal).catch(topologyIsAway);
       const at = performance.now();
       if (before) measure(before.status, asked, (at - before.at) / 1_000);
       before = { status: asked, at };
@@ -105,6 +114,15 @@ export function open(query) {
       content.hidden ||= is_denied;
       if (content.hidden) put(over, blank(is_denied ? "denied" : "warning", is_denied ? "You may not see the cluster" : "The cluster could not be asked for", error.message));
     }
+  }
+
+  /**
+   * The page goes on with what it had of the topology, while no node tells it.
+   * @param {unknown} error
+   */
+  function topologyIsAway(error) {
+    if (run.signal.aborted || !(error instanceof Problem) || error.status === 401 || error.status === 403) throw error;
+    return topology;
   }
 
   /** @param {Status} old @param {Status} fresh @param {number} seconds */
@@ -132,11 +150,17 @@ export function open(query) {
       ["locks", count(sum((shard) => shard.active_locks))], ["waiting", count(sum((shard) => shard.waiters))],
       ["grants/s", rates.size ? rate([...rates.values()].reduce((all, one) => all + one.grants, 0)) : "…"],
     ].map(([title, value]) => h("div", { class: "figure" }, h("span", { class: "value" }, value), h("span", { class: "title" }, title))));
-    put(meta, told(status.cluster), h("span", { class: "dot" }, "·"), `map version ${status.map_version}`,
+    put(meta, told(status.cluster), h("span", { class: "dot" }, "·"), `map version ${status.map_version}`, inShort(topology),
       differ ? [h("span", { class: "dot" }, "·"), h("span", { class: "pill red" }, `state hashes differ on ${counted(differ, "shard")}`)] : null,
       status.insecure || status.nodes.some((node) => node.insecure) ? [h("span", { class: "dot" }, "·"), h("span", { class: "pill amber" }, "started with --insecure")] : null);
     drawPicture(status);
     drawDetail();
+    const [table_of_jobs, waits] = [jobsOf(topology), status.topology?.obstacles ?? []];
+    changes.hidden = !table_of_jobs && !waits.length;
+    jobs.hidden = !table_of_jobs;
+    put(jobs, table_of_jobs);
+    obstacles.hidden = !waits.length;
+    put(obstacles, obstaclesOf(waits));
     put(nodes, status.nodes.map(card));
     put(shards, table(status.shards));
   }
@@ -182,7 +206,8 @@ export function open(query) {
     const row = (/** @type {string} */ title, /** @type {import("./dom.js").Child} */ value) => h("div", null, h("dt", null, title), h("dd", null, value));
     const bytes = (/** @type {string} */ title, /** @type {number | null} */ value) => value === null ? null : row(title, size(value));
     return h("article", { class: "card node" },
-      h("div", { class: "who" }, h("strong", null, `Node ${node.node}`), h("span", { class: `pill ${state[0]}` }, state[1])),
+      h("div", { class: "who" }, h("strong", null, `Node ${node.node}`),
+        h("span", null, stateOfNode(topology, node.node), " ", h("span", { class: `pill ${state[0]}` }, state[1]))),
       h("dl", { class: "facts" },
         h("div", { class: "whole" }, h("dt", null, "Address"), h("dd", null, h("code", null, told(node.address)))), node.zone ? row("Zone", told(node.zone)) : null,
         row("Leads", counted(node.leads, "shard")),

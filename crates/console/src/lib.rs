@@ -76,6 +76,7 @@ pub const FILES: &[File] = files! {
     "/console/break.js" "break.js" JS,
     "/console/sessions.js" "sessions.js" JS,
     "/console/cluster.js" "cluster.js" JS,
+    "/console/topology.js" "topology.js" JS,
     "/console/plan.js" "plan.js" JS,
     "/console/plot.js" "plot.js" JS,
 };

@@ -60,6 +60,8 @@ pub(crate) const METHODS: &[(&str, Method)] = &[
     ("/palisade.v1.ClusterService/CancelJob", Method::Cluster(Verb::Operate)),
     ("/palisade.v1.ClusterService/ActivateLevel", Method::Cluster(Verb::Operate)),
     ("/palisade.v1.ClusterService/RebuildTopology", Method::Cluster(Verb::Operate)),
+    ("/palisade.v1.ClusterService/ChangeSetting", Method::Cluster(Verb::Operate)),
+    ("/palisade.v1.ClusterService/PlanChange", Method::Cluster(Verb::Observe)),
     ("/grpc.health.v1.Health/Check", Method::Open),
     ("/grpc.health.v1.Health/Watch", Method::Open),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Method::Known),
@@ -73,6 +75,7 @@ pub(crate) const METHODS: &[(&str, Method)] = &[
     ("/palisade.internal.v1.TopologyService/Propose", Method::Inside),
     ("/palisade.internal.v1.TopologyService/Tell", Method::Inside),
     ("/palisade.internal.v1.TopologyService/Refound", Method::Inside),
+    ("/palisade.internal.v1.TopologyService/Preview", Method::Inside),
     ("/palisade.internal.v1.PeerService/Greet", Method::Inside),
     ("/palisade.internal.v1.PeerService/Deliver", Method::Inside),
     ("/palisade.internal.v1.PeerService/InstallSnapshot", Method::Inside),
@@ -95,6 +98,12 @@ pub(crate) const ROUTES: &[(&str, &str, Method)] = &[
     ("POST", "/v1/sessions/{id}/heartbeat", Method::Operation(OperationKind::Heartbeat)),
     ("DELETE", "/v1/sessions/{id}", Method::Operation(OperationKind::CloseSession)),
     ("GET", "/v1/cluster", Method::Operation(OperationKind::ClusterStatus)),
+    ("GET", "/v1/cluster/topology", Method::Cluster(Verb::Observe)),
+    ("GET", "/v1/cluster/jobs", Method::Cluster(Verb::Observe)),
+    ("POST", "/v1/cluster/jobs", Method::Cluster(Verb::Operate)),
+    ("DELETE", "/v1/cluster/jobs/{id}", Method::Cluster(Verb::Operate)),
+    ("POST", "/v1/cluster/settings", Method::Cluster(Verb::Operate)),
+    ("POST", "/v1/cluster/plan", Method::Cluster(Verb::Observe)),
     ("GET", "/v1/watch", Method::Watch),
     ("LOCK", TERRAFORM, Method::Operation(OperationKind::Acquire)),
     ("UNLOCK", TERRAFORM, Method::Operation(OperationKind::Release)),
@@ -197,6 +206,9 @@ mod tests {
                 }
                 Method::Watch => assert_eq!((*verb, of_grpc(row)), ("GET", true)),
                 Method::Open => assert!(["/openapi.json", "/livez", "/readyz"].contains(path)),
+                Method::Cluster(_) => {
+                    assert!(of_grpc(row) && path.starts_with("/v1/cluster/"), "{path}");
+                }
                 // Neither tells anything of locks, or of other identities.
                 Method::Anyone => assert_eq!(*path, "/v1/permissions"),
                 Method::Known => assert_eq!(*path, "/v1/plan"),

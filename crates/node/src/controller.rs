@@ -108,6 +108,12 @@ impl Controller {
         Some((time_ms / 1_000, plan))
     }
 
+    /// What was reported so far, with the time of the next plan. `None` if META is not led here.
+    pub(crate) fn sight(&self, board: &Board, now: Now) -> Option<(Reports, u64)> {
+        let tenure = self.tenure(board, now);
+        tenure.as_ref().map(|tenure| (tenure.reports.clone(), tenure.time_ms(now)))
+    }
+
     /// The present leadership of META, if it is here.
     fn tenure(&self, board: &Board, now: Now) -> MutexGuard<'_, Option<Tenure>> {
         let meta = board.get(META).filter(|status| status.role == Role::Leader);

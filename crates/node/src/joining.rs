@@ -190,7 +190,7 @@ impl Joiner<'_> {
         let mut client = TopologyServiceClient::new(channel.clone());
         let command = Command::NodeIs { told: self.told.clone() };
         let proposal = Proposal::new(0, command).encode(); // META's leader sets the time
-        let request = self.to(node, ProposeRequest { proposal });
+        let request = self.to(node, ProposeRequest { proposal, accepted: None });
         let answer = within(PROPOSAL_MAX + GREET_TIMEOUT, client.propose(request)).await?;
         match answer.into_inner().outcome {
             Some(Outcome::Version(version)) => {

@@ -19,8 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const JOBS_KEPT: usize = 64;
 /// How many jobs run at a time.
 pub const JOBS_MAX: usize = 64;
-/// The longest time for which a node may be silent before it is replaced, at least.
-const REPAIR_AFTER_S_MIN: u64 = 60;
+/// The shortest time of silence after which a node is replaced.
+const REPAIR_AFTER_S_MIN: u64 = 30;
 /// The lowest rate of snapshots. A lower one would hardly ever bring a replica up to date.
 const SNAPSHOT_BYTES_PER_S_MIN: u64 = 1 << 20;
 
@@ -341,7 +341,7 @@ impl Topology {
             Setting::RepairAfter { seconds } => {
                 if seconds.is_some_and(|seconds| seconds < REPAIR_AFTER_S_MIN) {
                     return Err(no_setting(
-                        "a repair after less than a minute would replace nodes that restart",
+                        "a repair after less than 30 s would replace nodes that restart: choose 30m",
                     ));
                 }
                 settings.repair_after_s = seconds;

@@ -1,4 +1,4 @@
-//! The bytes of states, deltas, proposals, refusals and reports, and the hash of a state.
+//! The bytes of states, deltas, proposals, refusals, reports and previews, and the hash of a state.
 //!
 //! [`codec`](crate::codec) has the frame and the primitives. Here are the fields of each type of the
 //! state, in their order. What was decoded passed [`Topology::check`].
@@ -6,7 +6,7 @@
 use crate::codec::{DecodeError, of_frame, record, tagged, to_frame};
 use crate::command::Proposal;
 use crate::delta::Delta;
-use crate::plan::Report;
+use crate::plan::{Preview, Report};
 use crate::rebuild::Told;
 use crate::refusal::Refusal;
 use crate::state::*;
@@ -20,6 +20,7 @@ mod kind {
     pub(super) const PROPOSAL: u8 = 3;
     pub(super) const REPORT: u8 = 4;
     pub(super) const REFUSAL: u8 = 5;
+    pub(super) const PREVIEW: u8 = 6;
     pub(super) const TOLD: u8 = 8;
 }
 
@@ -138,6 +139,21 @@ impl Told {
         let told: Told = of_frame(kind::TOLD, bytes)?;
         told.kept.check().map_err(DecodeError)?;
         Ok(told)
+    }
+}
+
+impl Preview {
+    /// The bytes of the preview.
+    pub fn encode(&self) -> Vec<u8> {
+        to_frame(kind::PREVIEW, self)
+    }
+
+    /// The preview with these bytes.
+    ///
+    /// # Errors
+    /// If any byte is wrong.
+    pub fn decode(bytes: &[u8]) -> Result<Preview, DecodeError> {
+        of_frame(kind::PREVIEW, bytes)
     }
 }
 

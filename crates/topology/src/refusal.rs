@@ -152,6 +152,33 @@ pub enum Refusal {
         /// The first such shard.
         shard: ShardId,
     },
+    /// A group would need every voter that is heard of on its way to another number of members.
+    #[error(
+        "shard {shard} would have {voters} voters on the way, of which only {heard} are heard of and \
+         all would have to answer: start the nodes that are down, or accept that with \
+         `--accept-no-spare`"
+    )]
+    NoSpare {
+        /// The first such shard.
+        shard: ShardId,
+        /// How many of its voters would be on nodes that report.
+        heard: u32,
+        /// How many voters it would have.
+        voters: u32,
+    },
+    /// A node would be replaced by one of another zone.
+    #[error(
+        "node {old} is in zone {zone}, and node {new} is not: name a node of that zone, or accept \
+         another one with `--other-zone`"
+    )]
+    OtherZone {
+        /// The node that goes.
+        old: NodeId,
+        /// The node that comes.
+        new: NodeId,
+        /// The zone of the node that goes.
+        zone: String,
+    },
     /// Too many jobs run.
     #[error("{0} jobs run already: wait for one, or cancel one")]
     TooManyJobs(u32),
@@ -211,4 +238,6 @@ tagged!(Refusal {
     26 => Setting(why),
     27 => NoRoom { node, shard },
     28 => LevelUnknown { level, nodes },
+    30 => NoSpare { shard, heard, voters },
+    31 => OtherZone { old, new, zone },
 });

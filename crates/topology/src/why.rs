@@ -128,6 +128,29 @@ pub enum Why {
         /// The other voters that are not level.
         others: Vec<Unready>,
     },
+    /// No node is repaired, because many are silent.
+    #[error(
+        "{silent} of {nodes} nodes are not heard of, and that is rather the network than so many dead \
+         nodes: none is replaced by itself, so start them, or replace one with `palisade cluster \
+         replace-node`"
+    )]
+    ManySilent {
+        /// How many nodes are not heard of.
+        silent: u32,
+        /// How many nodes there are.
+        nodes: u32,
+    },
+    /// One node is repaired at a time.
+    #[error(
+        "node {node} is silent for long, and its replicas are replaced after those that are on their \
+         way for node {other}"
+    )]
+    OneAtATime {
+        /// The node that waits.
+        node: NodeId,
+        /// A node that comes or goes before.
+        other: NodeId,
+    },
 }
 
 /// A voter that could not take over.
@@ -198,6 +221,8 @@ tagged!(Why {
     9 => Needed { shard, node, other },
     10 => TooFew { shard, node, voters },
     11 => NotServing { node },
+    12 => ManySilent { silent, nodes },
+    13 => OneAtATime { node, other },
     16 => Unready { shard, node, others },
 });
 

@@ -27,7 +27,7 @@ impl ErrorCode {
     /// The next step for the caller.
     pub fn class(self) -> ErrorClass {
         match self {
-            ErrorCode::InvalidArgument => ErrorClass::FixInput,
+            ErrorCode::InvalidArgument | ErrorCode::VersionMoved => ErrorClass::FixInput,
             ErrorCode::Held | ErrorCode::WaitTimeout | ErrorCode::WaitCancelled => {
                 ErrorClass::TryLater
             }
@@ -51,9 +51,10 @@ impl ErrorCode {
         match self {
             ErrorCode::InvalidArgument => Code::InvalidArgument,
             ErrorCode::Held | ErrorCode::WaitTimeout | ErrorCode::WaitCancelled => Code::Aborted,
-            ErrorCode::NotOwner | ErrorCode::Expired | ErrorCode::SessionLost => {
-                Code::FailedPrecondition
-            }
+            ErrorCode::VersionMoved
+            | ErrorCode::NotOwner
+            | ErrorCode::Expired
+            | ErrorCode::SessionLost => Code::FailedPrecondition,
             ErrorCode::Busy => Code::ResourceExhausted,
             ErrorCode::NoLeader | ErrorCode::ShuttingDown => Code::Unavailable,
             ErrorCode::OutcomeUnknown => Code::Unknown,

@@ -58,7 +58,7 @@ impl Outcome {
     pub fn of(code: Option<ErrorCode>) -> Outcome {
         match code {
             None => Outcome::Ok,
-            Some(ErrorCode::InvalidArgument) => Outcome::Invalid,
+            Some(ErrorCode::InvalidArgument | ErrorCode::VersionMoved) => Outcome::Invalid,
             Some(ErrorCode::Held) => Outcome::Held,
             Some(ErrorCode::WaitTimeout) => Outcome::WaitTimeout,
             Some(ErrorCode::WaitCancelled) => Outcome::WaitCancelled,

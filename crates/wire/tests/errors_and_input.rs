@@ -5,8 +5,9 @@ use palisade_wire::v1::{operation::Op, *};
 use palisade_wire::{ErrorClass, check_name, check_operation, fill_defaults};
 use tonic::{Code, Status};
 
-const CODES: [(ErrorCode, Code, ErrorClass); 15] = [
+const CODES: [(ErrorCode, Code, ErrorClass); 16] = [
     (ErrorCode::InvalidArgument, Code::InvalidArgument, ErrorClass::FixInput),
+    (ErrorCode::VersionMoved, Code::FailedPrecondition, ErrorClass::FixInput),
     (ErrorCode::Held, Code::Aborted, ErrorClass::TryLater),
     (ErrorCode::WaitTimeout, Code::Aborted, ErrorClass::TryLater),
     (ErrorCode::WaitCancelled, Code::Aborted, ErrorClass::TryLater),

@@ -13,7 +13,7 @@ const SPEC: Spec =
 const LONG: Duration = Duration::from_secs(3_600);
 
 /// Starts node `id`, which the cluster file does not name.
-fn start(cluster: &Cluster, id: u64, address: &str) -> Process {
+pub(crate) fn start(cluster: &Cluster, id: u64, address: &str) -> Process {
     let mut command = Command::new(palisade_binary());
     command.args(["node", "--join", "--id", &id.to_string(), "--address", address]);
     command.arg("--data-dir").arg(cluster.dir().join(format!("joined-{id}")));

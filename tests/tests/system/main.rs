@@ -21,6 +21,7 @@ mod lock_like_its_command;
 mod logs;
 mod meta;
 mod moved;
+mod operating;
 mod probes;
 mod protocol;
 mod queues;

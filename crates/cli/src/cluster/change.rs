@@ -1,12 +1,13 @@
 //! Changes of the topology: a job is started, and looked at until it has ended.
 
+use super::plan;
 use super::show::in_words;
-use crate::args::{Change, Remote};
+use crate::args::{Change, ClusterSet};
 use crate::failure::{Exit, Failure};
 use crate::output::{emit, print_json};
 use crate::shown::shown;
 use crate::verbs;
-use client::{Client, JobSpec};
+use client::{Client, JobSpec, PlanChange};
 use std::time::Duration;
 use tokio::time::Instant;
 use wire::json::{Job, Planned, Topology};
@@ -14,14 +15,19 @@ use wire::json::{Job, Planned, Topology};
 /// How often the job is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Starts a job, and waits for its end unless it shall not. A gateway or a leader that is away for
+/// Starts a job, and waits for its end unless it shall not. A dry run shows what it would do. A gateway or a leader that is away for
 /// a while ends no wait, because the job goes on without them.
 ///
 /// # Errors
 /// If it is refused, cancelled meanwhile, or has not ended in time.
 pub(super) async fn run(change: &Change, spec: JobSpec) -> Result<(), Failure> {
+    if change.planning.dry_run {
+        let what = in_words(&Job::from(&wire::v1::Job { spec: Some(spec), ..Default::default() }));
+        return plan::show(&change.remote, PlanChange::Job(spec), &what).await;
+    }
     let client = verbs::connect(&change.remote.gateways)?;
-    let started = client.start_job(verbs::new_request_id(), spec).await?;
+    let at_version = change.planning.at_version;
+    let started = client.start_job(verbs::new_request_id(), spec, at_version).await?;
     let until = change.within.map(|within| Instant::now() + within);
     let (id, json) = (started.job, change.remote.json);
     let mut seen: Option<Job> = None;
@@ -159,9 +165,13 @@ fn still_runs(job: &Job) -> Failure {
 ///
 /// # Errors
 /// If it is not known, or has ended.
-pub(super) async fn cancel(remote: &Remote, id: u64) -> Result<(), Failure> {
+pub(super) async fn cancel(set: &ClusterSet, id: u64) -> Result<(), Failure> {
+    let remote = &set.remote;
+    if set.planning.dry_run {
+        return plan::show(remote, PlanChange::CancelJob(id), &format!("cancel job {id}")).await;
+    }
     let client = verbs::connect(&remote.gateways)?;
-    let version = client.cancel_job(id).await?;
+    let version = client.cancel_job(id, set.planning.at_version).await?;
     let Seen { job, topology } =
         look(&client, id, version).await.map_err(|unseen| unseen.failure)?;
     if remote.json {

@@ -4,14 +4,16 @@
 //! its job now and then.
 
 mod change;
+mod plan;
 mod rebuild;
+mod set;
 mod show;
 mod upgrade;
 
-use crate::args::Cluster;
+use crate::args::{Cluster, RepairAfter};
 use crate::failure::Failure;
 use crate::{cluster_file, status};
-use client::{JobKind, JobSpec};
+use client::{JobKind, JobSpec, Setting};
 
 /// Runs a verb of `palisade cluster`.
 ///
@@ -31,7 +33,11 @@ pub async fn run(verb: &Cluster) -> Result<(), Failure> {
             change::run(&args.change, on(JobKind::RemoveNode, args.node)).await
         }
         Cluster::ReplaceNode(args) => {
-            let spec = JobSpec { new_node: args.new, ..on(JobKind::ReplaceNode, args.old) };
+            let spec = JobSpec {
+                new_node: args.new,
+                accept_other_zone: args.other_zone,
+                ..on(JobKind::ReplaceNode, args.old)
+            };
             change::run(&args.change, spec).await
         }
         Cluster::Replicas(args) => {
@@ -39,11 +45,28 @@ pub async fn run(verb: &Cluster) -> Result<(), Failure> {
                 kind: JobKind::Replicas.into(),
                 replicas: args.count,
                 shard: args.shard,
+                accept_no_spare: args.accept_no_spare,
                 ..JobSpec::default()
             };
             change::run(&args.change, spec).await
         }
-        Cluster::Cancel(args) => change::cancel(&args.remote, args.job).await,
+        Cluster::Rebalance(args) => {
+            let kind = match args.members {
+                true => JobKind::RebalanceMembers,
+                false => JobKind::RebalanceLeaders,
+            };
+            change::run(&args.change, JobSpec { kind: kind.into(), ..JobSpec::default() }).await
+        }
+        Cluster::Cancel(args) => change::cancel(&args.set, args.job).await,
+        Cluster::Repair(args) => {
+            let seconds = match args.after {
+                RepairAfter::Off => 0,
+                RepairAfter::Seconds(seconds) => seconds,
+            };
+            set::run(&args.set, Setting::RepairAfterS(seconds)).await
+        }
+        Cluster::Pause(args) => set::run(args, Setting::Paused(true)).await,
+        Cluster::Resume(args) => set::run(args, Setting::Paused(false)).await,
         Cluster::Upgrade(args) => upgrade::run(args).await,
         Cluster::RebuildTopology(args) => rebuild::run(args).await,
     }

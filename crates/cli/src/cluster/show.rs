@@ -1,11 +1,13 @@
 //! `palisade cluster topology`, `nodes` and `jobs`: parts of the one document of the topology.
 
+use super::set::repair_in_words;
 use crate::args::Remote;
 use crate::failure::{Exit, Failure};
 use crate::output::{emit, print_json, print_table};
 use crate::shown::shown;
 use crate::verbs;
-use wire::json::{Group, Job, Planned, Topology};
+use client::Client;
+use wire::json::{self, Group, Job, Planned, Settings, Topology};
 
 async fn fetch(remote: &Remote) -> Result<Topology, Failure> {
     Ok(Topology::from(&verbs::connect(&remote.gateways)?.topology(0).await?))
@@ -19,6 +21,7 @@ pub(super) async fn topology(remote: &Remote) -> Result<(), Failure> {
     }
     let Topology { version, level, .. } = &topology;
     emit(&format!("topology version {version}, level {level}"));
+    settings_in_words(topology.settings).iter().for_each(|line| emit(line));
     groups(&topology);
     let running = topology.jobs.iter().filter(|job| job.state == "running").count();
     if running > 0 {
@@ -80,7 +83,8 @@ pub(super) async fn nodes(remote: &Remote) -> Result<(), Failure> {
 }
 
 pub(super) async fn jobs(remote: &Remote, id: Option<u64>) -> Result<(), Failure> {
-    let mut jobs = fetch(remote).await?.jobs;
+    let client = verbs::connect(&remote.gateways)?;
+    let Topology { mut jobs, settings, .. } = Topology::from(&client.topology(0).await?);
     jobs.retain(|job| id.is_none_or(|id| job.job == id));
     if let (Some(id), true) = (id, jobs.is_empty()) {
         let message = format!("there is no job {id}, or it ended long ago");
@@ -94,10 +98,34 @@ pub(super) async fn jobs(remote: &Remote, id: Option<u64>) -> Result<(), Failure
         }
         return Ok(());
     }
+    let obstacles = obstacles(&client).await;
     if jobs.is_empty() {
         emit("no job was started yet");
-        return Ok(());
+    } else {
+        print_jobs(&jobs);
     }
+    settings_in_words(settings).iter().for_each(|line| emit(line));
+    obstacles.iter().for_each(|obstacle| emit(&format!("waits: {}", shown(obstacle))));
+    Ok(())
+}
+
+/// What repairs and the group of the topology wait for. Nothing if the nodes cannot be asked now:
+/// the jobs are told nevertheless.
+async fn obstacles(client: &Client) -> Vec<String> {
+    let Ok(status) = client.cluster_status().await else { return Vec::new() };
+    json::ClusterStatus::from(&status).topology.map(|group| group.obstacles).unwrap_or_default()
+}
+
+/// The settings that are not as in the beginning.
+fn settings_in_words(settings: Settings) -> Vec<String> {
+    let repair = settings.repair_after_s.map(|after_s| repair_in_words(Some(after_s)));
+    let paused = settings
+        .paused
+        .then(|| "jobs and repairs rest: go on with `palisade cluster resume`".to_owned());
+    repair.into_iter().chain(paused).collect()
+}
+
+fn print_jobs(jobs: &[Job]) {
     let header = ["job", "what", "state", "shards", "waits for"].map(String::from).to_vec();
     let row = |job: &Job| {
         vec![
@@ -110,7 +138,6 @@ pub(super) async fn jobs(remote: &Remote, id: Option<u64>) -> Result<(), Failure
     };
     let rows: Vec<_> = std::iter::once(header).chain(jobs.iter().map(row)).collect();
     print_table(&rows);
-    Ok(())
 }
 
 fn or_dash(text: &str) -> String {
@@ -152,6 +179,14 @@ mod tests {
         let row = group(&of(&[4], 7));
         assert_eq!(row, ["7", "1 2 4", "1 2 3 and learners 4", "node 2", "CHANGING"]);
         assert_eq!(group(&of(&[], routing::META.0))[0], "topology");
+    }
+
+    #[test]
+    fn what_an_operator_has_set_is_shown() {
+        assert_eq!(settings_in_words(Settings::default()), Vec::<String>::new());
+        let lines = settings_in_words(Settings { repair_after_s: Some(60), paused: true });
+        assert!(lines[0].contains("silent for 1m 00s"), "{lines:?}");
+        assert!(lines[1].contains("palisade cluster resume"), "{lines:?}");
     }
 
     #[test]

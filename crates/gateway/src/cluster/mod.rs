@@ -21,24 +21,58 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Streaming};
+use topology::plan::Preview;
 use topology::{Command, Delta, Proposal, Refusal, Topology, Version};
-use wire::internal::v1::propose_response::Outcome;
 use wire::internal::v1::topology_service_client::TopologyServiceClient;
-use wire::internal::v1::topology_service_watch_response::Change;
+use wire::internal::v1::topology_service_watch_response::Change as Watched;
 use wire::internal::v1::{
-    ClusterIdentity, ProposeRequest, TopologyServiceWatchRequest, TopologyServiceWatchResponse,
+    Accepted, ClusterIdentity, NotMetaLeader, PreviewRequest, ProposeRequest,
+    TopologyServiceWatchRequest, TopologyServiceWatchResponse, preview_response, propose_response,
 };
-use wire::v1::Error;
+use wire::v1::{Error, ErrorCode};
 use wire::{reason, root_cause};
 
 /// The largest topology that is taken from a node.
 const TOPOLOGY_BYTES_MAX: usize = 64 << 20;
 
+/// A change of the topology, as a client wants it.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    pub(crate) command: Command,
+    /// The version that it was planned at, if that must not have changed since.
+    pub(crate) at_version: Option<Version>,
+    /// The risks that are taken with it.
+    pub(crate) accepted: Accepted,
+}
+
+impl Change {
+    fn proposal(&self) -> Vec<u8> {
+        // META's leader puts its own time on the command.
+        let proposal = Proposal::new(0, self.command.clone());
+        Proposal { planned_at: self.at_version, ..proposal }.encode()
+    }
+}
+
+/// A question to the leader of META.
+#[derive(Clone, Debug)]
+enum Asked {
+    Propose(ProposeRequest),
+    Preview(PreviewRequest),
+}
+
+/// Its answer.
+enum Told {
+    Version(Version),
+    Preview(Preview),
+    Refusal(Vec<u8>),
+    Elsewhere(NotMetaLeader),
+}
+
 /// One call about the topology. It answers before its caller gives up, if the caller tells when.
 pub(crate) struct Call<'a> {
     router: &'a Router,
     deadline: Instant,
-    /// The node that made the last change. It is asked first.
+    /// The node that led the group at the last change. It is asked first.
     changed_by: Option<NodeId>,
     /// A connection to each node that was asked.
     clients: BTreeMap<NodeId, TopologyServiceClient<Channel>>,
@@ -88,13 +122,32 @@ impl<'a> Call<'a> {
     /// the topology with it.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT with the reason of a refusal, NO_LEADER if nothing was proposed in time, and
-    /// OUTCOME_UNKNOWN.
-    pub(crate) async fn propose(&mut self, command: Command) -> Result<Version, Box<Error>> {
-        // META's leader puts its own time on the command.
-        let proposal = Proposal::new(0, command).encode();
+    /// INVALID_ARGUMENT with the reason of a refusal, VERSION_MOVED, NO_LEADER if nothing was
+    /// proposed in time, and OUTCOME_UNKNOWN.
+    pub(crate) async fn propose(&mut self, change: &Change) -> Result<Version, Box<Error>> {
+        let (proposal, accepted) = (change.proposal(), Some(change.accepted));
+        match self.ask_leader(Asked::Propose(ProposeRequest { proposal, accepted })).await? {
+            Told::Version(version) => Ok(version),
+            _ => Err(Box::new(Error::internal("a node has told no version: see its log"))),
+        }
+    }
+
+    /// What a change would lead to.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT with the reason of a refusal, and NO_LEADER.
+    pub(crate) async fn preview(&mut self, change: &Change) -> Result<Preview, Box<Error>> {
+        let (proposal, accepted) = (change.proposal(), Some(change.accepted));
+        match self.ask_leader(Asked::Preview(PreviewRequest { proposal, accepted })).await? {
+            Told::Preview(preview) => Ok(preview),
+            _ => Err(Box::new(Error::internal("a node has told no plan: see its log"))),
+        }
+    }
+
+    /// The answer of the node that leads META.
+    async fn ask_leader(&mut self, question: Asked) -> Result<Told, Box<Error>> {
         let (mut in_doubt, mut last) = (false, "no node was asked".to_owned());
-        while Instant::now() < self.deadline {
+        loop {
             let mut next: VecDeque<(NodeId, Option<String>)> =
                 self.nodes().into_iter().map(|node| (node, None)).collect();
             let mut asked = Vec::new();
@@ -103,23 +156,31 @@ impl<'a> Call<'a> {
                     continue;
                 }
                 asked.push(node);
-                match self.propose_to(node, hint, proposal.clone()).await {
-                    Ok(Outcome::Version(version)) => {
-                        self.changed_by = Some(node);
-                        return Ok(Version(version));
-                    }
-                    Ok(Outcome::Refusal(refusal)) => return Err(refused(&refusal)),
-                    Ok(Outcome::Elsewhere(elsewhere)) => {
+                match self.ask_node(node, hint, question.clone()).await {
+                    Ok(Told::Refusal(refusal)) => return Err(refused(&refusal)),
+                    Ok(Told::Elsewhere(elsewhere)) => {
                         last = format!("node {node} does not lead its group");
                         if elsewhere.leader != 0 {
                             next.push_front((NodeId(elsewhere.leader), Some(elsewhere.address)));
                         }
                     }
-                    Err(NotTold { why, may_be_done }) => {
+                    Ok(told) => {
+                        self.changed_by = Some(node);
+                        return Ok(told);
+                    }
+                    Err(NotTold { why, may_be_done, is_busy }) => {
                         in_doubt |= may_be_done;
                         last = format!("node {node}: {why}");
+                        if is_busy {
+                            break; // it is the one to ask, only later
+                        }
                     }
                 }
+            }
+            // A round that ends with the call could only leave doubt.
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left <= 2 * TOPOLOGY_ASK_AGAIN {
+                break;
             }
             tokio::time::sleep(TOPOLOGY_ASK_AGAIN).await;
         }
@@ -162,7 +223,7 @@ impl<'a> Call<'a> {
             let mut changes = watched.map_err(|status| reason(&status).to_string())?.into_inner();
             let first = changes.message().await.map_err(|status| reason(&status).to_string())?;
             match first.and_then(|told| told.change) {
-                Some(Change::All(bytes)) => {
+                Some(Watched::All(bytes)) => {
                     let topology = Topology::decode(&bytes).map_err(|error| error.to_string())?;
                     Ok(Copy { topology, changes })
                 }
@@ -174,38 +235,50 @@ impl<'a> Call<'a> {
         answered.inspect_err(|_| self.forget(node))
     }
 
-    async fn propose_to(
+    async fn ask_node(
         &mut self,
         node: NodeId,
         hint: Option<String>,
-        proposal: Vec<u8>,
-    ) -> Result<Outcome, NotTold> {
-        let not_sent = |why| NotTold { why, may_be_done: false };
+        question: Asked,
+    ) -> Result<Told, NotTold> {
+        let not_sent = |why| NotTold { why, may_be_done: false, is_busy: false };
+        let is_change = matches!(question, Asked::Propose(_));
         let until = self.until(TOPOLOGY_ASK_TIMEOUT);
         let connected = timeout_at(until, self.client(node, hint)).await;
         let connected = connected.unwrap_or_else(|_| Err("no connection in time".to_owned()));
         let mut client = connected.map_err(not_sent)?;
-        let request = said(self.router, node, ProposeRequest { proposal });
-        let answered = timeout_at(until, client.propose(request)).await;
-        let silent = || NotTold { why: "no answer in time".into(), may_be_done: true };
-        let response = answered.map_err(|_| silent()).and_then(|response| {
+        let answered = timeout_at(until, async {
+            Ok(match question {
+                Asked::Propose(request) => {
+                    let request = said(self.router, node, request);
+                    told_of_proposal(client.propose(request).await?.into_inner().outcome)
+                }
+                Asked::Preview(request) => {
+                    let request = said(self.router, node, request);
+                    told_of_preview(client.preview(request).await?.into_inner().outcome)
+                }
+            })
+        })
+        .await;
+        let not_told =
+            |why: &str| NotTold { why: why.to_owned(), may_be_done: is_change, is_busy: false };
+        let response = answered.map_err(|_| not_told("no answer in time")).and_then(|response| {
             response.map_err(|status| NotTold {
                 why: reason(&status).to_string(),
-                may_be_done: !matches!(
-                    status.code(),
-                    Code::FailedPrecondition
-                        | Code::InvalidArgument
-                        | Code::PermissionDenied
-                        | Code::ResourceExhausted
-                        | Code::Unimplemented
-                ),
+                is_busy: status.code() == Code::ResourceExhausted,
+                may_be_done: is_change
+                    && !matches!(
+                        status.code(),
+                        Code::FailedPrecondition
+                            | Code::InvalidArgument
+                            | Code::PermissionDenied
+                            | Code::ResourceExhausted
+                            | Code::Unimplemented
+                    ),
             })
         });
-        let response = response.inspect_err(|_| self.forget(node))?;
-        response
-            .into_inner()
-            .outcome
-            .ok_or_else(|| NotTold { why: "its answer is empty".into(), may_be_done: true })
+        let told = response.inspect_err(|_| self.forget(node))?;
+        told.ok_or_else(|| not_told("its answer is empty"))
     }
 
     /// The end of a step that may take so long.
@@ -249,10 +322,10 @@ impl Copy {
         while let Ok(told) = timeout(Duration::ZERO, self.changes.message()).await {
             let told = told.map_err(|status| reason(&status).to_string())?;
             match told.ok_or("it tells no more")?.change {
-                Some(Change::All(bytes)) => {
+                Some(Watched::All(bytes)) => {
                     self.topology = Topology::decode(&bytes).map_err(|error| error.to_string())?;
                 }
-                Some(Change::Delta(bytes)) => {
+                Some(Watched::Delta(bytes)) => {
                     let delta = Delta::decode(&bytes).map_err(|error| error.to_string())?;
                     self.topology.follow(&delta).map_err(|error| error.to_string())?;
                 }
@@ -263,9 +336,31 @@ impl Copy {
     }
 }
 
+fn told_of_proposal(outcome: Option<propose_response::Outcome>) -> Option<Told> {
+    use propose_response::Outcome;
+    Some(match outcome? {
+        Outcome::Version(version) => Told::Version(Version(version)),
+        Outcome::Refusal(refusal) => Told::Refusal(refusal),
+        Outcome::Elsewhere(elsewhere) => Told::Elsewhere(elsewhere),
+    })
+}
+
+/// A preview that cannot be read counts as none.
+fn told_of_preview(outcome: Option<preview_response::Outcome>) -> Option<Told> {
+    use preview_response::Outcome;
+    Some(match outcome? {
+        Outcome::Preview(preview) => Told::Preview(Preview::decode(&preview).ok()?),
+        Outcome::Refusal(refusal) => Told::Refusal(refusal),
+        Outcome::Elsewhere(elsewhere) => Told::Elsewhere(elsewhere),
+    })
+}
+
 fn refused(refusal: &[u8]) -> Box<Error> {
     Box::new(match Refusal::decode(refusal) {
         Ok(Refusal::NotFounded) => Error::no_leader(Refusal::NotFounded.to_string()),
+        Ok(moved @ Refusal::VersionMoved { .. }) => {
+            Error::new(ErrorCode::VersionMoved, moved.to_string())
+        }
         Ok(refusal) => Error::invalid(refusal.to_string()),
         Err(error) => Error::internal(format!("the change was refused, and why is lost: {error}")),
     })
@@ -275,6 +370,8 @@ fn refused(refusal: &[u8]) -> Box<Error> {
 struct NotTold {
     why: String,
     may_be_done: bool,
+    /// It leads, and could not answer now.
+    is_busy: bool,
 }
 
 /// A call to this node of this cluster.

@@ -1,7 +1,13 @@
 //! The topology and its jobs between the crate `topology` and the protocol for clients.
 
+use super::Change;
 use routing::{META, NodeId, ShardId};
-use topology::{Balance, Job, JobKind, JobState, NodeState, Shard, Topology};
+use topology::plan::{Preview, Step};
+use topology::{
+    Balance, Command, Job, JobId, JobKind, JobState, NodeState, RequestId, Setting, Shard,
+    Topology, Version,
+};
+use wire::internal::v1::Accepted;
 use wire::v1::{self, ClusterTopology, Error, JobSpec, TopologyNode, TopologyShard};
 
 /// The topology as clients see it.
@@ -14,6 +20,15 @@ pub(crate) fn topology(topology: &Topology) -> ClusterTopology {
         shards: shards.map(|(id, known)| shard(*id, known)).collect(),
         meta: topology.shard(META).map(|meta| shard(META, meta)),
         jobs: topology.jobs().iter().map(|(id, known)| job(id.0, known)).collect(),
+        settings: Some(settings(topology)),
+    }
+}
+
+fn settings(topology: &Topology) -> v1::ClusterSettings {
+    let settings = &topology.cluster().settings;
+    v1::ClusterSettings {
+        repair_after_s: settings.repair_after_s.unwrap_or_default(),
+        paused: settings.paused,
     }
 }
 
@@ -89,7 +104,7 @@ fn job_spec(kind: &JobKind) -> JobSpec {
 ///
 /// # Errors
 /// INVALID_ARGUMENT for a kind of job that is not known.
-pub(crate) fn job_kind(spec: &JobSpec) -> Result<JobKind, Box<Error>> {
+fn job_kind(spec: &JobSpec) -> Result<JobKind, Box<Error>> {
     let node = NodeId(spec.node);
     Ok(match spec.kind() {
         v1::JobKind::Drain => JobKind::Drain { node },
@@ -109,8 +124,116 @@ pub(crate) fn job_kind(spec: &JobSpec) -> Result<JobKind, Box<Error>> {
     })
 }
 
+/// The start of a job.
+///
+/// # Errors
+/// INVALID_ARGUMENT for a kind of job that is not known.
+pub(crate) fn start(
+    request: RequestId,
+    spec: &JobSpec,
+    at_version: u64,
+) -> Result<Change, Box<Error>> {
+    let command = Command::Job { request, kind: job_kind(spec)? };
+    let JobSpec { accept_no_spare: no_spare, accept_other_zone: other_zone, .. } = *spec;
+    Ok(Change { accepted: Accepted { no_spare, other_zone }, ..change(command, at_version) })
+}
+
+/// The end of a job.
+pub(crate) fn cancel(job: u64, at_version: u64) -> Change {
+    change(Command::Cancel { job: JobId(job) }, at_version)
+}
+
+/// A setting with its new value.
+///
+/// # Errors
+/// INVALID_ARGUMENT for a setting that is not known.
+pub(crate) fn set(
+    setting: Option<v1::SettingChange>,
+    at_version: u64,
+) -> Result<Change, Box<Error>> {
+    use v1::setting_change::Setting as Told;
+    let setting = match setting.and_then(|change| change.setting) {
+        Some(Told::RepairAfterS(0)) => Setting::RepairAfter { seconds: None },
+        Some(Told::RepairAfterS(seconds)) => Setting::RepairAfter { seconds: Some(seconds) },
+        Some(Told::Paused(paused)) => Setting::Paused { paused },
+        None => {
+            return Err(Box::new(Error::invalid(
+                "the change has no setting that this gateway knows: use a newer gateway",
+            )));
+        }
+    };
+    Ok(change(Command::Set { setting }, at_version))
+}
+
+/// A level of formats and commands.
+///
+/// # Errors
+/// INVALID_ARGUMENT without a level.
+pub(crate) fn activate(level: u32) -> Result<Change, Box<Error>> {
+    if level == 0 {
+        let why = "the request has no level: see `palisade cluster upgrade` for those there are";
+        return Err(Box::new(Error::invalid(why)));
+    }
+    Ok(change(Command::ActivateLevel { level }, 0))
+}
+
+fn change(command: Command, at_version: u64) -> Change {
+    let at_version = (at_version != 0).then_some(Version(at_version));
+    Change { command, at_version, accepted: Accepted::default() }
+}
+
+/// What a change would lead to, as clients see it.
+pub(crate) fn plan(preview: &Preview) -> v1::ChangePlan {
+    let step = |step: &Step| {
+        let (step, life) = match step {
+            Step::Add(life) => ("add", life),
+            Step::Promote(life) => ("promote", life),
+            Step::Remove(life) => ("remove", life),
+        };
+        v1::MemberStep { step: step.into(), node: life.node.0 }
+    };
+    let shards = preview.members.iter().map(|regroup| v1::ShardPlan {
+        shard: regroup.shard.0,
+        steps: regroup.steps.iter().map(step).collect(),
+        voters: regroup.voters,
+        heard_voters: regroup.heard,
+    });
+    let leaders = preview.leaders.iter().map(|handover| v1::LeaderPlan {
+        shard: handover.shard.0,
+        from_node: handover.from.0,
+        to_node: handover.to.0,
+    });
+    v1::ChangePlan {
+        version: preview.version.0,
+        shards: shards.collect(),
+        leaders: leaders.collect(),
+        why: preview.why.as_ref().map(ToString::to_string).unwrap_or_default(),
+        is_done: preview.is_done,
+    }
+}
+
+/// The change in the words of the audit log.
+pub(crate) fn in_words(change: &Change) -> String {
+    match &change.command {
+        Command::Job { kind, .. } => job_in_words(kind),
+        Command::Cancel { job } => format!("job {job}"),
+        Command::Set { setting: Setting::RepairAfter { seconds: Some(seconds) } } => {
+            format!("repair nodes that are silent for {seconds} s")
+        }
+        Command::Set { setting: Setting::RepairAfter { seconds: None } } => "repair no node".into(),
+        Command::Set { setting: Setting::Paused { paused: true } } => {
+            "pause jobs and repairs".into()
+        }
+        Command::Set { setting: Setting::Paused { paused: false } } => {
+            "resume jobs and repairs".into()
+        }
+        Command::ActivateLevel { level } => format!("level {level}"),
+        command => format!("{command:?}"),
+    }
+}
+
 /// The job in the words of the audit log.
-pub(crate) fn job_in_words(kind: &JobKind) -> String {
+fn job_in_words(kind: &JobKind) -> String {
     match kind {
         JobKind::Drain { node } => format!("drain node {node}"),
         JobKind::Undrain { node } => format!("undrain node {node}"),
@@ -129,7 +252,7 @@ pub(crate) fn job_in_words(kind: &JobKind) -> String {
 mod tests {
     use super::*;
     use routing::ClusterConfig;
-    use topology::{Command, JobId, Progress, Proposal, RequestId, Seed, Why};
+    use topology::{Progress, Proposal, Seed, Why};
 
     #[test]
     fn each_job_goes_to_clients_and_comes_back() {

@@ -3,8 +3,9 @@
 //!
 //! Clients come to one socket (`server`), past the table of permissions (`doorman`), to one of two
 //! doors: `grpc` or `http`. The pages of `console` stand beside these and show what `http` answers. The steps of both around a call are in `single`. The treatment of large
-//! answers that are not read is in `taken`.
+//! answers that are not read is in `taken`, and calls about the topology are in `clusters`.
 
+mod clusters;
 mod console;
 mod doorman;
 pub(crate) mod grpc;

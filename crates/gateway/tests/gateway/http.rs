@@ -35,6 +35,7 @@ async fn every_route_answers_over_one_connection() {
         assert_eq!(answered.headers["cache-control"], "no-store", "{path}");
         assert!(answered.headers.keys().all(|name| !name.starts_with("access-control")));
         let path = path.split('?').next().unwrap().replace("s%201", "{id}");
+        let path = path.replace("/jobs/1", "/jobs/{id}");
         asked.insert((verb.to_lowercase(), path));
     }
     let document = http.ask("GET", "/openapi.json", "").await.body;
@@ -144,6 +145,8 @@ async fn bad_requests_are_refused_with_the_way_on() {
         "/v1/locks?older_than=soon",
         "/v1/locks?waiting=perhaps",
         "/v1/cluster?verbose=1",
+        "/v1/cluster/topology?verbose=1",
+        "/v1/cluster/jobs?verbose=1",
         "/openapi.json?verbose=1",
     ] {
         let answered = http.ask("GET", path, "").await;
@@ -161,6 +164,21 @@ async fn bad_requests_are_refused_with_the_way_on() {
         ("DELETE", "/v1/sessions/s?shards=0", r#"{"shards":[0,1]}"#),
         ("GET", "/v1/check?name=a", r#"{"name":"b"}"#),
         ("GET", "/v1/cluster", "{}"),
+        ("POST", "/v1/cluster/jobs", r#"{"kind":"DRAIN"}"#),
+        ("POST", "/v1/cluster/jobs", r#"{"kind":"drain","node":2}"#),
+        ("POST", "/v1/cluster/jobs", r#"{"kind":"DRAIN","node":2,"replicas":3}"#),
+        ("POST", "/v1/cluster/jobs", r#"{"kind":"DRAIN","node":2,"shard":0}"#),
+        ("POST", "/v1/cluster/jobs", r#"{"kind":"REPLACE_NODE","node":2}"#),
+        ("POST", "/v1/cluster/jobs", r#"{"kind":"DRAIN","node":9}"#),
+        ("POST", "/v1/cluster/settings", "{}"),
+        ("POST", "/v1/cluster/settings", r#"{"paused":true,"repair_after":"off"}"#),
+        ("POST", "/v1/cluster/settings", r#"{"repair_after":"soon"}"#),
+        ("POST", "/v1/cluster/settings", r#"{"repair_after":"5s"}"#),
+        ("POST", "/v1/cluster/plan", "{}"),
+        ("POST", "/v1/cluster/plan", r#"{"cancel_job":1,"setting":{"paused":true}}"#),
+        ("POST", "/v1/cluster/plan", r#"{"job":{"kind":"DRAIN","node":9}}"#),
+        ("DELETE", "/v1/cluster/jobs/first", ""),
+        ("DELETE", "/v1/cluster/jobs/1", ""),
     ] {
         let answered = http.ask(verb, path, body).await;
         assert_eq!(answered.problem(), (400, "INVALID_ARGUMENT"), "{verb} {path} {body}");

@@ -10,7 +10,7 @@ use wire::v1::Error;
 
 const POLICY: &str = r#"
 roles:
-  both: { hold: ["a:"], read: ["a:"], break: ["a:"], observe: true }
+  both: { hold: ["a:"], read: ["a:"], break: ["a:"], observe: true, operate: true }
   holder: { hold: ["a:"] }
 bindings:
   - { identities: [both], roles: [both] }
@@ -149,6 +149,7 @@ async fn a_client_is_told_what_it_may_do() {
                 { "verb": "read", "prefixes": ["a:"] },
                 { "verb": "break", "prefixes": ["a:"] },
                 { "verb": "observe", "prefixes": [] },
+                { "verb": "operate", "prefixes": [] },
             ]),
         ),
     ] {

@@ -1,6 +1,8 @@
 //! What other processes tell the leader of META: reports of nodes, and changes that operators want.
 //!
 //! * A report is taken from the node that it is of, as far as certificates prove that.
+//! * A change may be looked at before it is made. A job to which something is objected as things
+//!   stand is not proposed.
 //! * Other processes propose what operators want, and nodes what they are. All other commands are
 //!   the controller's, which runs on META's leader.
 //! * A node that does not lead META says which node does, as far as it knows.
@@ -12,12 +14,14 @@ use crate::limits::PROPOSALS_AT_ONCE;
 use crate::proposals::{self, NotApplied};
 use crate::roles::Caller;
 use routing::META;
+use std::sync::Arc;
 use tonic::Status;
-use topology::plan::Report;
-use topology::{Command, Proposal};
+use topology::plan::{self, Report, Reports};
+use topology::{Command, JobKind, Proposal, Refusal, Topology};
 use wire::internal::v1::propose_response::Outcome;
 use wire::internal::v1::{
-    NotMetaLeader, ProposeRequest, ProposeResponse, ReportRequest, ReportResponse,
+    Accepted, NotMetaLeader, PreviewRequest, PreviewResponse, ProposeRequest, ProposeResponse,
+    ReportRequest, ReportResponse, preview_response,
 };
 
 /// Takes the report of a node, if META is led here.
@@ -67,11 +71,12 @@ pub(crate) async fn propose(
     caller: &Caller,
     request: ProposeRequest,
 ) -> Result<ProposeResponse, Status> {
-    check_running(context)?;
-    let proposal = Proposal::decode(&request.proposal)
-        .map_err(|error| Status::invalid_argument(format!("the proposal is damaged: {error}")))?;
-    if let Err(why) = may_propose(&proposal.command, caller) {
-        return Err(refused(context, caller, why));
+    let proposal = admitted(context, caller, &request.proposal)?;
+    if let Some(sight) = Sight::of(context)
+        && let Some(refusal) = sight.objection(&proposal.command, request.accepted)?
+    {
+        let outcome = Some(Outcome::Refusal(refusal.encode()));
+        return Ok(ProposeResponse { outcome });
     }
     let _permit = context.proposals.try_acquire().map_err(|_| {
         Status::resource_exhausted(format!(
@@ -91,6 +96,97 @@ pub(crate) async fn propose(
         Err(error @ NotApplied::Unknown) => return Err(Status::unknown(error.to_string())),
     };
     Ok(ProposeResponse { outcome: Some(outcome) })
+}
+
+/// Tells what a change would lead to, if META is led here.
+///
+/// # Errors
+/// A status, if the caller may not propose this, or too little is known yet.
+pub(crate) async fn preview(
+    context: &Context,
+    caller: &Caller,
+    request: PreviewRequest,
+) -> Result<PreviewResponse, Status> {
+    use preview_response::Outcome;
+    let proposal = admitted(context, caller, &request.proposal)?;
+    let Some(sight) = Sight::of(context) else {
+        return Ok(PreviewResponse { outcome: Some(Outcome::Elsewhere(elsewhere(context))) });
+    };
+    if matches!(proposal.command, Command::Job { .. } | Command::Set { .. }) {
+        sight.check_reports()?;
+    }
+    let objection = sight.objection(&proposal.command, request.accepted)?;
+    // It is a plan for each step of the change, and there may be thousands.
+    let planned = tokio::task::spawn_blocking(move || {
+        let Sight { topology, reports, now_ms } = sight;
+        plan::preview(&topology, &reports, now_ms, &proposal.command)
+    });
+    let planned = planned.await.map_err(|error| Status::internal(error.to_string()))?;
+    let outcome = match (planned, objection) {
+        (Err(refusal), _) | (Ok(_), Some(refusal)) => Outcome::Refusal(refusal.encode()),
+        (Ok(preview), None) => Outcome::Preview(preview.encode()),
+    };
+    Ok(PreviewResponse { outcome: Some(outcome) })
+}
+
+/// The proposal in these bytes, if this node may take it from the caller.
+fn admitted(context: &Context, caller: &Caller, bytes: &[u8]) -> Result<Proposal, Status> {
+    check_running(context)?;
+    let proposal = Proposal::decode(bytes)
+        .map_err(|error| Status::invalid_argument(format!("the proposal is damaged: {error}")))?;
+    if let Err(why) = may_propose(&proposal.command, caller) {
+        return Err(refused(context, caller, why));
+    }
+    Ok(proposal)
+}
+
+/// What the controller here would plan with.
+struct Sight {
+    topology: Arc<Topology>,
+    reports: Reports,
+    now_ms: u64,
+}
+
+impl Sight {
+    /// `None` if META is not led here.
+    fn of(context: &Context) -> Option<Sight> {
+        let (reports, now_ms) = context.controller.sight(&context.board, context.clock.now())?;
+        Some(Sight { topology: context.board.topology.now(), reports, now_ms })
+    }
+
+    /// The reason why a job should not begin as things stand. A job that has begun is not objected
+    /// to, because its request may come again.
+    ///
+    /// # Errors
+    /// If nodes that live may not have reported yet.
+    fn objection(
+        &self,
+        command: &Command,
+        accepted: Option<Accepted>,
+    ) -> Result<Option<Refusal>, Status> {
+        let Command::Job { request, kind } = command else { return Ok(None) };
+        if self.topology.job_of(*request).is_some() {
+            return Ok(None);
+        }
+        let Accepted { no_spare, other_zone } = accepted.unwrap_or_default();
+        let accepted = plan::Accepted { no_spare, other_zone };
+        if matches!(kind, JobKind::Replicas { .. }) && !no_spare {
+            self.check_reports()?;
+        }
+        Ok(plan::objection(&self.topology, &self.reports, self.now_ms, kind, accepted))
+    }
+
+    /// # Errors
+    /// If nodes that live may not have reported yet.
+    fn check_reports(&self) -> Result<(), Status> {
+        match self.reports.are_awaited(&self.topology, self.now_ms) {
+            true => Err(Status::resource_exhausted(
+                "this node leads the group of the topology since a moment ago, and waits for the \
+                 first reports of all nodes: try again in some seconds",
+            )),
+            false => Ok(()),
+        }
+    }
 }
 
 /// Whether a process may propose this.
@@ -154,7 +250,7 @@ mod tests {
     use shard::Role;
     use std::collections::{BTreeMap, BTreeSet};
     use tonic::Code;
-    use topology::{JobKind, Levels, NodeTold, RequestId, StoreId};
+    use topology::{Levels, NodeTold, RequestId, StoreId};
 
     fn told(node: u64) -> NodeTold {
         NodeTold {
@@ -264,7 +360,8 @@ mod tests {
         let (context, _inbox) = context(NodeId(1), 8);
         let command =
             Command::Job { request: RequestId(1), kind: JobKind::Drain { node: NodeId(3) } };
-        let request = ProposeRequest { proposal: Proposal::new(1, command).encode() };
+        let proposal = Proposal::new(1, command).encode();
+        let request = ProposeRequest { proposal, accepted: None };
         let answer = propose(&context, &by(None), request.clone()).await.unwrap();
         assert_eq!(answer.outcome, Some(Outcome::Elsewhere(NotMetaLeader::default())));
         let mut damaged = request.clone();
@@ -277,5 +374,72 @@ mod tests {
         context.lifecycle.enter(crate::lifecycle::Phase::Draining);
         let ending = report(&context, &by(None), request_of(2)).unwrap_err();
         assert_eq!(ending.code(), Code::Unavailable);
+    }
+    /// Node 1 leads META of three nodes, of which nodes 2 and 3 are in zones of their own.
+    fn in_zones() -> std::sync::Arc<Context> {
+        let (context, _inbox) = context(NodeId(1), 8);
+        leads_meta(&context, Role::Leader, Some(1));
+        let mut topology = topology::Topology::default();
+        let seed = topology::Seed::of(&routing::ClusterConfig::dev(2, 3, 20_000).unwrap());
+        topology.apply(&Proposal::new(7, Command::Bootstrap { seed })).unwrap();
+        for node in [2, 3] {
+            let zone = Some(format!("z{node}"));
+            let start = routing::AddressVersion { incarnation: 0, starts: 1 };
+            let told = NodeTold { zone, start, store: StoreId([node as u8; 16]), ..told(node) };
+            topology.apply(&Proposal::new(7, Command::NodeIs { told })).unwrap().unwrap();
+        }
+        context.board.topology.take(shard::TopologyNews::All(Box::new(topology))).unwrap();
+        context
+    }
+
+    fn job(kind: JobKind) -> Vec<u8> {
+        Proposal::new(1, Command::Job { request: RequestId(1), kind }).encode()
+    }
+
+    #[tokio::test]
+    async fn a_job_to_which_reports_object_is_not_proposed() {
+        let context = in_zones();
+        let proposal = job(JobKind::ReplaceNode { old: NodeId(3), new: NodeId(2) });
+        let request = ProposeRequest { proposal: proposal.clone(), accepted: None };
+        let answer = propose(&context, &by(None), request).await.unwrap();
+        let Some(Outcome::Refusal(refusal)) = answer.outcome else { panic!("{answer:?}") };
+        let refusal = Refusal::decode(&refusal).unwrap();
+        assert!(matches!(refusal, Refusal::OtherZone { .. }), "{refusal}");
+        // Nobody knows yet which members are silent.
+        let fewer = ProposeRequest {
+            proposal: job(JobKind::Replicas { count: 1, shard: None }),
+            accepted: None,
+        };
+        let early = propose(&context, &by(None), fewer).await.unwrap_err();
+        assert_eq!(early.code(), Code::ResourceExhausted, "{early}");
+        assert!(early.message().contains("first reports"), "{early}");
+    }
+
+    #[tokio::test]
+    async fn a_preview_is_made_where_meta_is_led_once_all_have_reported() {
+        let context = in_zones();
+        let drain =
+            PreviewRequest { proposal: job(JobKind::Drain { node: NodeId(3) }), accepted: None };
+        let early = preview(&context, &by(None), drain.clone()).await.unwrap_err();
+        assert_eq!(early.code(), Code::ResourceExhausted, "{early}");
+        for node in 1..=3 {
+            let mut request = request_of(node);
+            let mut report = Report::decode(&request.report, 0).unwrap();
+            report.told.start = routing::AddressVersion { incarnation: 0, starts: 2 };
+            request.report = report.encode();
+            super::report(&context, &by(Some(node)), request).unwrap();
+        }
+        let told = preview(&context, &by(None), drain.clone()).await.unwrap().outcome;
+        let Some(preview_response::Outcome::Preview(told)) = told else { panic!("{told:?}") };
+        let told = plan::Preview::decode(&told).unwrap();
+        assert_eq!(told.version, context.board.topology.now().version());
+        assert!(!told.is_done && told.why.is_some(), "no shard has a leader: {told:?}");
+        let unknown =
+            PreviewRequest { proposal: job(JobKind::Drain { node: NodeId(9) }), accepted: None };
+        let refused = preview(&context, &by(None), unknown).await.unwrap().outcome;
+        assert!(matches!(refused, Some(preview_response::Outcome::Refusal(_))), "{refused:?}");
+        leads_meta(&context, Role::Follower, Some(2));
+        let elsewhere = preview(&context, &by(None), drain).await.unwrap().outcome;
+        assert!(matches!(elsewhere, Some(preview_response::Outcome::Elsewhere(_))));
     }
 }

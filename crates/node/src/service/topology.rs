@@ -23,9 +23,9 @@ use topology::{Delta, Version};
 use wire::internal::v1::topology_service_server::TopologyService;
 use wire::internal::v1::topology_service_watch_response::Change;
 use wire::internal::v1::{
-    ProposeRequest, ProposeResponse, RefoundRequest, RefoundResponse, ReportRequest,
-    ReportResponse, TellRequest, TellResponse, TopologyServiceWatchRequest,
-    TopologyServiceWatchResponse,
+    PreviewRequest, PreviewResponse, ProposeRequest, ProposeResponse, RefoundRequest,
+    RefoundResponse, ReportRequest, ReportResponse, TellRequest, TellResponse,
+    TopologyServiceWatchRequest, TopologyServiceWatchResponse,
 };
 
 /// The service for the topology.
@@ -104,6 +104,15 @@ impl TopologyService for Topologies {
     ) -> Result<Response<RefoundResponse>, Status> {
         self.strangers.check(&request)?;
         refounding::refound(&self.context, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn preview(
+        &self,
+        request: Request<PreviewRequest>,
+    ) -> Result<Response<PreviewResponse>, Status> {
+        self.strangers.check(&request)?;
+        let caller = Caller::of(request.extensions());
+        propose::preview(&self.context, &caller, request.into_inner()).await.map(Response::new)
     }
 }
 

@@ -77,7 +77,10 @@ pub async fn propose_to_leader(cluster: &Cluster, command: Command) -> Outcome {
 
 /// What a node answers to a proposal.
 async fn propose(cluster: &Cluster, at: NodeId, command: Command) -> Result<Outcome, Status> {
-    let mut request = Request::new(ProposeRequest { proposal: Proposal::new(1, command).encode() });
+    let mut request = Request::new(ProposeRequest {
+        proposal: Proposal::new(1, command).encode(),
+        accepted: None,
+    });
     cluster.identity(at.0).put(request.metadata_mut());
     let mut client = client(cluster, at).await;
     Ok(client.propose(request).await?.into_inner().outcome.expect("an outcome"))
@@ -200,10 +203,10 @@ async fn strangers_and_wrong_callers_change_nothing() {
     let leader = leader_of_meta(&cluster).await;
     let mut client = client(&cluster, leader).await;
     let proposal = Proposal::new(1, drain(7, 2)).encode();
-    let anonymous = Request::new(ProposeRequest { proposal: proposal.clone() });
+    let anonymous = Request::new(ProposeRequest { proposal: proposal.clone(), accepted: None });
     let refused = client.propose(anonymous).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
-    let mut misled = Request::new(ProposeRequest { proposal });
+    let mut misled = Request::new(ProposeRequest { proposal, accepted: None });
     cluster.identity(leader.0 % 3 + 1).put(misled.metadata_mut());
     assert_eq!(client.propose(misled).await.unwrap_err().code(), Code::FailedPrecondition);
     let of_controller = Command::Prefer { shard: META, node: NodeId(1) };

@@ -147,7 +147,11 @@ impl Round<'_> {
 
     /// Wants another node in the place of one that died while it came. Only the one that the operator
     /// has named is waited for.
-    fn pass_over_silent(&mut self, id: ShardId, named: Option<NodeId>) -> Result<(), Why> {
+    pub(super) fn pass_over_silent(
+        &mut self,
+        id: ShardId,
+        named: Option<NodeId>,
+    ) -> Result<(), Why> {
         let shard = self.topology.shard(id);
         let coming = shard
             .into_iter()
@@ -183,7 +187,8 @@ impl Round<'_> {
             let Some(shard) = self.topology.shard(id) else { continue };
             if shard.wanted.members.len() == count {
                 if !shard.is_settled() {
-                    standing.left(self.stuck(id));
+                    let passed = self.pass_over_silent(id, None);
+                    standing.left(passed.err().or_else(|| self.stuck(id)));
                 }
                 continue;
             }
@@ -201,9 +206,11 @@ impl Round<'_> {
     fn even_out_members(&mut self) -> Standing {
         let mut standing = Standing::default();
         let shards = self.topology.shards().iter();
-        let unsettled = shards.filter(|(_, shard)| !shard.is_settled()).map(|(id, _)| *id);
+        let unsettled = shards.filter(|(id, shard)| **id != META && !shard.is_settled());
+        let unsettled = unsettled.map(|(id, _)| *id);
         for id in unsettled.collect::<Vec<_>>() {
-            standing.left(self.stuck(id));
+            let passed = self.pass_over_silent(id, None);
+            standing.left(passed.err().or_else(|| self.stuck(id)));
         }
         while let Some((id, members)) = self.evening_move() {
             match self.wish(id, members) {

@@ -161,6 +161,7 @@ impl Round<'_> {
     /// - One node at a time: a node whose replicas are on their way out goes first, and the next one
     ///   waits until the groups have their new members.
     /// - Not if a third of the nodes is silent: then it is rather the network, or this controller.
+    /// - A node that waits for either is named.
     pub(super) fn repair(&mut self) {
         let Some(after_s) = self.topology.cluster().settings.repair_after_s else { return };
         let silent: Vec<NodeId> = self
@@ -169,9 +170,6 @@ impl Round<'_> {
             .map(|(node, _)| node)
             .filter(|node| !self.is_heard(*node))
             .collect();
-        if silent.len() * 3 >= self.topology.present().count() {
-            return;
-        }
         let is_due = |node: &NodeId| {
             self.reports.silent_ms(*node, self.now_ms) / 1_000 >= after_s
                 && !self.topology.running().any(|(_, job)| job.kind.nodes().contains(node))
@@ -182,16 +180,31 @@ impl Round<'_> {
             let shards = self.topology.shards().values();
             shards.flat_map(|shard| shard.leaving.keys()).any(|life| life.node == node)
         };
-        // Groups that are at work on another node. One without a leader would hold up all others.
-        let is_elsewhere = |node: NodeId| {
-            self.topology.shards().iter().any(|(id, shard)| {
+        // A node for which a group is at work elsewhere. One without a leader would hold up all others.
+        let at_work = |node: NodeId| {
+            self.topology.shards().iter().find_map(|(id, shard)| {
                 let is_led = || self.reports.leader(*id, self.now_ms).is_some();
-                !shard.is_settled() && !shard.concerns(node) && is_led()
+                let other = self.in_the_way(shard).filter(|_| !shard.concerns(node))?;
+                is_led().then_some(other)
             })
         };
-        let due = silent.into_iter().filter(|node| is_due(node) && concerned(node));
-        let free = due.filter(|node| has_begun(*node) || !is_elsewhere(*node));
+        let due = || silent.iter().copied().filter(|node| is_due(node) && concerned(node));
+        let nodes = self.topology.present().count();
+        if silent.len() * 3 >= nodes {
+            let why = Why::ManySilent { silent: silent.len() as u32, nodes: nodes as u32 };
+            let why = due().next().map(|_| why);
+            self.plan.stalls.extend(why);
+            return;
+        }
+        let free = due().filter(|node| has_begun(*node) || at_work(*node).is_none());
         let dead = free.min_by_key(|node| (Reverse(has_begun(*node)), *node));
+        let waits = due().filter(|node| Some(*node) != dead);
+        let waits: Vec<Why> = waits
+            .filter_map(|node| {
+                Some(Why::OneAtATime { node, other: dead.or_else(|| at_work(node))? })
+            })
+            .collect();
+        self.plan.stalls.extend(waits);
         let Some(dead) = dead else { return };
         for id in self.wanting(dead) {
             let done = self.replaced(id, dead, None).and_then(|members| self.wish(id, members));
@@ -234,8 +247,11 @@ impl Round<'_> {
         let members: BTreeSet<NodeId> = meta.wanted.members.keys().copied().collect();
         // With some nodes down or draining there may be too few: then as many as there are.
         let able = self.able().chain(members.iter().copied()).collect::<BTreeSet<_>>().len();
-        let Some(members) = self.resized(META, members, count.min(able)) else { return };
-        let done = self.wish(META, members);
+        let Some(resized) = self.resized(META, members.clone(), count.min(able)) else { return };
+        let done = match resized == members {
+            true => self.pass_over_silent(META, None),
+            false => self.wish(META, resized),
+        };
         self.plan.stalls.extend(done.err());
     }
 }

@@ -15,9 +15,13 @@ mod counts;
 mod jobs;
 mod leaders;
 mod members;
+mod objections;
+mod preview;
 mod reports;
 mod steps;
 
+pub use objections::{Accepted, objection};
+pub use preview::{Handover, Preview, Regroup, preview};
 pub use reports::{HEARD_MS, LEVEL_LAG_ENTRIES, ReplicaReport, Report, Reports, Role};
 pub use steps::{Step, steps};
 

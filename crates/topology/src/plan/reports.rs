@@ -91,7 +91,7 @@ impl Reports {
     }
 
     /// Whether the controller is so new that nodes that live may not have reported yet.
-    pub(super) fn are_awaited(&self, topology: &Topology, now_ms: u64) -> bool {
+    pub fn are_awaited(&self, topology: &Topology, now_ms: u64) -> bool {
         let is_new = now_ms.saturating_sub(self.since_ms) <= HEARD_MS;
         is_new && topology.present().any(|(node, _)| !self.nodes.contains_key(&node))
     }

@@ -5,6 +5,7 @@
 //! that are heard of, and are the lines of a dry run. The module knows nothing of how a group
 //! decides.
 
+use crate::codec::tagged;
 use crate::state::{Life, Members};
 use crate::why::Why;
 use routing::{NodeId, ShardId};
@@ -20,6 +21,8 @@ pub enum Step {
     /// It goes.
     Remove(Life),
 }
+
+tagged!(Step { 1 => Add(life), 2 => Promote(life), 3 => Remove(life) });
 
 /// The steps from `is` to exactly the `wanted` lives as voters.
 ///

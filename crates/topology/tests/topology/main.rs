@@ -5,6 +5,7 @@ mod apply;
 mod facts;
 mod leaders;
 mod members;
+mod preview;
 mod random;
 mod rebuild;
 mod records;

@@ -28,6 +28,11 @@ fn wishes(world: &mut World) -> Vec<ShardId> {
     world.plan().into_iter().filter_map(wish).collect()
 }
 
+/// What repairs wait for.
+fn stalls(world: &World) -> Vec<Why> {
+    plan::plan(&world.topology, &world.reports, world.now_s * 1_000).stalls
+}
+
 fn repair_after(world: &mut World, seconds: u64) {
     let setting = Setting::RepairAfter { seconds: Some(seconds) };
     world.propose(Command::Set { setting }).unwrap();
@@ -152,6 +157,32 @@ fn a_removal_takes_another_node_if_the_one_that_comes_dies() {
 }
 
 /// A job with another node did nothing, because the old node was wanted no more.
+/// Only jobs that empty a node passed over a newcomer that died. Others waited for it for ever.
+#[test]
+fn every_job_takes_another_node_if_the_one_that_comes_dies() {
+    for kind in [
+        JobKind::Replicas { count: 4, shard: Some(ShardId(0)) },
+        JobKind::Rebalance { what: Balance::Members },
+    ] {
+        let mut world = World::new(3, 2, 3, 0, 1);
+        world.run(20);
+        world.join(4, None);
+        world.run(3);
+        let job = world.job(kind.clone()).unwrap();
+        let is_coming = |world: &World| {
+            let shards = world.topology.shards().values();
+            let mut wanted = shards.filter(|shard| shard.wanted.members.contains_key(&NodeId(4)));
+            wanted.any(|shard| !shard.is_settled())
+        };
+        world.run_until(is_coming);
+        world.kill(4);
+        world.join(5, None);
+        world.run_until(|world| world.is_done(job));
+        let mut shards = world.topology.shards().iter().filter(|(id, _)| **id != META);
+        assert!(shards.all(|(_, shard)| shard.is_settled()), "{kind:?}");
+    }
+}
+
 #[test]
 fn a_replacement_that_was_cancelled_is_started_again_with_another_node() {
     let mut world = World::new(3, 1, 3, 0, 1);
@@ -359,8 +390,11 @@ fn nothing_is_repaired_if_a_third_of_the_nodes_looks_dead() {
     repair_after(&mut world, 60);
     world.kill(2);
     world.kill(5);
-    world.run(200);
+    world.run(50);
+    assert_eq!(stalls(&world), [], "none of them is due yet");
+    world.run(150);
     assert!(world.topology.shards().values().all(|shard| shard.leaving.is_empty()));
+    assert_eq!(stalls(&world), [Why::ManySilent { silent: 2, nodes: 6 }]);
     world.join(7, None);
     world
         .run_until(|world| world.topology.shards().values().any(|shard| !shard.leaving.is_empty()));
@@ -375,9 +409,12 @@ fn one_node_is_repaired_at_a_time() {
     // Node 1 is due while node 6 is under repair, and has the lower id.
     world.run(2);
     world.kill(1);
-    let mut repaired = BTreeSet::new();
+    let (mut repaired, mut told) = (BTreeSet::new(), false);
     for _ in 0..300 {
         world.tick();
+        let waits =
+            |why: &Why| matches!(why, Why::OneAtATime { node, .. } if [1, 6].contains(&node.0));
+        told |= stalls(&world).iter().any(waits);
         let leaving: BTreeSet<NodeId> = (world.topology.shards().values())
             .flat_map(|shard| shard.leaving.keys().map(|life| life.node))
             .collect();
@@ -389,6 +426,7 @@ fn one_node_is_repaired_at_a_time() {
         repaired.extend(leaving);
     }
     assert_eq!(repaired, nodes([1, 6]));
+    assert!(told, "the node that waits is named");
     let shards = || world.topology.shards().values();
     assert!(!shards().any(|shard| shard.concerns(NodeId(6)) || shard.concerns(NodeId(1))));
 }

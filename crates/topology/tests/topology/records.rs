@@ -77,6 +77,8 @@ fn refusals() -> Vec<Refusal> {
         Refusal::NoRoom { node: NodeId(3), shard: ShardId(2) },
         Refusal::Setting("no".into()),
         Refusal::LevelUnknown { level: 2, nodes: vec![NodeId(3), NodeId(7)] },
+        Refusal::NoSpare { shard: ShardId(17), heard: 3, voters: 4 },
+        Refusal::OtherZone { old: NodeId(3), new: NodeId(9), zone: "ü".to_owned() },
     ]
 }
 

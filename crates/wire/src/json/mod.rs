@@ -17,6 +17,7 @@
 //! assert_eq!((document.state, document.fencing_token), ("FREE", None));
 //! ```
 
+mod change;
 mod cluster;
 mod lists;
 mod probes;
@@ -27,11 +28,12 @@ mod waiter;
 mod watch;
 mod words;
 
+pub use change::{ChangePlan, Changed, JobStarted, Jobs, LeaderPlan, MemberStep, ShardPlan};
 pub use cluster::{ClusterStatus, Member, Node, Replica, Shard, TopologyGroup, votes};
 pub use lists::{Listing, Locks};
 pub use probes::{Liveness, Missing, Readiness};
 pub use rebuild::Rebuilt;
-pub use topology::{Group, Job, Planned, Topology};
+pub use topology::{Group, Job, Planned, Settings, Topology};
 pub use upgrade::{Build, GroupLevel, Upgrade};
 pub use waiter::Waiter;
 pub use watch::{Event, WatchState, Watched, event_kind, event_word};

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 /// The topology of a cluster.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Topology {
     /// Rises by one with each change.
     pub version: u64,
@@ -18,10 +19,23 @@ pub struct Topology {
     pub meta: Option<Group>,
     /// The jobs that run, and the last ones that ended.
     pub jobs: Vec<Job>,
+    /// What an operator has set for the whole cluster.
+    pub settings: Settings,
+}
+
+/// What an operator has set for the whole cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Settings {
+    /// After how many seconds without a sign of a node its replicas are replaced. `null`: never.
+    pub repair_after_s: Option<u64>,
+    /// Whether jobs and repairs rest.
+    pub paused: bool,
 }
 
 /// A node as the topology has it.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "TopologyNode"))]
 pub struct Planned {
     /// The id of the node.
     pub node: u64,
@@ -41,6 +55,7 @@ pub struct Planned {
 
 /// The members of one shard.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Group {
     /// The number of the shard.
     pub shard: u32,
@@ -58,6 +73,7 @@ pub struct Group {
 
 /// A change of the topology that takes many steps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Job {
     /// Its number.
     pub job: u64,
@@ -103,6 +119,7 @@ impl From<&ClusterTopology> for Topology {
             shards: told.shards.iter().map(Group::from).collect(),
             meta: told.meta.as_ref().map(Group::from),
             jobs: told.jobs.iter().map(Job::from).collect(),
+            settings: told.settings.as_ref().map(Settings::from).unwrap_or_default(),
         }
     }
 }
@@ -120,14 +137,19 @@ impl From<&TopologyShard> for Group {
     }
 }
 
+impl From<&v1::ClusterSettings> for Settings {
+    fn from(told: &v1::ClusterSettings) -> Settings {
+        Settings { repair_after_s: some(told.repair_after_s), paused: told.paused }
+    }
+}
+
 impl From<&v1::Job> for Job {
     fn from(job: &v1::Job) -> Job {
         let spec = job.spec.unwrap_or_default();
         let JobSpec { node, new_node, replicas, shard, .. } = spec;
-        let name = spec.kind().as_str_name();
         Job {
             job: job.job,
-            kind: name.strip_prefix("JOB_KIND_").unwrap_or(name),
+            kind: job_kind_name(spec.kind()),
             node: some(node),
             new_node: some(new_node),
             replicas: (replicas != 0).then_some(replicas),
@@ -138,6 +160,12 @@ impl From<&v1::Job> for Job {
             why: job.why.clone(),
         }
     }
+}
+
+/// The name of a kind of job: `REPLACE_NODE`.
+fn job_kind_name(kind: v1::JobKind) -> &'static str {
+    let name = kind.as_str_name();
+    name.strip_prefix("JOB_KIND_").unwrap_or(name)
 }
 
 fn some(id: u64) -> Option<u64> {

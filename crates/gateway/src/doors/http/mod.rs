@@ -8,6 +8,8 @@
 pub(crate) mod probes;
 pub(crate) mod problem;
 
+mod changes;
+mod cluster;
 mod openapi;
 mod permissions;
 mod plan;
@@ -59,10 +61,10 @@ const COUNTED: u32 = 1;
 pub(crate) fn routes(single: &Single, local: bool) -> axum::Router {
     let other = || async { Problem::from(Refused::OtherMethod) };
     let mut paths = BTreeMap::<&str, MethodRouter>::new();
-    let door = |verb, of| Arc::new(Door { single: single.clone(), local, verb, of });
+    let door = |verb, path, of| Arc::new(Door { single: single.clone(), local, verb, path, of });
     for (verb, path, of) in ROUTES {
         let Some(filter) = filter(verb) else { continue };
-        let door = door(*verb, *of);
+        let door = door(*verb, *path, *of);
         let serve = move |ids, request| door.clone().serve(ids, request);
         let methods = paths.remove(path).unwrap_or_else(|| MethodRouter::new().fallback(other));
         paths.insert(path, methods.on(filter, serve));
@@ -72,7 +74,7 @@ pub(crate) fn routes(single: &Single, local: bool) -> axum::Router {
     let locks: Vec<Arc<Door>> = ROUTES
         .iter()
         .filter(|(_, path, _)| *path == TERRAFORM)
-        .map(|(verb, _, of)| door(*verb, *of))
+        .map(|(verb, path, of)| door(*verb, *path, *of))
         .collect();
     let serve = move |ids, request: Request| {
         let door = locks.iter().find(|door| door.verb == request.method().as_str()).cloned();
@@ -109,6 +111,7 @@ struct Door {
     single: Single,
     local: bool,
     verb: &'static str,
+    path: &'static str,
     of: Method,
 }
 
@@ -150,7 +153,7 @@ impl Door {
         self.single.router.enter(&mut visitor, self.of)?;
         let kind = match self.of {
             Method::Operation(kind) => Some(kind),
-            Method::Watch => None,
+            Method::Watch | Method::Cluster(_) => None,
             Method::Anyone => {
                 self.single.begin(&visitor, None)?;
                 queried::<requests::Nothing>(request.uri())?;
@@ -165,6 +168,10 @@ impl Door {
         let (Parts { uri, headers, .. }, body) = request.into_parts();
         let body = self.body(&uri, &headers, body, &visitor).await?;
         let asked = Asked { visitor, of_path, uri, headers, body };
+        if let Method::Cluster(_) = self.of {
+            // In a box, because such requests are rare and their future is large.
+            return Box::pin(self.cluster(&asked)).await;
+        }
         let Some(kind) = kind else {
             let watch = asked.query::<watch::Watch>()?;
             return watch::serve(&self.single, asked.visitor, watch, &asked.headers, COUNTED);

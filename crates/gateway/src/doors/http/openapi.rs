@@ -4,7 +4,7 @@
 use super::permissions::Permissions;
 use super::problem::{PROBLEM, Problem};
 use super::watch::{LAST_EVENT_ID, Watch};
-use super::{plan, requests};
+use super::{changes, plan, requests};
 use crate::permissions::{Method, ROUTES, TERRAFORM};
 use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
@@ -38,9 +38,15 @@ pub(super) fn document() -> Value {
             path => described(&mut schemas, verb, path, *of),
         };
         if path.contains("{id}") {
+            let (of, schema) = match path.starts_with("/v1/cluster/") {
+                true => ("The number of the job.", json!({ "type": "integer", "minimum": 1 })),
+                false => {
+                    let schema = json!({ "type": "string", "minLength": 1, "maxLength": 64 });
+                    ("The id of the session.", schema)
+                }
+            };
             let id = json!({ "name": "id", "in": "path", "required": true,
-                "description": "The id of the session.",
-                "schema": { "type": "string", "minLength": 1, "maxLength": 64 } });
+                "description": of, "schema": schema });
             listed(&mut described["parameters"]).push(id);
         }
         let (path, key) = in_document(verb, path);
@@ -102,6 +108,7 @@ fn described(schemas: &mut SchemaGenerator, verb: &str, path: &str, of: Method) 
     let kind = match of {
         Method::Operation(kind) => kind,
         Method::Watch => return watched(schemas),
+        Method::Cluster(_) => return of_topology(schemas, verb, path),
         Method::Anyone | Method::Known => return of_console(schemas, verb, path),
         _ => return open(schemas, path),
     };
@@ -109,11 +116,8 @@ fn described(schemas: &mut SchemaGenerator, verb: &str, path: &str, of: Method) 
     match kind {
         OperationKind::Acquire => {
             let mut route = posted::<Acquire, answers::Grant>(schemas, name, "Takes a lock.");
-            let key = json!({ "name": IDEMPOTENCY_KEY, "in": "header",
-                "description": "A random UUID, or 32 random digits of hex, for this acquire. A retry \
-                    with the same key leads to no second grant.",
-                "schema": { "type": "string", "pattern": KEY } });
-            listed(&mut route["parameters"]).push(key);
+            let promise = "for this acquire. A retry with the same key leads to no second grant.";
+            keyed(&mut route, promise);
             route
         }
         OperationKind::Renew => {
@@ -147,6 +151,49 @@ fn described(schemas: &mut SchemaGenerator, verb: &str, path: &str, of: Method) 
         OperationKind::ClusterStatus | OperationKind::CancelWait | OperationKind::ShardStatus => {
             let answer = schemas.subschema_for::<answers::ClusterStatus>();
             route(name, "Shows the state of the cluster.", answer.as_value())
+        }
+    }
+}
+
+/// Adds an idempotency key to a route.
+fn keyed(route: &mut Value, promise: &str) {
+    let key = json!({ "name": requests::IDEMPOTENCY_KEY, "in": "header",
+        "description": format!("A random UUID, or 32 random digits of hex, {promise}"),
+        "schema": { "type": "string", "pattern": KEY } });
+    listed(&mut route["parameters"]).push(key);
+}
+
+/// One route of the topology.
+fn of_topology(schemas: &mut SchemaGenerator, verb: &str, path: &str) -> Value {
+    match (verb, path) {
+        ("GET", "/v1/cluster/topology") => {
+            let answer = schemas.subschema_for::<answers::Topology>();
+            let summary = "Shows nodes, the members that shards should have and have, and jobs.";
+            route("topology", summary, answer.as_value())
+        }
+        ("GET", _) => {
+            let answer = schemas.subschema_for::<answers::Jobs>();
+            let summary = "Shows the jobs that run, and the last ones that ended.";
+            route("jobs", summary, answer.as_value())
+        }
+        ("DELETE", _) => {
+            let summary = "Ends a job. What it did stays done.";
+            queried::<changes::CancelJob, answers::Changed>(schemas, "cancel_job", summary)
+        }
+        (_, "/v1/cluster/jobs") => {
+            let summary = "Starts a job, which the cluster works on by itself.";
+            let mut route =
+                posted::<changes::StartJob, answers::JobStarted>(schemas, "start_job", summary);
+            keyed(&mut route, "for this job. A retry with the same key starts no second one.");
+            route
+        }
+        (_, "/v1/cluster/settings") => {
+            let summary = "Changes one setting of the cluster.";
+            posted::<changes::ChangeSetting, answers::Changed>(schemas, "change_setting", summary)
+        }
+        _ => {
+            let summary = "Shows what one change would lead to. Nothing is changed.";
+            posted::<changes::PlanChange, answers::ChangePlan>(schemas, "plan_change", summary)
         }
     }
 }

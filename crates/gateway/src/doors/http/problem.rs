@@ -52,7 +52,10 @@ enum Kind {
 pub(crate) fn status(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::InvalidArgument => StatusCode::BAD_REQUEST,
-        ErrorCode::Held | ErrorCode::WaitTimeout | ErrorCode::WaitCancelled => StatusCode::CONFLICT,
+        ErrorCode::VersionMoved
+        | ErrorCode::Held
+        | ErrorCode::WaitTimeout
+        | ErrorCode::WaitCancelled => StatusCode::CONFLICT,
         ErrorCode::NotOwner | ErrorCode::Expired | ErrorCode::SessionLost => {
             StatusCode::PRECONDITION_FAILED
         }
@@ -263,7 +266,7 @@ mod tests {
         assert!(codes().count() > 10);
         for code in codes() {
             let expected: &[u16] = match code.class() {
-                ErrorClass::FixInput => &[400],
+                ErrorClass::FixInput => &[400, 409],
                 ErrorClass::TryLater => &[409],
                 ErrorClass::Fenced => &[412],
                 ErrorClass::Retry => &[429, 503],

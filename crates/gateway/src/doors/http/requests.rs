@@ -455,7 +455,7 @@ fn milliseconds_of(field: &str, text: Option<&str>) -> Result<u64, Box<Error>> {
 }
 
 /// The milliseconds of a duration such as `30s`. `None` if it is none, or has a part of one.
-fn duration_ms(text: &str) -> Option<u64> {
+pub(super) fn duration_ms(text: &str) -> Option<u64> {
     let whole = |time: &Duration| time.subsec_nanos().is_multiple_of(1_000_000);
     let time = humantime::parse_duration(text).ok().filter(whole)?;
     u64::try_from(time.as_millis()).ok()

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
+use topology::plan::{self, Reports};
 use topology::{Command, Proposal, Seed, Topology};
 use wire::internal::v1::propose_response::Outcome;
 use wire::internal::v1::topology_service_server::{TopologyService, TopologyServiceServer};
@@ -20,6 +21,8 @@ pub struct Topologies {
     pub leader: Mutex<Option<u64>>,
     /// The nodes that were asked for changes, in order.
     pub asked: Mutex<Vec<u64>>,
+    /// The risks that were taken with the last change that reached the leader.
+    pub accepted: Mutex<Option<Accepted>>,
     /// The nodes that were asked for the topology, in order, each with its open stream.
     pub watched: Mutex<Vec<(u64, Watcher)>>,
     /// Whether changes are made and not answered.
@@ -44,9 +47,21 @@ impl Topologies {
             topology: Mutex::new(topology),
             leader: Mutex::new(Some(1)),
             asked: Mutex::default(),
+            accepted: Mutex::default(),
             watched: Mutex::default(),
             is_silent: AtomicBool::new(false),
             addresses: Mutex::default(),
+        }
+    }
+
+    /// What a node says that does not lead.
+    fn elsewhere(&self) -> NotMetaLeader {
+        let leader = *self.leader.lock().unwrap();
+        let address = |node: u64| self.addresses.lock().unwrap()[&node].clone();
+        NotMetaLeader {
+            leader: leader.unwrap_or_default(),
+            address: leader.map(address).unwrap_or_default(),
+            term: 3,
         }
     }
 
@@ -96,23 +111,40 @@ impl TopologyService for At {
         self.all.asked.lock().unwrap().push(self.node);
         let leader = *self.all.leader.lock().unwrap();
         let outcome = if leader == Some(self.node) {
-            let proposal = Proposal::decode(&request.into_inner().proposal).unwrap();
+            let ProposeRequest { proposal, accepted } = request.into_inner();
+            *self.all.accepted.lock().unwrap() = accepted;
+            let proposal = Proposal::decode(&proposal).unwrap();
             let mut topology = self.all.topology.lock().unwrap();
             match topology.apply(&proposal) {
                 Ok(_) => Outcome::Version(topology.version().0),
                 Err(refusal) => Outcome::Refusal(refusal.encode()),
             }
         } else {
-            let address = |node: u64| self.all.addresses.lock().unwrap()[&node].clone();
-            Outcome::Elsewhere(NotMetaLeader {
-                leader: leader.unwrap_or_default(),
-                address: leader.map(address).unwrap_or_default(),
-                term: 3,
-            })
+            Outcome::Elsewhere(self.all.elsewhere())
         };
         if self.all.is_silent.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
         Ok(Response::new(ProposeResponse { outcome: Some(outcome) }))
+    }
+
+    async fn preview(
+        &self,
+        request: Request<PreviewRequest>,
+    ) -> Result<Response<PreviewResponse>, Status> {
+        use preview_response::Outcome;
+        let leads = *self.all.leader.lock().unwrap() == Some(self.node);
+        let outcome = if leads {
+            let proposal = Proposal::decode(&request.into_inner().proposal).unwrap();
+            let topology = self.all.topology.lock().unwrap();
+            let reports = Reports { since_ms: 0, nodes: BTreeMap::new() };
+            match plan::preview(&topology, &reports, 60_000, &proposal.command) {
+                Ok(preview) => Outcome::Preview(preview.encode()),
+                Err(refusal) => Outcome::Refusal(refusal.encode()),
+            }
+        } else {
+            Outcome::Elsewhere(self.all.elsewhere())
+        };
+        Ok(Response::new(PreviewResponse { outcome: Some(outcome) }))
     }
 }

@@ -78,6 +78,22 @@ fn the_document_has_every_field_of_the_answers() {
     let status = serde_json::to_value(answers::ClusterStatus::from(&status)).unwrap();
     let shard = &status["shards"][0];
     let error = v1::Error { retry_after_ms: 1, ..v1::Error::held("held", 1, "bob") };
+    let topology = v1::ClusterTopology {
+        nodes: vec![v1::TopologyNode::default()],
+        shards: vec![v1::TopologyShard::default()],
+        jobs: vec![v1::Job::default()],
+        ..Default::default()
+    };
+    let topology = serde_json::to_value(answers::Topology::from(&topology)).unwrap();
+    let plan = v1::ChangePlan {
+        shards: vec![v1::ShardPlan {
+            steps: vec![v1::MemberStep::default()],
+            ..Default::default()
+        }],
+        leaders: vec![v1::LeaderPlan::default()],
+        ..Default::default()
+    };
+    let plan = serde_json::to_value(answers::ChangePlan::from(&plan)).unwrap();
     let beat = answers::SessionRenewed::new("s", &Default::default());
     let of = |document: &dyn erased::Document| document.value();
     for (name, sample) in [
@@ -102,6 +118,18 @@ fn the_document_has_every_field_of_the_answers() {
         ("Shard", shard.clone()),
         ("TopologyGroup", status["topology"].clone()),
         ("ClusterStatus", status.clone()),
+        ("Topology", topology.clone()),
+        ("TopologyNode", topology["nodes"][0].clone()),
+        ("Group", topology["shards"][0].clone()),
+        ("Job", topology["jobs"][0].clone()),
+        ("Settings", topology["settings"].clone()),
+        ("Jobs", of(&answers::Jobs { jobs: Vec::new() })),
+        ("JobStarted", of(&answers::JobStarted { job: 1, version: 1 })),
+        ("Changed", of(&answers::Changed { version: 1 })),
+        ("ChangePlan", plan.clone()),
+        ("ShardPlan", plan["shards"][0].clone()),
+        ("MemberStep", plan["shards"][0]["steps"][0].clone()),
+        ("LeaderPlan", plan["leaders"][0].clone()),
         ("Liveness", of(&answers::Liveness::new(None))),
         ("Readiness", of(&answers::Readiness::new(Vec::new()))),
         ("Missing", of(&answers::Missing::new("LEADER", "none"))),
@@ -188,8 +216,19 @@ fn page() -> String {
         }
     }
     page.push_str("\n## Answers\n");
-    let requests =
-        ["Acquire", "Renew", "Release", "Break", "OpenSession", "Heartbeat", "Lease", "Plan"];
+    let requests = [
+        "Acquire",
+        "Renew",
+        "Release",
+        "Break",
+        "OpenSession",
+        "Heartbeat",
+        "Lease",
+        "Plan",
+        "StartJob",
+        "ChangeSetting",
+        "PlanChange",
+    ];
     for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
         if schema.get("properties").is_some() && !requests.contains(&name.as_str()) {
             writeln!(page, "\n### {name}\n\n{}\n", line(schema)).unwrap();
