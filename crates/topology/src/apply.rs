@@ -20,7 +20,7 @@ pub const JOBS_KEPT: usize = 64;
 /// How many jobs run at a time.
 pub const JOBS_MAX: usize = 64;
 /// The shortest time of silence after which a node is replaced.
-const REPAIR_AFTER_S_MIN: u64 = 30;
+const REPAIR_AFTER_S_MIN: u64 = 60;
 /// The lowest rate of snapshots. A lower one would hardly ever bring a replica up to date.
 const SNAPSHOT_BYTES_PER_S_MIN: u64 = 1 << 20;
 

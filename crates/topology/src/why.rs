@@ -89,8 +89,8 @@ pub enum Why {
         /// The node.
         node: NodeId,
     },
-    /// Without a node, too few level voters would be left to a shard. Former versions say it of one
-    /// other node; plans say [`Why::Unready`] now.
+    /// Without a node, too few level voters would be left to a shard. Below level 2, the log says so in
+    /// place of [`Why::Unready`].
     #[error(
         "stopping node {node} now would leave shard {shard} without a quorum, because node {other} \
          is down or lags: wait for node {other}, or drain another node"
@@ -209,6 +209,20 @@ fn grouped(number: u64) -> String {
 record!(Unready { node, lack });
 tagged!(Lack { 1 => Down, 2 => Replica, 3 => Entries { entries } });
 
+impl Why {
+    /// The reason in the form that every build of a level can read. The log of the topology has no
+    /// other one.
+    pub(crate) fn at_level(self, level: u32) -> Why {
+        match self {
+            Why::Unready { shard, node, others } if level < 2 => match others.first() {
+                Some(other) => Why::Needed { shard, node, other: other.node },
+                None => Why::NoLeader { shard },
+            },
+            why => why,
+        }
+    }
+}
+
 tagged!(Why {
     1 => NoQuorum { shard, heard, voters },
     2 => LosesQuorum { shard, heard, voters },
@@ -243,6 +257,9 @@ mod tests {
             "stopping node 4 now would leave shard 17 without a quorum: node 2 is down, node 5 lags \
              by 40,211 entries; wait for them, or choose another node"
         );
+        let other = NodeId(2);
+        let needed = Why::Needed { shard: ShardId(17), node: NodeId(4), other };
+        assert_eq!((why.clone().at_level(1), why.clone().at_level(2)), (needed, why));
         let shown: Vec<String> = [0, 999, 1_000, 1_234_567].map(grouped).to_vec();
         assert_eq!(shown, ["0", "999", "1,000", "1,234,567"]);
     }

@@ -57,6 +57,11 @@ async fn a_drained_node_leads_nothing_until_it_serves_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_waits_says_for_what_and_ends_by_a_cancel() {
     let mut cluster = Cluster::start(SPEC).await;
+    eventually("the topology is founded", async || {
+        let topology = cluster.run_json_of(&["cluster", "topology"]).await;
+        (!topology["nodes"].as_array()?.is_empty()).then_some(())
+    })
+    .await;
     let unknown = cluster.run(&["cluster", "drain", "9"]).await;
     assert_eq!(unknown.status.code(), Some(2), "{}", text(&unknown));
     assert!(text(&unknown).contains("there is no node 9"), "{}", text(&unknown));

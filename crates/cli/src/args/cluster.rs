@@ -195,7 +195,7 @@ pub struct ClusterSet {
 
 #[derive(Debug, Args)]
 pub struct ClusterRepair {
-    /// The time for which a node is silent before its replicas are replaced, at least 30 s: `30m`
+    /// The time for which a node is silent before its replicas are replaced, at least 60 s: `30m`
     /// leaves time for restarts. `off`: nodes are not replaced by themselves
     #[arg(long, value_parser = repair_after, value_name = "DURATION|off")]
     pub after: RepairAfter,

@@ -59,6 +59,7 @@ impl Round<'_> {
             let total = job.progress.total.max(standing.left);
             let progress = Progress { done: total - standing.left, total };
             let Standing { why, is_done, .. } = standing;
+            let why = why.map(|why| why.at_level(self.topology.level()));
             self.plan(Command::JobProgress { job: id, progress, why, is_done });
         }
     }

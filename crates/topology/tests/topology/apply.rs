@@ -291,11 +291,11 @@ fn settings_have_bounds() {
     let mut topology = founded(3, 1, 3, 0);
     let repair = |seconds| Command::Set { setting: Setting::RepairAfter { seconds } };
     let rate = |bytes| Command::Set { setting: Setting::SnapshotBytesPerS { bytes } };
-    assert!(matches!(apply(&mut topology, repair(Some(29))), Err(Refusal::Setting(_))));
+    assert!(matches!(apply(&mut topology, repair(Some(59))), Err(Refusal::Setting(_))));
     assert!(matches!(apply(&mut topology, rate(1)), Err(Refusal::Setting(_))));
-    assert_eq!(apply(&mut topology, repair(Some(30))), Ok(true));
+    assert_eq!(apply(&mut topology, repair(Some(60))), Ok(true));
     assert_eq!(apply(&mut topology, rate(1 << 20)), Ok(true));
     let Settings { repair_after_s, snapshot_bytes_per_s, .. } = &topology.cluster().settings;
-    assert_eq!((*repair_after_s, *snapshot_bytes_per_s), (Some(30), 1 << 20));
+    assert_eq!((*repair_after_s, *snapshot_bytes_per_s), (Some(60), 1 << 20));
     assert_eq!(apply(&mut topology, repair(None)), Ok(true));
 }

@@ -121,7 +121,7 @@ fn a_drain_tells_which_leaderships_go_and_what_it_would_wait_for() {
     let told = look(&world, JobKind::Drain { node }).unwrap();
     assert!(!told.is_done);
     let why = told.why.expect("node 2 is needed").to_string();
-    assert!(why.contains("without a quorum, because node 3"), "{why}");
+    assert!(why.contains("without a quorum"), "{why}");
 }
 
 #[test]
