@@ -50,7 +50,7 @@ async fn a_close_adds_up_and_fails_as_a_whole() {
         }
     })
     .await;
-    let client = fakes.client(Duration::from_millis(500));
+    let client = fakes.client(Duration::from_secs(2));
     assert_eq!(client.close_session("s", &[0, 1, 2]).await.unwrap(), 33);
     broken.store(true, Ordering::SeqCst);
     assert!(client.close_session("s", &[0, 1, 2]).await.unwrap_err().is_retryable());
