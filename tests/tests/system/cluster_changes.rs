@@ -18,6 +18,15 @@ async fn leads(cluster: &Cluster, node: u64) -> u64 {
     nodes.clone().find(of).expect("the node")["leads"].as_u64().expect("a count")
 }
 
+/// Returns once the topology has its nodes. Shards serve earlier.
+pub(crate) async fn is_founded(cluster: &Cluster) {
+    eventually("the topology is founded", async || {
+        let topology = cluster.run_json_of(&["cluster", "topology"]).await;
+        (!topology["nodes"].as_array()?.is_empty()).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_node_leads_nothing_until_it_serves_again() {
     let cluster = Cluster::start(SPEC).await;
@@ -57,11 +66,7 @@ async fn a_drained_node_leads_nothing_until_it_serves_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_waits_says_for_what_and_ends_by_a_cancel() {
     let mut cluster = Cluster::start(SPEC).await;
-    eventually("the topology is founded", async || {
-        let topology = cluster.run_json_of(&["cluster", "topology"]).await;
-        (!topology["nodes"].as_array()?.is_empty()).then_some(())
-    })
-    .await;
+    is_founded(&cluster).await;
     let unknown = cluster.run(&["cluster", "drain", "9"]).await;
     assert_eq!(unknown.status.code(), Some(2), "{}", text(&unknown));
     assert!(text(&unknown).contains("there is no node 9"), "{}", text(&unknown));
@@ -74,7 +79,7 @@ async fn a_job_that_waits_says_for_what_and_ends_by_a_cancel() {
         let jobs = cluster.run_json_of(&["cluster", "jobs"]).await;
         let waits = |job: &&serde_json::Value| {
             let why = job["why"].as_str().unwrap_or_default();
-            job["state"] == "running" && why.contains("without a quorum: node 3 is down")
+            job["state"] == "running" && why.contains("without a quorum, because node 3")
         };
         jobs.as_array()?.iter().find(waits).map(|job| job["job"].to_string())
     })

@@ -1,6 +1,7 @@
 //! The verbs of operators beside drains and replacements: dry runs, a version that has moved, an even
 //! spread, a pause, and repairs without a verb.
 
+use crate::cluster_changes::is_founded;
 use crate::joining;
 use client::AcquireOptions;
 use local_cluster::free_addresses;
@@ -92,6 +93,7 @@ async fn a_dead_node_is_replaced_without_a_verb_and_a_brake_says_why_not() {
     let mut cluster = Cluster::start(spec(4, 2)).await;
     let client = cluster.client();
     let lock = client.acquire(AcquireOptions::new("kept").ttl(LONG)).await.expect("a free lock");
+    is_founded(&cluster).await;
     let short = cluster.run(&["cluster", "repair", "--after", "5s"]).await;
     assert_eq!(short.status.code(), Some(2), "{}", text(&short));
     let set = cluster.run(&["cluster", "repair", "--after", "60s"]).await;
@@ -118,6 +120,7 @@ async fn a_dead_node_is_replaced_without_a_verb_and_a_brake_says_why_not() {
     // With two of four nodes silent, it is rather the network.
     let second = (1..=4).find(|node| *node != dead).expect("another node");
     cluster.kill_node(second);
+    tokio::time::sleep(Duration::from_secs(30)).await;
     eventually("the brake is told", async || {
         let shown = text(&cluster.run(&["cluster", "jobs"]).await);
         shown.contains("2 of 4 nodes are not heard of").then_some(())
