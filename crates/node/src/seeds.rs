@@ -53,8 +53,11 @@ pub(crate) async fn ask(
         match told {
             Ok((node, topology)) => {
                 all.add(node, address);
-                let known = all.topology.as_ref().map(Topology::version);
-                if topology.is_founded() && Some(topology.version()) > known {
+                // A former generation may have counted further, where nobody heard it.
+                let order = |of: &Topology| (of.cluster().generation, of.version());
+                if topology.is_founded()
+                    && Some(order(&topology)) > all.topology.as_ref().map(order)
+                {
                     all.topology = Some(topology);
                 }
             }

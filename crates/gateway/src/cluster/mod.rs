@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Streaming};
 use topology::plan::Preview;
-use topology::{Command, Delta, Proposal, Refusal, Topology, Version};
+use topology::{Command, DecodeError, Delta, Proposal, Refusal, Topology, Version};
 use wire::internal::v1::topology_service_client::TopologyServiceClient;
 use wire::internal::v1::topology_service_watch_response::Change as Watched;
 use wire::internal::v1::{
@@ -157,7 +157,14 @@ impl<'a> Call<'a> {
                 }
                 asked.push(node);
                 match self.ask_node(node, hint, question.clone()).await {
-                    Ok(Told::Refusal(refusal)) => return Err(refused(&refusal)),
+                    Ok(Told::Refusal(refusal)) => match Refusal::decode(&refusal) {
+                        // Its leader founds it soon after it leads.
+                        Ok(why @ Refusal::NotFounded) => {
+                            last = why.to_string();
+                            break;
+                        }
+                        refusal => return Err(refused(refusal)),
+                    },
                     Ok(Told::Elsewhere(elsewhere)) => {
                         last = format!("node {node} does not lead its group");
                         if elsewhere.leader != 0 {
@@ -355,9 +362,8 @@ fn told_of_preview(outcome: Option<preview_response::Outcome>) -> Option<Told> {
     })
 }
 
-fn refused(refusal: &[u8]) -> Box<Error> {
-    Box::new(match Refusal::decode(refusal) {
-        Ok(Refusal::NotFounded) => Error::no_leader(Refusal::NotFounded.to_string()),
+fn refused(refusal: Result<Refusal, DecodeError>) -> Box<Error> {
+    Box::new(match refusal {
         Ok(moved @ Refusal::VersionMoved { .. }) => {
             Error::new(ErrorCode::VersionMoved, moved.to_string())
         }

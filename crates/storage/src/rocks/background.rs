@@ -32,7 +32,7 @@ pub(super) fn start() -> Result<(), StorageError> {
 }
 
 /// Lowers the priority of this thread and of those that it starts, for work that takes a processor
-/// for long and that nobody waits for. If the system refuses, they only compete more.
+/// for long and may take longer. If the system refuses, they only compete more.
 #[cfg(target_os = "linux")]
 pub fn give_way() {
     if let Ok(own) = rustix::process::getpriority_process(None) {
