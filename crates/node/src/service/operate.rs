@@ -12,7 +12,9 @@ use super::op_table::{InFlight, OpTable};
 use crate::context::Context;
 use crate::host::{Answer, AnswerPort, Seat, StreamKey, Submission, ticket};
 use crate::lifecycle::Phase;
-use crate::limits::{RESULT_FRAME_BYTES, STREAM_OPS_MAX, STREAM_RESULTS_MAX, STREAM_WAITS_MAX};
+use crate::limits::{
+    LINGER, RESULT_FRAME_BYTES, STREAM_OPS_MAX, STREAM_RESULTS_MAX, STREAM_WAITS_MAX,
+};
 use crate::metrics::AcquireTimes;
 use locks::Outcome;
 use routing::{META, ShardId, ShardMap};
@@ -324,12 +326,23 @@ impl OperateStream {
         self.ready.push_back(OperationResult { id, result: Some(result) });
     }
 
-    /// Ends the stream because the node stops. Answers the operations in flight as far as their
-    /// outcome is known, and hands over the ready results.
+    /// Ends the stream because the node stops. Answers the operations in flight, as far as their
+    /// replicas reply in [`LINGER`], and hands over the results.
     async fn last_words(mut self) {
         if self.context.lifecycle.failed() {
             return;
         }
+        let replies = async {
+            while self.ops.short() > 0 {
+                tokio::select! {
+                    Some(answers) = self.answers.recv() => self.take_answers(answers),
+                    Some((op_index, result)) = self.settled.recv() => self.finish(op_index, result),
+                }
+            }
+        };
+        // A replica that leads replies once a quorum has the entry, and another one at once. Without
+        // a quorum there is no reply to wait for.
+        let _ = tokio::time::timeout(LINGER, replies).await;
         let indexes: Vec<u32> = self.ops.iter().map(|(op_index, _)| op_index).collect();
         for op_index in indexes {
             let Some(operation) = self.ops.get_mut(op_index) else { continue };
