@@ -33,13 +33,13 @@ use topology::{Seed, Topology};
 
 /// One append message carries entries of at most this many bytes.
 const APPEND_BYTES_MAX: u64 = 256 << 10;
-/// A follower is sent at most this many appends that it has not acknowledged. A leader has few entries
-/// in flight. The rest is for one that catches up, and bounds what one step of the leader reads and
-/// sends.
-const APPENDS_AT_ONCE: usize = 32;
+/// A follower is sent at most so many appends that it has not acknowledged, or twice as many as a leader
+/// has entries in flight. The rest is for one that catches up, and bounds what one step of the leader
+/// reads and sends.
+const APPENDS_AT_ONCE: usize = 8;
 /// One step applies half to one and a half times so many bytes of entries, if there are as many: some
-/// 20 ms of a slow processor. The next step goes on at once.
-pub(super) const APPLIED_BYTES_PER_STEP: u64 = 256 << 10;
+/// 5 ms of a slow processor. The next step goes on at once.
+pub(super) const APPLIED_BYTES_PER_STEP: u64 = 64 << 10;
 /// A leader takes no more proposals while this many bytes are uncommitted.
 const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 
@@ -65,7 +65,7 @@ impl Replica {
             max_election_tick: config.election_ticks_below(),
             applied: applied.index,
             max_size_per_msg: APPEND_BYTES_MAX,
-            max_inflight_msgs: APPENDS_AT_ONCE,
+            max_inflight_msgs: APPENDS_AT_ONCE.max(2 * config.raft.entries_in_flight_max),
             check_quorum: true,
             pre_vote: true,
             read_only_option: ReadOnlyOption::Safe,
