@@ -139,11 +139,26 @@ impl Round<'_> {
             let why = wished.err().or_else(|| self.stuck(id));
             standing.left(why);
         }
+        for id in self.unheard_on(node) {
+            standing.left(Some(Why::NoLeader { shard: id }));
+        }
         if standing.left == 0 {
             self.plan(Command::SetNodeState { node, state: NodeState::Removed });
             standing.is_done = true;
         }
         standing
+    }
+
+    /// The shards with a replica on the node that no kept topology has there, while their groups have
+    /// told nothing since the topology was built again.
+    fn unheard_on(&self, node: NodeId) -> Vec<ShardId> {
+        let replicas =
+            self.reports.nodes.get(&node).into_iter().flat_map(|one| one.replicas.keys());
+        let is_unheard = |id: &ShardId| {
+            let shard = self.topology.shard(*id);
+            shard.is_some_and(|shard| self.topology.is_unheard(shard) && !shard.concerns(node))
+        };
+        replicas.copied().filter(is_unheard).collect()
     }
 
     /// Wants another node in the place of one that died while it came. Only the one that the operator
