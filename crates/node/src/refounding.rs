@@ -177,6 +177,8 @@ async fn on_disk<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hosting::{Hosting, HostingError};
+    use crate::recovery::Opening;
     use crate::testing::{built_again, context, founded};
     use tonic::Code;
 
@@ -219,5 +221,45 @@ mod tests {
         assert_eq!(rebuilt::given_up_for(&*context.engine).unwrap(), 3);
         following::learn(&context, all(&further)).await.unwrap();
         assert_eq!(*context.cluster.now(), third);
+    }
+
+    /// Regression: the highest number of two that came at a time was not what was left.
+    #[tokio::test]
+    async fn what_was_given_up_never_falls() {
+        let (context, _inbox) = context(NodeId(1), 10);
+        following::learn(&context, all(&founded())).await.unwrap();
+        give_up(&context, 3).await.unwrap();
+        following::learn(&context, all(&built_again(&founded(), 2))).await.unwrap();
+        assert_eq!(rebuilt::given_up_for(&*context.engine).unwrap(), 3);
+        let far = give_up(&context, u64::MAX).await.unwrap_err();
+        assert_eq!(far.code(), Code::InvalidArgument, "{far}");
+        assert_eq!(rebuilt::given_up_for(&*context.engine).unwrap(), 3);
+    }
+
+    /// Regression: a node that had given META up began it when the former group still wanted that.
+    #[tokio::test]
+    async fn meta_of_a_generation_that_was_given_up_does_not_begin() {
+        let (context, _inbox) = context(NodeId(1), 10);
+        following::learn(&context, all(&founded())).await.unwrap();
+        give_up(&context, 2).await.unwrap();
+        let (settings, clock) = (crate::Settings::default(), context.clock.clone());
+        let seed = topology::Seed::of(&routing::ClusterConfig::dev(2, 2, 20_000).unwrap());
+        let opening = Opening { node: NodeId(1), boot: 1, settings, clock, seed };
+        let hosting = Arc::new(Hosting::new(context.clone(), opening));
+        let founders = rebuilt::founders_of(&founded()).unwrap();
+        let refused = hosting.begin_meta(&founders, 0).await.unwrap_err();
+        assert!(matches!(refused, HostingError::GivenUp(1)), "{refused}");
+        assert!(!context.engine.lives().contains_key(&META), "nothing has begun");
+    }
+
+    /// Regression: a founder that learnt the topology by its watch kept nothing to found META with.
+    #[tokio::test]
+    async fn a_founder_founds_whichever_way_it_learns() {
+        let second = built_again(&founded(), 2);
+        let (node, birth) = second.shard(META).unwrap().founders.first_key_value().unwrap();
+        let (context, _inbox) = context(*node, 10);
+        following::learn(&context, all(&second)).await.unwrap();
+        let kept = rebuilt::founds(&*context.engine, *node, birth.0).unwrap();
+        assert_eq!(kept.as_ref(), Some(&second));
     }
 }
