@@ -1,8 +1,8 @@
 """A million held locks, and 20,000 operations per second: a node is drained, and one that died is replaced.
 
 Five nodes, five replicas of four shards, locks on private leases. `palisade bench` gives the load, open loop: 20,000 operations per
-second, or 60 % of what a closed loop of 2,048 clients reaches on this machine with these locks, whichever is less. Its latencies of several
-spans without a change are compared with those while the change goes on, in the same cluster. tools/load/examples/rolling.rs runs
+second, or a quarter of what a closed loop of 2,048 clients reaches on this machine with these locks, whichever is less. Where 117,000 were
+reached, 20,000 are a sixth; at more than a half, queues hide what a change costs. Its latencies of several spans without a change are compared with those while the change goes on, in the same cluster. tools/load/examples/rolling.rs runs
 beside it, for it uses the SDK: its clients keep locks, and no operation of theirs may fail. "Voters again" counts from the
 start of `palisade cluster replace-node` until each shard has five voters and none of them lags. A new node has joined before.
 """
@@ -15,7 +15,7 @@ import time
 from harness import Failed, median
 from memory import locks_held, settled
 
-RATE, RATE_SHARE, CLIENTS, SPAN_S, CALM_SPANS = 20_000, 0.6, 2048, 10, 3
+RATE, RATE_SHARE, CLIENTS, SPAN_S, CALM_SPANS = 20_000, 0.25, 2048, 10, 3
 VOTERS_WITHIN_S, DRAIN_WITHIN_S, P99_RATIO_MAX, STEP_MAX_MS = 60, 3, 1.5, 50
 DEAD, JOINS, DRAINED = 3, 6, 2
 TARGETS = [f"replace a dead node: voters again in {VOTERS_WITHIN_S} s, p99 at most {P99_RATIO_MAX} times that before",

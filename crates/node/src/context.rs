@@ -63,6 +63,8 @@ pub(crate) struct Context {
     pub(crate) controller: Controller,
     /// Permits for changes of the topology that other processes propose.
     pub(crate) proposals: Semaphore,
+    /// Permits for previews of changes.
+    pub(crate) previews: Arc<Semaphore>,
     /// The failure zone of this node.
     pub(crate) zone: Option<String>,
     /// Held while this node learns of a later topology.

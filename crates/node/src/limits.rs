@@ -245,6 +245,9 @@ pub(crate) const PROPOSAL_MAX: Duration = Duration::from_secs(10);
 /// Proposals of other processes that are under way here. Excess ones are refused with
 /// RESOURCE_EXHAUSTED.
 pub(crate) const PROPOSALS_AT_ONCE: usize = 64;
+/// Previews of changes that are worked out here at a time. One of a big cluster may take seconds of a
+/// processor, also after its caller has gone.
+pub(crate) const PREVIEWS_AT_ONCE: usize = 2;
 
 /// A node that joins gives up after this time, and tries again after pauses of about the other.
 pub(crate) const JOIN_MAX: Duration = Duration::from_secs(60);

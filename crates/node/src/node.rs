@@ -17,7 +17,7 @@ use crate::hosting::Hosting;
 use crate::joining::Joiner;
 use crate::levels;
 use crate::lifecycle::{Lifecycle, Phase, StopsOnDrop};
-use crate::limits::{HISTORY_READS_MAX, PROPOSALS_AT_ONCE};
+use crate::limits::{HISTORY_READS_MAX, PREVIEWS_AT_ONCE, PROPOSALS_AT_ONCE};
 use crate::metrics::Metrics;
 use crate::peer_identities::{FirstStart, PeerIdentities};
 use crate::recovery::{Opened, Opening, begin_new_terms, groups_of, hosted_shards};
@@ -268,6 +268,7 @@ impl Node {
             moves: crate::moves::Moves::default(),
             controller: Default::default(),
             proposals: Semaphore::new(PROPOSALS_AT_ONCE),
+            previews: Arc::new(Semaphore::new(PREVIEWS_AT_ONCE)),
             history_reads: Semaphore::new(HISTORY_READS_MAX),
             zone: me.zone.clone(),
             learning: Default::default(),

@@ -172,6 +172,7 @@ pub(crate) fn context_of(
         moves: crate::moves::Moves::default(),
         controller: Default::default(),
         proposals: Semaphore::new(crate::limits::PROPOSALS_AT_ONCE),
+        previews: Arc::new(Semaphore::new(crate::limits::PREVIEWS_AT_ONCE)),
         history_reads: Semaphore::new(1),
         zone: None,
         learning: Default::default(),

@@ -252,10 +252,13 @@ impl<'a> Call<'a> {
     ) -> Result<Told, NotTold> {
         let not_sent = |why| NotTold { why, may_be_done: false, is_busy: false };
         let is_change = matches!(question, Asked::Propose(_));
+        let is_preview = matches!(question, Asked::Preview(_));
         let until = self.until(TOPOLOGY_ASK_TIMEOUT);
         let connected = timeout_at(until, self.client(node, hint)).await;
         let connected = connected.unwrap_or_else(|_| Err("no connection in time".to_owned()));
         let mut client = connected.map_err(not_sent)?;
+        // A preview takes as long as its change is big, and begins anew if it is asked for again.
+        let until = if is_preview { self.deadline } else { until };
         let answered = timeout_at(until, async {
             Ok(match question {
                 Asked::Propose(request) => {

@@ -10,7 +10,8 @@
 //! The callers' clusters are checked before. This module knows nothing of plans.
 
 use crate::context::Context;
-use crate::limits::PROPOSALS_AT_ONCE;
+use crate::giving_way::giving_way;
+use crate::limits::{PREVIEWS_AT_ONCE, PROPOSALS_AT_ONCE};
 use crate::proposals::{self, NotApplied};
 use crate::roles::Caller;
 use routing::META;
@@ -116,10 +117,17 @@ pub(crate) async fn preview(
         sight.check_reports()?;
     }
     let objection = sight.objection(&proposal.command, request.accepted)?;
+    let permit = context.previews.clone().try_acquire_owned().map_err(|_| {
+        Status::resource_exhausted(format!(
+            "{PREVIEWS_AT_ONCE} previews are worked out here already: try again in a moment"
+        ))
+    })?;
     // It is a plan for each step of the change, and there may be thousands.
-    let planned = tokio::task::spawn_blocking(move || {
+    let planned = giving_way(move || {
         let Sight { topology, reports, now_ms } = sight;
-        plan::preview(&topology, &reports, now_ms, &proposal.command)
+        let planned = plan::preview(&topology, &reports, now_ms, &proposal.command);
+        drop(permit); // it is held until then, also if the caller has gone
+        planned
     });
     let planned = planned.await.map_err(|error| Status::internal(error.to_string()))?;
     let outcome = match (planned, objection) {
@@ -434,6 +442,11 @@ mod tests {
         let told = plan::Preview::decode(&told).unwrap();
         assert_eq!(told.version, context.board.topology.now().version());
         assert!(!told.is_done && told.why.is_some(), "no shard has a leader: {told:?}");
+        // Regression: previews ran beside each other without a bound, also for callers that had gone.
+        let all = context.previews.clone().acquire_many_owned(PREVIEWS_AT_ONCE as u32).await;
+        let busy = preview(&context, &by(None), drain.clone()).await.unwrap_err();
+        assert_eq!(busy.code(), Code::ResourceExhausted, "{busy}");
+        drop(all);
         let unknown =
             PreviewRequest { proposal: job(JobKind::Drain { node: NodeId(9) }), accepted: None };
         let refused = preview(&context, &by(None), unknown).await.unwrap().outcome;

@@ -111,6 +111,8 @@ pub struct Replica {
     read_cache: ReadCache,
     watching: Watching,
     wakes: Wakes,
+    /// Bytes of the entries that this step has applied.
+    applied_bytes: u64,
     /// The leader has changed, so the round of reads under way is tried again.
     retry_reads: bool,
 

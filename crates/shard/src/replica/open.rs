@@ -33,6 +33,13 @@ use topology::{Seed, Topology};
 
 /// One append message carries entries of at most this many bytes.
 const APPEND_BYTES_MAX: u64 = 256 << 10;
+/// A follower is sent at most this many appends that it has not acknowledged. A leader has few entries
+/// in flight. The rest is for one that catches up, and bounds what one step of the leader reads and
+/// sends.
+const APPENDS_AT_ONCE: usize = 32;
+/// One step applies half to one and a half times so many bytes of entries, if there are as many: some
+/// 20 ms of a slow processor. The next step goes on at once.
+pub(super) const APPLIED_BYTES_PER_STEP: u64 = 256 << 10;
 /// A leader takes no more proposals while this many bytes are uncommitted.
 const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 
@@ -58,7 +65,7 @@ impl Replica {
             max_election_tick: config.election_ticks_below(),
             applied: applied.index,
             max_size_per_msg: APPEND_BYTES_MAX,
-            max_inflight_msgs: 256,
+            max_inflight_msgs: APPENDS_AT_ONCE,
             check_quorum: true,
             pre_vote: true,
             read_only_option: ReadOnlyOption::Safe,
@@ -70,7 +77,7 @@ impl Replica {
             // their acknowledgements, would be half of all messages under load.
             skip_bcast_commit: true,
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
-            max_committed_size_per_ready: 4 << 20,
+            max_committed_size_per_ready: APPLIED_BYTES_PER_STEP,
             ..Default::default()
         };
         let raw = RawNode::new(&raft_config, store, &logger(shard, config.node))
@@ -106,6 +113,7 @@ impl Replica {
             told_committed: 0,
             watching: Watching::default(),
             wakes: Wakes::default(),
+            applied_bytes: 0,
             unsynced: UnsyncedReadies::default(),
             incoming: None,
             incarnations,

@@ -42,6 +42,7 @@
 //! is committed (`parts/membership.rs`).
 
 use super::Replica;
+use super::open::APPLIED_BYTES_PER_STEP;
 use crate::api::{Fatal, PeerMessage, Write};
 use crate::planted_bugs;
 use crate::raft::peer_id::node_of;
@@ -50,9 +51,10 @@ use raft::eraftpb::{Message, MessageType};
 use raft_prost::Message as _;
 
 impl Replica {
-    /// Handles everything that raft-rs has ready, in the order above. Proposes nothing.
+    /// Handles everything that raft-rs has ready, in the order above, up to where the step has applied
+    /// enough. Proposes nothing.
     pub(super) fn drain_ready(&mut self) -> Result<(), Fatal> {
-        while self.raw.has_ready() {
+        while self.raw.has_ready() && !self.has_applied_enough() {
             let mut ready = self.raw.ready();
             self.note_leadership();
 
@@ -72,6 +74,8 @@ impl Replica {
             }
             let committed = ready.take_committed_entries();
             self.apply(&committed)?;
+            self.applied_bytes +=
+                committed.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
             self.leave_if_removed();
 
             // 3. New entries and the hard state, into one write.
@@ -95,6 +99,12 @@ impl Replica {
             self.advance_applied();
         }
         Ok(())
+    }
+
+    /// Whether the rest is left to the next step, so that other replicas of the thread, ticks and
+    /// heartbeats are not held up by one that has much to apply.
+    pub(super) fn has_applied_enough(&self) -> bool {
+        self.applied_bytes >= APPLIED_BYTES_PER_STEP / 2
     }
 
     /// 5. Everything up to this `Ready` is on disk. Its messages may go, and those of later ones

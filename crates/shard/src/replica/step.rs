@@ -31,7 +31,7 @@ impl Replica {
         inputs: impl IntoIterator<Item = Input>,
     ) -> Result<Outputs, Fatal> {
         debug_assert!(now.mono_ms >= self.now.mono_ms, "the monotonic clock went back");
-        self.now = now;
+        (self.now, self.applied_bytes) = (now, 0);
         for input in inputs {
             self.handle(input)?;
         }
@@ -51,7 +51,7 @@ impl Replica {
             self.ask_successor();
             self.propose();
             self.start_read_rounds();
-            if !self.raw.has_ready() {
+            if !self.raw.has_ready() || self.has_applied_enough() {
                 break;
             }
         }
@@ -64,8 +64,13 @@ impl Replica {
         self.tell_topology();
         self.tell_founders();
         let delayed_until_ms = self.send_delayed();
-        let wakes =
-            [self.proposals.wake_at_ms(now.mono_ms), delayed_until_ms, self.reads_wake_at_ms()];
+        let goes_on = self.has_applied_enough() && self.raw.has_ready();
+        let wakes = [
+            self.proposals.wake_at_ms(now.mono_ms),
+            delayed_until_ms,
+            self.reads_wake_at_ms(),
+            goes_on.then_some(now.mono_ms),
+        ];
         self.out.wake_at_ms = self.wakes.next(now.mono_ms, wakes.into_iter().flatten());
         Ok(std::mem::take(&mut self.out))
     }

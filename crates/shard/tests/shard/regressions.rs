@@ -164,3 +164,32 @@ fn a_replica_stops_when_the_leader_lacks_what_it_has_committed() {
     let fatal = fatal.expect("it goes on").to_string();
     assert!(fatal.contains("lacks log entry") && fatal.contains("re-seed this node"), "{fatal}");
 }
+
+/// A follower that caught up applied all that it had got in one step. It took longer than a heartbeat
+/// may, and the other shards of its thread waited.
+#[test]
+fn a_follower_that_catches_up_applies_a_bounded_part_in_each_step() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    c.isolate(3);
+    for entry in 0..40 {
+        for operation in 0..100 {
+            let (request, name) = (c.request_id(), format!("{entry}/{operation}/{:0>200}", "x"));
+            c.submit(1, &acquire(request, &name, 60_000, false), None);
+        }
+        c.settle();
+    }
+    let behind = c.status(1).applied_index - c.status(3).applied_index;
+    c.cut.clear();
+    let mut most = 0;
+    for _ in 0..1_000 {
+        let before = c.status(3).applied_index;
+        c.rounds(1);
+        most = most.max(c.status(3).applied_index - before);
+    }
+    assert_eq!(c.status(3).applied_index, c.status(1).applied_index);
+    // All are some 900 KB, and a step applies 384 KiB at most.
+    assert!(most < behind / 2, "{most} entries of {behind} in one step");
+    c.settle();
+    assert_eq!(c.hash(1), c.hash(3));
+}
