@@ -393,7 +393,7 @@ mod tests {
         let wanted = |birth, version, store: Option<lineage::StoreId>| {
             let store = store.map(lineage::StoreId::in_topology);
             let directory = Recorded { store, since: Version(50) };
-            WantedLife { birth, version: Version(version), directory }
+            WantedLife { birth, version: Version(version), generation: 1, directory }
         };
         for store in [None, Some(former)] {
             for birth in [0, 800, 900] {

@@ -242,7 +242,7 @@ mod tests {
         let (context, _inbox) = context(NodeId(1), 10);
         following::learn(&context, all(&founded())).await.unwrap();
         give_up(&context, 2).await.unwrap();
-        let (settings, clock) = (crate::Settings::default(), context.clock.clone());
+        let (settings, clock) = (routing::Settings::default(), context.clock.clone());
         let seed = topology::Seed::of(&routing::ClusterConfig::dev(2, 2, 20_000).unwrap());
         let opening = Opening { node: NodeId(1), boot: 1, settings, clock, seed };
         let hosting = Arc::new(Hosting::new(context.clone(), opening));
