@@ -113,7 +113,7 @@ impl Round<'_> {
         let lack = match report.map(|report| report.replicas.get(&id)) {
             None => Lack::Down,
             Some(Some(replica)) if replica.birth == life.birth => {
-                Lack::Entries { entries: replica.lag_entries }
+                Lack::Entries { entries: roughly(replica.lag_entries) }
             }
             Some(_) => Lack::Replica,
         };
@@ -262,5 +262,23 @@ impl Round<'_> {
             }
         }
         None
+    }
+}
+
+/// The number with one significant digit. A job that waits would otherwise be written anew, and raise
+/// the version, with each report.
+fn roughly(entries: u64) -> u64 {
+    let unit = 10u64.pow(entries.checked_ilog10().unwrap_or(0));
+    entries / unit * unit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::roughly;
+
+    #[test]
+    fn a_rough_number_stays_while_the_exact_one_falls() {
+        let rough = [0, 7, 10, 1_999, 2_000, 40_211, u64::MAX].map(roughly);
+        assert_eq!(rough, [0, 7, 10, 1_000, 2_000, 40_000, 10_000_000_000_000_000_000]);
     }
 }
