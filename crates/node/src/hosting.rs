@@ -414,4 +414,18 @@ mod tests {
         let wiped = lineage::StoreId { store: 12, ..former };
         assert!(wanted(900, 60, Some(former)).check(wiped).is_err());
     }
+
+    /// Regression: a node that had given META up began it when the former group still wanted that.
+    #[tokio::test]
+    async fn meta_of_a_generation_that_was_given_up_does_not_begin() {
+        let (context, _inbox) = crate::testing::context(NodeId(1), 10);
+        context.engine.put_node_records(&[rebuilt::given_up(2)]).unwrap();
+        let (settings, clock) = (routing::Settings::default(), context.clock.clone());
+        let seed = topology::Seed::of(&routing::ClusterConfig::dev(2, 2, 20_000).unwrap());
+        let opening = Opening { node: NodeId(1), boot: 1, settings, clock, seed };
+        let hosting = Hosting::new(context.clone(), opening);
+        let refused = hosting.host_now(META, 0, FIRST, None).await.unwrap_err();
+        assert!(matches!(refused, HostingError::GivenUp(FIRST)), "{refused}");
+        assert!(!context.engine.lives().contains_key(&META), "nothing has begun");
+    }
 }

@@ -177,8 +177,6 @@ async fn on_disk<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hosting::{Hosting, HostingError};
-    use crate::recovery::Opening;
     use crate::testing::{built_again, context, founded};
     use tonic::Code;
 
@@ -234,22 +232,6 @@ mod tests {
         let far = give_up(&context, u64::MAX).await.unwrap_err();
         assert_eq!(far.code(), Code::InvalidArgument, "{far}");
         assert_eq!(rebuilt::given_up_for(&*context.engine).unwrap(), 3);
-    }
-
-    /// Regression: a node that had given META up began it when the former group still wanted that.
-    #[tokio::test]
-    async fn meta_of_a_generation_that_was_given_up_does_not_begin() {
-        let (context, _inbox) = context(NodeId(1), 10);
-        following::learn(&context, all(&founded())).await.unwrap();
-        give_up(&context, 2).await.unwrap();
-        let (settings, clock) = (routing::Settings::default(), context.clock.clone());
-        let seed = topology::Seed::of(&routing::ClusterConfig::dev(2, 2, 20_000).unwrap());
-        let opening = Opening { node: NodeId(1), boot: 1, settings, clock, seed };
-        let hosting = Arc::new(Hosting::new(context.clone(), opening));
-        let founders = rebuilt::founders_of(&founded()).unwrap();
-        let refused = hosting.begin_meta(&founders, 0).await.unwrap_err();
-        assert!(matches!(refused, HostingError::GivenUp(1)), "{refused}");
-        assert!(!context.engine.lives().contains_key(&META), "nothing has begun");
     }
 
     /// Regression: a founder that learnt the topology by its watch kept nothing to found META with.

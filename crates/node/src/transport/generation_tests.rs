@@ -32,7 +32,7 @@ async fn a_peer_of_a_former_generation_is_refused_until_it_has_learnt_the_presen
     // Regression: any number was taken, also that of another directory.
     greet(of(u64::MAX)).await.expect("a number that cannot be");
     let other = Hello { topology_generation: 3, ..hello(0, 12) };
-    greet(other).await.expect_err("another directory");
+    assert!(!greet(other).await.expect("an answer").refused_store.is_empty());
     assert_eq!(context.later_generation(), Some(2));
 
     let second = built_again(&founded(), 2);
