@@ -429,7 +429,20 @@ impl Client {
     where
         F: Future<Output = Result<T, tonic::Status>>,
     {
+        self.rpc_within(kind, self.inner.options.timeout, send).await
+    }
+
+    /// As [`rpc`](Self::rpc), within this time.
+    pub(crate) async fn rpc_within<T, F>(
+        &self,
+        kind: OperationKind,
+        timeout: Duration,
+        send: impl Fn(unary::Authorized, Duration) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, tonic::Status>>,
+    {
         let servers = self.inner.servers.as_ref().map_err(Clone::clone)?;
-        tries::rpc(servers, kind, self.inner.options.timeout, send).await
+        tries::rpc(servers, kind, timeout, send).await
     }
 }

@@ -4,6 +4,7 @@ use crate::{
     ChangePlan, Client, ClusterTopology, Error, JobSpec, PlanChange, RebuiltTopology, RequestId,
     SettingChange, StartedJob, unary,
 };
+use std::time::Duration;
 use wire::OperationKind;
 use wire::v1;
 
@@ -14,6 +15,8 @@ const READ: OperationKind = OperationKind::ClusterStatus;
 const CHANGE: OperationKind = OperationKind::CloseSession;
 /// The kind of a change that is not repeated while its outcome is in doubt.
 const REBUILD: OperationKind = OperationKind::Break;
+/// The least time for it. All nodes are asked in each of its steps, and some of them in vain.
+const REBUILD_TIME: Duration = Duration::from_secs(60);
 
 impl Client {
     /// The topology: nodes, members of shards and jobs, of this version or a later one.
@@ -108,7 +111,8 @@ impl Client {
         dry_run: bool,
     ) -> Result<RebuiltTopology, Error> {
         let request = v1::RebuildTopologyRequest { lost_nodes: lost_nodes.to_vec(), dry_run };
-        self.rpc(REBUILD, |channel, timeout| {
+        let time = self.options().timeout.max(REBUILD_TIME);
+        self.rpc_within(REBUILD, time, |channel, timeout| {
             let request = unary::timed(request.clone(), timeout);
             async move {
                 let answer = unary::cluster_service(channel).rebuild_topology(request).await;

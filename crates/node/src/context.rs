@@ -6,6 +6,7 @@ use crate::controller::Controller;
 use crate::disk::DiskWatch;
 use crate::host::Host;
 use crate::lifecycle::Lifecycle;
+use crate::limits::GENERATIONS_MAX;
 use crate::metrics::Metrics;
 use crate::moves::Moves;
 use crate::peer_identities::PeerIdentities;
@@ -80,6 +81,13 @@ impl Context {
     /// The generation of the topology that this node knows.
     pub(crate) fn generation(&self) -> u64 {
         self.cluster.now().cluster().generation.max(rebuilt::FIRST)
+    }
+
+    /// Takes note of the generation that a peer says it knows, unless that cannot be.
+    pub(crate) fn hear_of_generation(&self, its: u64) {
+        if its <= self.generation().saturating_add(GENERATIONS_MAX) {
+            self.heard_generation.fetch_max(its, Ordering::Relaxed);
+        }
     }
 
     /// A later generation than the one that is known here, if a peer has said it knows one.

@@ -143,7 +143,8 @@ struct Follower {
 
 /// Takes what is later in the news: to the disk, and then into use.
 ///
-/// With a topology that was built again, all former groups of META are given up.
+/// With a topology that was built again, all former groups of META are given up. A founder of the new
+/// one keeps what it founds META with, whichever way that topology comes.
 ///
 /// # Errors
 /// [`NotLearnt`]. Then nothing was taken.
@@ -160,11 +161,16 @@ pub(crate) async fn learn(context: &Arc<Context>, news: TopologyNews) -> Result<
     if must_be_kept(&known, &next) {
         records.push((RECORD.to_vec(), next.encode()));
     }
-    if is_built_again {
-        records.push(rebuilt::given_up(generation));
+    let founds = next.shard(META).is_some_and(|meta| meta.founders.contains_key(&context.id));
+    if is_built_again && founds {
+        records.push(rebuilt::founding(&next));
     }
     let engine = context.engine.clone();
     let kept = tokio::task::spawn_blocking(move || {
+        if is_built_again {
+            let latest = rebuilt::given_up_for(&*engine)?.max(generation);
+            records.push(rebuilt::given_up(latest));
+        }
         if records.is_empty() {
             return Ok(false);
         }

@@ -34,6 +34,10 @@ pub(crate) async fn begin_meta(context: Arc<Context>, hosting: Arc<Hosting>) {
         if known.cluster().generation > rebuilt::FIRST {
             return; // these founders are those of a group that was given up
         }
+        if context.later_generation().is_some() {
+            tokio::time::sleep(META_RETRY).await; // of which these founders are none, either
+            continue;
+        }
         let meta = known.shard(META);
         if meta.is_some_and(|meta| !meta.wanted.members.contains_key(&context.id)) {
             return; // it has left this node before it began here

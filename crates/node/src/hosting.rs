@@ -32,6 +32,7 @@ use crate::context::Context;
 use crate::error::NodeError;
 use crate::host::{Newcomer, Stepper, tell_failed};
 use crate::lineage;
+use crate::rebuilt::FIRST;
 use crate::recovery::Opening;
 use crate::{meta, rebuilt};
 use routing::{META, NodeId, ShardId};
@@ -57,6 +58,8 @@ pub struct WantedLife {
     pub birth: u32,
     /// The version of the topology that last changed the wanted members of the shard.
     pub version: Version,
+    /// The generation of the topology. 0 is the first one, too.
+    pub generation: u64,
     /// The data directory of this node.
     pub directory: Recorded,
 }
@@ -68,7 +71,8 @@ impl WantedLife {
         let birth = wanted.members.get(&node)?.0;
         let node = topology.node(node)?;
         let directory = Recorded { store: node.store, since: node.directory_since };
-        Some(WantedLife { birth, version: wanted.version, directory })
+        let (version, generation) = (wanted.version, topology.cluster().generation);
+        Some(WantedLife { birth, version, generation, directory })
     }
 
     /// Checks that no replica with this life can have been on another directory than `own`.
@@ -123,6 +127,12 @@ pub enum HostingError {
         /// The incarnation of this node's directory.
         incarnation: u32,
     },
+    /// META of this generation was given up here.
+    #[error(
+        "the group of the topology of generation {0} was given up here, because a later one is founded: wait until \
+         this node knows that one"
+    )]
+    GivenUp(u64),
     /// The node stops.
     #[error("this node is stopping: ask again once it has started")]
     Stopping,
@@ -176,12 +186,12 @@ impl Hosting {
             let _one_at_a_time = hosting.one_at_a_time.lock().await;
             hosting.check_may_host()?;
             wanted.check(hosting.context.identities.own())?;
-            hosting.host_now(shard, wanted.birth, None).await
+            hosting.host_now(shard, wanted.birth, wanted.generation, None).await
         })
         .await
     }
 
-    /// Begins META here, unless it was here before. `birth` is that of the founder on this node. The
+    /// Begins META of the first generation here, unless it was here before. `birth` is that of the founder on this node. The
     /// work goes on if the future is dropped.
     ///
     /// If the data directory has a higher incarnation, the founder was on a lost one: a re-seed
@@ -205,11 +215,11 @@ impl Hosting {
             }
             let incarnation = hosting.context.identities.own().incarnation;
             if incarnation <= birth {
-                hosting.host_now(META, birth, Some(founders)).await?;
+                hosting.host_now(META, birth, FIRST, Some(founders)).await?;
                 return Ok(Begun::Founder);
             }
             tracing::info!("re-seeds the replica of the topology's group: it has no vote yet");
-            hosting.host_now(META, incarnation, None).await?;
+            hosting.host_now(META, incarnation, FIRST, None).await?;
             Ok(Begun::Lost)
         })
         .await
@@ -252,20 +262,36 @@ impl Hosting {
         }
     }
 
-    /// Hosts a replica, while nothing else comes or goes. `founds` are META's founders, if this is
-    /// the replica of one that has never begun.
+    /// Hosts a replica, while nothing else comes or goes. `generation` is that of the topology that
+    /// wants it. `founds` are META's founders, if this is the replica of one that has never begun.
+    ///
+    /// META does not begin while it is given up, nor after that. Otherwise a replica that has been
+    /// given up could vote until it hears of that.
     async fn host_now(
         &self,
         shard: ShardId,
         birth: u32,
+        generation: u64,
         founds: Option<Founders>,
     ) -> Result<(), HostingError> {
         let context = &self.context;
+        let generation = generation.max(FIRST);
+        let _not_given_up_meanwhile = match shard {
+            META => Some(context.learning.lock().await),
+            _ => None,
+        };
+        if shard == META {
+            let engine = context.engine.clone();
+            let given_up = self.on_disk(move || Ok(rebuilt::given_up_for(&*engine)?)).await?;
+            if generation < given_up {
+                return Err(HostingError::GivenUp(generation));
+            }
+        }
         let group = context.view.now().groups.get(&shard).cloned();
         let group = group.ok_or(HostingError::UnknownShard(shard))?;
         let is_seated = context.host.seat(shard).is_some();
         let (engine, opening) = (context.engine.clone(), self.opening.clone());
-        let (id, generation) = (context.id, context.generation());
+        let id = context.id;
         let opened = self.on_disk(move || {
             if is_seated {
                 // Another life than this one is refused.
@@ -367,7 +393,7 @@ mod tests {
         let wanted = |birth, version, store: Option<lineage::StoreId>| {
             let store = store.map(lineage::StoreId::in_topology);
             let directory = Recorded { store, since: Version(50) };
-            WantedLife { birth, version: Version(version), directory }
+            WantedLife { birth, version: Version(version), generation: 1, directory }
         };
         for store in [None, Some(former)] {
             for birth in [0, 800, 900] {
@@ -387,5 +413,19 @@ mod tests {
         first.check(former).expect("the cluster file's");
         let wiped = lineage::StoreId { store: 12, ..former };
         assert!(wanted(900, 60, Some(former)).check(wiped).is_err());
+    }
+
+    /// Regression: a node that had given META up began it when the former group still wanted that.
+    #[tokio::test]
+    async fn meta_of_a_generation_that_was_given_up_does_not_begin() {
+        let (context, _inbox) = crate::testing::context(NodeId(1), 10);
+        context.engine.put_node_records(&[rebuilt::given_up(2)]).unwrap();
+        let (settings, clock) = (routing::Settings::default(), context.clock.clone());
+        let seed = topology::Seed::of(&routing::ClusterConfig::dev(2, 2, 20_000).unwrap());
+        let opening = Opening { node: NodeId(1), boot: 1, settings, clock, seed };
+        let hosting = Hosting::new(context.clone(), opening);
+        let refused = hosting.host_now(META, 0, FIRST, None).await.unwrap_err();
+        assert!(matches!(refused, HostingError::GivenUp(FIRST)), "{refused}");
+        assert!(!context.engine.lives().contains_key(&META), "nothing has begun");
     }
 }

@@ -101,10 +101,11 @@ pub async fn choose_id(
     Ok(id)
 }
 
-/// The lowest id that no node ever had, as far as the topology and the refusals so far tell.
+/// The lowest id that no node ever had, as far as the topology and the refusals so far tell. After the
+/// topology was built again, it is above all that the lost group may have given.
 fn lowest_free(topology: &Topology, taken: &BTreeSet<NodeId>) -> NodeId {
     let is_free = |id: &NodeId| topology.node(*id).is_none() && !taken.contains(id);
-    (1..).map(NodeId).find(is_free).expect("ids are not used up")
+    (topology.cluster().former_ids.0 + 1..).map(NodeId).find(is_free).expect("ids are not used up")
 }
 
 /// What the directory knows of its node. A new one gets its name now.
@@ -297,6 +298,9 @@ mod tests {
         }
         assert_eq!(lowest_free(&topology, &BTreeSet::new()), NodeId(5));
         assert_eq!(lowest_free(&topology, &[NodeId(5)].into()), NodeId(6), "it was refused");
+        // Regression: a node of which only the lost group knew came back, and its id was another's.
+        let rebuilt = crate::testing::built_again(&topology, 2);
+        assert!(lowest_free(&rebuilt, &BTreeSet::new()) > NodeId(500));
     }
 
     #[tokio::test]

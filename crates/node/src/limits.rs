@@ -130,6 +130,9 @@ pub(crate) const FOLLOW_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A node that watches the topology of another one goes on to the next after this silence. Most
 /// silences are those of a topology that does not change, so this costs a call now and again.
 pub(crate) const FOLLOW_SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How far a generation of the topology may be above the one that a node knows, to be believed. Each
+/// try to build the topology again takes one, and a node may have been away during some.
+pub(crate) const GENERATIONS_MAX: u64 = 1_000;
 /// Largest topology, encoded. A shard takes some 200 bytes of it.
 pub(crate) const TOPOLOGY_BYTES_MAX: usize = 64 << 20;
 /// Calls that watch the topology. Excess calls are refused with RESOURCE_EXHAUSTED.

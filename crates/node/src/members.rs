@@ -33,10 +33,7 @@ enum Step {
 /// directory, or it never began: the group can go on without it.
 fn steps(topology: &Topology, own: NodeId, lives: &BTreeMap<ShardId, Lives>) -> Vec<Step> {
     let hosted = |shard: &ShardId| lives.get(shard).and_then(|lives| lives.hosted).map(Birth);
-    let is_out = |shard: &ShardId, birth: Birth| {
-        let known = topology.shard(*shard);
-        known.is_some_and(|known| known.is_out(Life { node: own, birth }))
-    };
+    let is_out = |shard: &ShardId, birth: Birth| topology.is_out(*shard, Life { node: own, birth });
     let here = lives.keys().filter_map(|shard| Some((*shard, hosted(shard)?)));
     let go = here.filter(|(shard, birth)| is_out(shard, *birth));
     let wanted = topology

@@ -62,9 +62,9 @@ pub(crate) fn is_given_up(engine: &dyn Engine, birth: u32) -> Result<bool, Stora
     Ok(generation.unwrap_or(FIRST) < given_up_for(engine)?)
 }
 
-/// Keeps the topology that this node founds META with.
-pub(crate) fn put(engine: &dyn Engine, topology: &Topology) -> Result<(), StorageError> {
-    engine.put_node_records(&[(REBUILT.to_vec(), topology.encode())])
+/// The record of the topology that this node founds META with.
+pub(crate) fn founding(topology: &Topology) -> (Vec<u8>, Vec<u8>) {
+    (REBUILT.to_vec(), topology.encode())
 }
 
 /// The topology with which META's replica of this birth founds its group again. `None`: it is no
@@ -121,7 +121,7 @@ mod tests {
         let engine = directory();
         assert_eq!(founds(&engine, NodeId(1), 0).unwrap(), None);
         let topology = founded_from(&ClusterConfig::dev(1, 3, 20_000).unwrap());
-        put(&engine, &topology).unwrap();
+        engine.put_node_records(&[founding(&topology)]).unwrap();
         assert_eq!(founds(&engine, NodeId(1), 0).unwrap().as_ref(), Some(&topology));
         assert_eq!(founds(&engine, NodeId(1), 7).unwrap(), None, "a later life");
         assert_eq!(founds(&engine, NodeId(9), 0).unwrap(), None);

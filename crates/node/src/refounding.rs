@@ -18,6 +18,8 @@
 use crate::board::Board;
 use crate::context::Context;
 use crate::following::{self, is_current};
+use crate::limits::GENERATIONS_MAX;
+use crate::roles::Caller;
 use crate::{rebuilt, reports};
 use routing::{META, NodeConfig, NodeId};
 use shard::TopologyNews;
@@ -35,12 +37,14 @@ use wire::internal::v1::{RefoundRequest, RefoundResponse, TellRequest, TellRespo
 /// part yet.
 pub(crate) async fn tell(
     context: &Arc<Context>,
+    caller: &Caller,
     request: TellRequest,
 ) -> Result<TellResponse, Status> {
     if !context.identities.takes_part() {
         return Err(Status::unavailable("this node takes no part yet: start the other nodes"));
     }
     if request.gives_up_for > 0 {
+        tracing::info!(generation = request.gives_up_for, %caller, "is told to give META up");
         give_up(context, request.gives_up_for).await?;
     }
     let engine = context.engine.clone();
@@ -83,6 +87,8 @@ fn last_birth(engine: &dyn Engine) -> Birth {
 /// Ends META's replica here for good, so that a group of this generation can be founded.
 async fn give_up(context: &Arc<Context>, generation: u64) -> Result<(), Status> {
     let _one_at_a_time = context.refounding.lock().await;
+    // META neither begins here meanwhile, nor is it given up by a topology that is learnt.
+    let _unchanged = context.learning.lock().await;
     if let Some(leader) = leader(&context.board) {
         return Err(Status::failed_precondition(format!(
             "the group of the topology has a leader, node {leader}, so it is not lost"
@@ -92,12 +98,17 @@ async fn give_up(context: &Arc<Context>, generation: u64) -> Result<(), Status> 
     let engine = context.engine.clone();
     let put = move || {
         let before = rebuilt::given_up_for(&*engine)?.max(known);
-        if before < generation {
+        if before < generation && generation <= before.saturating_add(GENERATIONS_MAX) {
             engine.put_node_records(&[rebuilt::given_up(generation)])?;
         }
         Ok::<_, StorageError>(before)
     };
     let before = on_disk(context, put).await?;
+    if generation > before.saturating_add(GENERATIONS_MAX) {
+        return Err(Status::invalid_argument(format!(
+            "generation {generation} is far above {before}, which this node knows: ask again with the next one"
+        )));
+    }
     if before >= generation {
         return Err(Status::failed_precondition(format!(
             "generation {before} of the topology was begun already: run this once more"
@@ -120,6 +131,7 @@ async fn give_up(context: &Arc<Context>, generation: u64) -> Result<(), Status> 
 /// A status: it is of another cluster, or this node has not given up the generations before it.
 pub(crate) async fn refound(
     context: &Arc<Context>,
+    caller: &Caller,
     request: RefoundRequest,
 ) -> Result<RefoundResponse, Status> {
     let _one_at_a_time = context.refounding.lock().await;
@@ -132,23 +144,15 @@ pub(crate) async fn refound(
     if *context.cluster.now() == topology {
         return Ok(RefoundResponse {}); // it was told before
     }
-    let founds = topology.shard(META).is_some_and(|meta| meta.founders.contains_key(&context.id));
-    let (engine, kept) = (context.engine.clone(), topology.clone());
-    let put = move || {
-        let given_up = rebuilt::given_up_for(&*engine)?;
-        if given_up == generation && founds {
-            rebuilt::put(&*engine, &kept)?;
-        }
-        Ok::<_, StorageError>(given_up)
-    };
-    let given_up = on_disk(context, put).await?;
+    let engine = context.engine.clone();
+    let given_up = on_disk(context, move || rebuilt::given_up_for(&*engine)).await?;
     if given_up != generation {
         return Err(Status::failed_precondition(format!(
             "this node has given up what was before generation {given_up}, and not before \
              {generation}: run this once more"
         )));
     }
-    tracing::warn!(generation, version = %topology.version(), "takes a topology that was built again");
+    tracing::warn!(generation, version = %topology.version(), %caller, "takes a topology that was built again");
     following::learn(context, TopologyNews::All(Box::new(topology)))
         .await
         .map_err(|error| Status::failed_precondition(error.to_string()))?;
@@ -186,7 +190,7 @@ mod tests {
         following::learn(&context, all(&founded())).await.unwrap();
         let second = built_again(&founded(), 2);
         let request = |topology: &Topology| RefoundRequest { topology: topology.encode() };
-        let early = refound(&context, request(&second)).await.unwrap_err();
+        let early = refound(&context, &Caller::default(), request(&second)).await.unwrap_err();
         assert_eq!(early.code(), Code::FailedPrecondition, "it gave nothing up: {early}");
         give_up(&context, 2).await.unwrap();
         let again = give_up(&context, 2).await.unwrap_err();
@@ -194,10 +198,10 @@ mod tests {
         assert_eq!(context.generation(), 1, "nothing was founded yet");
 
         let third = built_again(&founded(), 3);
-        let other = refound(&context, request(&third)).await.unwrap_err();
+        let other = refound(&context, &Caller::default(), request(&third)).await.unwrap_err();
         assert_eq!(other.code(), Code::FailedPrecondition, "{other}");
-        refound(&context, request(&second)).await.unwrap();
-        refound(&context, request(&second)).await.expect("it was told before");
+        refound(&context, &Caller::default(), request(&second)).await.unwrap();
+        refound(&context, &Caller::default(), request(&second)).await.expect("it was told before");
         assert_eq!((context.generation(), &*context.cluster.now()), (2, &second));
         let (node, birth) = second.shard(META).unwrap().founders.first_key_value().unwrap();
         let kept = rebuilt::founds(&*context.engine, *node, birth.0).unwrap();
@@ -215,5 +219,29 @@ mod tests {
         assert_eq!(rebuilt::given_up_for(&*context.engine).unwrap(), 3);
         following::learn(&context, all(&further)).await.unwrap();
         assert_eq!(*context.cluster.now(), third);
+    }
+
+    /// Regression: the highest number of two that came at a time was not what was left.
+    #[tokio::test]
+    async fn what_was_given_up_never_falls() {
+        let (context, _inbox) = context(NodeId(1), 10);
+        following::learn(&context, all(&founded())).await.unwrap();
+        give_up(&context, 3).await.unwrap();
+        following::learn(&context, all(&built_again(&founded(), 2))).await.unwrap();
+        assert_eq!(rebuilt::given_up_for(&*context.engine).unwrap(), 3);
+        let far = give_up(&context, u64::MAX).await.unwrap_err();
+        assert_eq!(far.code(), Code::InvalidArgument, "{far}");
+        assert_eq!(rebuilt::given_up_for(&*context.engine).unwrap(), 3);
+    }
+
+    /// Regression: a founder that learnt the topology by its watch kept nothing to found META with.
+    #[tokio::test]
+    async fn a_founder_founds_whichever_way_it_learns() {
+        let second = built_again(&founded(), 2);
+        let (node, birth) = second.shard(META).unwrap().founders.first_key_value().unwrap();
+        let (context, _inbox) = context(*node, 10);
+        following::learn(&context, all(&second)).await.unwrap();
+        let kept = rebuilt::founds(&*context.engine, *node, birth.0).unwrap();
+        assert_eq!(kept.as_ref(), Some(&second));
     }
 }

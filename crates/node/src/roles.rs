@@ -52,6 +52,14 @@ pub(crate) struct Caller {
     source: String,
 }
 
+/// The name that it has proven, if any, and its address.
+impl std::fmt::Display for Caller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = if self.name.is_empty() { "unnamed" } else { &self.name };
+        write!(f, "{name} at {}", self.remote)
+    }
+}
+
 impl Caller {
     /// The caller of the request with these extensions.
     pub(crate) fn of(extensions: &http::Extensions) -> Caller {

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::error::NodeError;
 use crate::health;
 use crate::lifecycle::Phase;
-use crate::limits::{DESCRIPTORS_RESERVED, PEER_FRAME_BYTES_MAX};
+use crate::limits::{DESCRIPTORS_RESERVED, PEER_FRAME_BYTES_MAX, TOPOLOGY_BYTES_MAX};
 use crate::metrics::Present;
 use crate::roles::OnlyPermitted;
 use crate::service::{Shards, Topologies};
@@ -91,7 +91,10 @@ pub(crate) async fn serve(
         .layer(OnlyPermitted { with_tls: context.tls.is_some(), audit: context.audit.clone() })
         .add_service(ShardServiceServer::new(shards).max_decoding_message_size(FRAME_BYTES_MAX))
         .add_service(PeerServiceServer::new(peers).max_decoding_message_size(PEER_FRAME_BYTES_MAX))
-        .add_service(TopologyServiceServer::new(Topologies::new(context.clone())))
+        .add_service(
+            TopologyServiceServer::new(Topologies::new(context.clone()))
+                .max_decoding_message_size(TOPOLOGY_BYTES_MAX),
+        )
         .add_service(health)
         .serve_with_incoming_shutdown(incoming, context.lifecycle.reached(Phase::Draining));
     let served = tokio::select! {

@@ -57,7 +57,7 @@ impl Topology {
         }
         match command {
             Command::Bootstrap { .. } | Command::Refound { .. } => unreachable!("decided above"),
-            Command::NodeIs { told } => self.node_is(told),
+            Command::NodeIs { told } => self.node_is(wall_s, told),
             Command::SetNodeState { node, state } => self.set_node_state(*node, *state),
             Command::Want { shard, members } => self.want(wall_s, *shard, members),
             Command::Is { shard, members } => self.shard_is(*shard, members),
@@ -88,8 +88,7 @@ impl Topology {
             id: seed.cluster_id,
             generation: 1,
             level: FIRST_LEVEL,
-            settings: Settings::default(),
-            last_job: 0,
+            ..Cluster::default()
         };
         let node = |listed: &crate::seed::SeedNode| Node {
             address: listed.address.clone(),
@@ -341,7 +340,7 @@ impl Topology {
             Setting::RepairAfter { seconds } => {
                 if seconds.is_some_and(|seconds| seconds < REPAIR_AFTER_S_MIN) {
                     return Err(no_setting(
-                        "a repair after less than 30 s would replace nodes that restart: choose 30m",
+                        "a repair after less than 60 s would replace nodes that restart: choose 30m",
                     ));
                 }
                 settings.repair_after_s = seconds;

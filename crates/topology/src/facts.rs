@@ -16,11 +16,14 @@ const NODE_ID_MAX: u64 = u32::MAX as u64;
 
 impl Topology {
     /// Takes what a node tells. A node that is not known joins.
-    pub(crate) fn node_is(&self, told: &NodeTold) -> Result<Vec<Row>, Refusal> {
+    pub(crate) fn node_is(&self, wall_s: u64, told: &NodeTold) -> Result<Vec<Row>, Refusal> {
         let id = told.node;
         let Some(known) = self.nodes.get(&id) else {
             self.check_joiner(told)?;
-            let node = of_told(told, NodeState::Serving, Birth(0), Version(0))?;
+            // It may have had births of a group of the topology that was lost.
+            let is_former = id <= self.cluster.former_ids;
+            let last_birth = if is_former { u32::try_from(wall_s).unwrap_or(0) } else { 0 };
+            let node = of_told(told, NodeState::Serving, Birth(last_birth), Version(0))?;
             return Ok(vec![Row::Node { id, node }]);
         };
         self.present_node(id)?;
@@ -72,8 +75,10 @@ impl Topology {
         } else {
             node.give_birth(start.incarnation).ok_or(Refusal::NoBirths(id))?
         };
+        let is_unheard = self.is_unheard(shard);
+        let version = if is_unheard { shard.wanted.version } else { self.version.next() };
         let mut shard = shard.clone();
-        shard.replace(Life { node: id, birth }, reborn, self.version.next());
+        shard.replace(Life { node: id, birth }, reborn, version);
         Ok(Some(shard))
     }
 
@@ -100,6 +105,10 @@ impl Topology {
     }
 
     /// Takes the members that a group's leader tells.
+    ///
+    /// After the topology was built again, the first ones that a group tells bring it a wish of this
+    /// generation. If it has taken a wish that no node had kept, it is to have the members that it
+    /// has.
     pub(crate) fn shard_is(&self, id: ShardId, is: &Members) -> Result<Vec<Row>, Refusal> {
         let known = self.known_shard(id)?;
         // Both only rise along the log. The wish goes first, because two replicas with the same members
@@ -110,7 +119,9 @@ impl Topology {
         // 2. Leader B has the same members since index 60. It takes a wish at index 110 that changes no
         //    member, and tells that with index 60.
         // 3. That looks old, so a life that the wish has dropped is never out.
-        if (is.taken, is.conf_index) <= (known.is.taken, known.is.conf_index) {
+        let is_later = (is.taken, is.conf_index) > (known.is.taken, known.is.conf_index);
+        let is_first = self.is_unheard(known) && is.taken >= known.is.taken;
+        if !is_later && !is_first {
             return Ok(Vec::new());
         }
         let no_group = |why: &'static str| Err(Refusal::NoGroup { shard: id, why: why.into() });
@@ -132,9 +143,18 @@ impl Topology {
             node.last_birth = node.last_birth.max(life.birth);
             shard.adopt(life, version);
         }
-        // A wanted life that the group has no more left by an older wish. It is taken in again.
-        shard.leaving.retain(|life, dropped| is.has(life) || is.taken < *dropped);
-        shard.is = is.clone();
+        if is_later {
+            // A wanted life that the group has no more left by an older wish. It is taken in again.
+            shard.leaving.retain(|life, dropped| is.has(life) || is.taken < *dropped);
+            shard.is = is.clone();
+        }
+        if is_first {
+            let members = match is.taken > known.wanted.version {
+                true => shard.is.voters.iter().map(|life| (life.node, life.birth)).collect(),
+                false => shard.wanted.members.clone(),
+            };
+            shard.want(Wanted { version, members });
+        }
         let mut rows: Vec<Row> =
             nodes.into_iter().map(|(id, node)| Row::Node { id, node }).collect();
         rows.push(Row::Shard { id, shard });
@@ -148,6 +168,18 @@ impl Shard {
         self.wanted.members.insert(life.node, reborn);
         self.wanted.version = version;
         self.leaving.insert(life, version);
+    }
+
+    /// Wants these members. The lives that are wanted no more leave.
+    fn want(&mut self, wanted: Wanted) {
+        let dropped = self.wanted.lives().chain(self.is.lives());
+        let dropped: Vec<Life> = dropped.filter(|life| !wanted.has(life)).collect();
+        self.leaving.retain(|life, _| !wanted.has(life));
+        for life in dropped {
+            self.leaving.entry(life).or_insert(wanted.version);
+        }
+        self.preference = self.preference.filter(|is| wanted.members.contains_key(&is.node));
+        self.wanted = wanted;
     }
 
     /// Accounts for a life that the group has. A later life on a wanted node is that of a directory

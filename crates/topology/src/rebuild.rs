@@ -15,6 +15,8 @@
 //!
 //! * The version is far above each that the lost group can have reached unheard. Groups and nodes
 //!   take a later version only, so nothing of the old group is taken after that.
+//! * Each group of locks is to have the members that the copy wants, until its leader has told what it
+//!   has. Until then no replica counts as out, because the lost group may have moved it there.
 //! * Births and ids are above all that are known, so no life and no node begins twice.
 //! * What contradicts itself is an [`Obstacle`]: nothing is built. What is gone is a [`Loss`]: it is
 //!   shown, and the rest is built.
@@ -31,6 +33,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How far the version rises. No group makes so many changes that no node which answers has heard of.
 const VERSIONS: u64 = 1 << 20;
+
+/// How far new ids are above those that are known. No more nodes join without one that answers
+/// hearing of it.
+const IDS: u64 = 1_000;
 
 /// What a node tells when the topology is to be built again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +82,18 @@ pub enum Obstacle {
         node: NodeId,
         /// The leader.
         leader: NodeId,
+    },
+    /// A majority of the group of the topology still works.
+    #[error(
+        "{} of {voters} voters of the group of the topology work, which is a majority, so it will have \
+         a leader once they reach each other: see `palisade cluster status`; if that never comes, stop \
+         one of them for good and name it with `--lost`", in_words(.working)
+    )]
+    Working {
+        /// The nodes of its voters that work.
+        working: Vec<NodeId>,
+        /// The number of its voters.
+        voters: u32,
     },
     /// A node of the cluster does not answer.
     #[error(
@@ -203,7 +221,7 @@ fn in_words(nodes: &[NodeId]) -> String {
 /// The generation after all that nodes know of.
 pub fn next_generation(told: &BTreeMap<NodeId, Told>) -> u64 {
     let known = |told: &Told| told.generation.max(told.kept.cluster.generation);
-    told.values().map(known).max().unwrap_or(0) + 1
+    told.values().map(known).max().unwrap_or(0).saturating_add(1)
 }
 
 /// The nodes with their addresses that are in a kept topology, have told nothing, and are not named as
@@ -242,6 +260,7 @@ pub fn rebuild(
     }
     building.losses.extend(lost.iter().map(|node| Loss::Node(*node)));
     building.raise_births();
+    building.begin(base);
     building.found_meta(base)?;
     let Building { topology, losses, .. } = building;
     topology.check().map_err(|rule| vec![Obstacle::Unsound(rule)])?;
@@ -266,6 +285,18 @@ fn refusals(
             obstacles.push(Obstacle::Contradiction { one: from, other: *node, version });
         }
     }
+    let voters = base.shard(META).map(|meta| &meta.is.voters).into_iter().flatten();
+    let (voters, working): (u32, Vec<NodeId>) =
+        voters.fold((0, Vec::new()), |(all, mut working), life| {
+            // A replica that has failed, or was given up, is not among those that a node tells.
+            let replica = told.get(&life.node).and_then(|told| told.report.replicas.get(&META));
+            working
+                .extend(replica.filter(|replica| replica.birth == life.birth).map(|_| life.node));
+            (all + 1, working)
+        });
+    if working.len() > voters as usize / 2 {
+        obstacles.push(Obstacle::Working { working, voters });
+    }
     for node in lost {
         if told.contains_key(node) {
             obstacles.push(Obstacle::NotLost(*node));
@@ -276,6 +307,17 @@ fn refusals(
     let silent = awaited(told, lost).into_iter();
     obstacles.extend(silent.map(|(node, address)| Obstacle::Silent { node, address }));
     obstacles
+}
+
+/// The highest id that a node may have.
+fn former_ids(told: &BTreeMap<NodeId, Told>) -> NodeId {
+    let of = |told: &Told| {
+        let kept = told.kept.nodes.keys().copied().chain([told.kept.cluster.former_ids]);
+        let members = told.report.replicas.values().flat_map(|replica| replica.members.lives());
+        kept.chain(members.map(|life| life.node)).max()
+    };
+    let known = told.iter().flat_map(|(node, told)| [Some(*node), of(told)]).flatten().max();
+    NodeId(known.map_or(0, |id| id.0).saturating_add(IDS))
 }
 
 /// A topology in the making.
@@ -298,8 +340,10 @@ impl<'a> Building<'a> {
         let taken = told.values().flat_map(|told| told.report.replicas.values());
         let taken = taken.map(|replica| replica.members.taken);
         let kept = told.values().map(|told| told.kept.version);
-        topology.version.0 = taken.chain(kept).max().unwrap_or_default().0 + VERSIONS;
+        topology.version.0 = taken.chain(kept).max().unwrap_or_default().0.saturating_add(VERSIONS);
         topology.cluster.generation = generation;
+        topology.cluster.begun = Version(0); // what nodes tell is no word of their groups' leaders
+        topology.cluster.former_ids = former_ids(told);
         let is_removed =
             |id: &NodeId| base.node(*id).is_some_and(|node| node.state == NodeState::Removed);
         let (removed, present): (Vec<_>, Vec<_>) =
@@ -360,28 +404,9 @@ impl<'a> Building<'a> {
         let obstacle = self.apply(node, Command::Is { shard, members: members.clone() });
         if members.taken > kept && obstacle.is_none() {
             self.losses.push(Loss::Wish { shard, kept });
-            self.want_what_is(shard);
         }
         self.tell_quorum(shard);
         obstacle
-    }
-
-    /// Wants the members that a group has. Its own wish is later than each that is known here.
-    fn want_what_is(&mut self, id: ShardId) {
-        self.topology.version = self.topology.version.next();
-        let version = self.topology.version;
-        let Some(shard) = self.topology.shards.get_mut(&id) else { return };
-        let members: BTreeMap<NodeId, Birth> =
-            shard.is.voters.iter().map(|life| (life.node, life.birth)).collect();
-        let wanted = Wanted { version, members };
-        let dropped = shard.wanted.lives().chain(shard.is.lives());
-        let dropped: Vec<Life> = dropped.filter(|life| !wanted.has(life)).collect();
-        shard.leaving.retain(|life, _| !wanted.has(life));
-        for life in dropped {
-            shard.leaving.entry(life).or_insert(version);
-        }
-        shard.preference = shard.preference.filter(|is| wanted.members.contains_key(&is.node));
-        shard.wanted = wanted;
     }
 
     /// Tells whether a shard has lost its quorum.
@@ -412,6 +437,16 @@ impl<'a> Building<'a> {
                 let highest = births.chain(own).chain(kept).max();
                 node.last_birth = node.last_birth.max(highest.unwrap_or_default());
             }
+        }
+    }
+
+    /// Begins the generation. Each wish has the version of the kept copy, by which a group tells that
+    /// it has taken a later one.
+    fn begin(&mut self, base: &Topology) {
+        self.topology.cluster.begun = self.topology.version;
+        for (id, shard) in &mut self.topology.shards {
+            let kept = base.shard(*id).map(|kept| kept.wanted.version);
+            shard.wanted.version = kept.unwrap_or(shard.wanted.version);
         }
     }
 
@@ -457,7 +492,7 @@ impl<'a> Building<'a> {
             founders.insert(*id, birth);
         }
         let voters = founders.iter().map(|(node, birth)| Life { node: *node, birth: *birth });
-        let is = Members { voters: voters.collect(), ..Members::default() };
+        let is = Members { taken: version, voters: voters.collect(), ..Members::default() };
         let serving = chosen.iter().find(|id| {
             self.topology.node(**id).is_some_and(|node| node.state == NodeState::Serving)
         });

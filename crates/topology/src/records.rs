@@ -3,7 +3,7 @@
 //! [`codec`](crate::codec) has the frame and the primitives. Here are the fields of each type of the
 //! state, in their order. What was decoded passed [`Topology::check`].
 
-use crate::codec::{DecodeError, of_frame, record, tagged, to_frame};
+use crate::codec::{DecodeError, Reader, Record, Result, of_frame, record, tagged, to_frame};
 use crate::command::Proposal;
 use crate::delta::Delta;
 use crate::plan::{Preview, Report};
@@ -37,7 +37,7 @@ impl Topology {
     ///
     /// # Errors
     /// If any byte is wrong, or the state breaks a rule.
-    pub fn decode(bytes: &[u8]) -> Result<Topology, DecodeError> {
+    pub fn decode(bytes: &[u8]) -> Result<Topology> {
         let topology: Topology = of_frame(kind::STATE, bytes)?;
         topology.check().map_err(DecodeError)?;
         Ok(topology)
@@ -59,7 +59,7 @@ impl Delta {
     ///
     /// # Errors
     /// If any byte is wrong.
-    pub fn decode(bytes: &[u8]) -> Result<Delta, DecodeError> {
+    pub fn decode(bytes: &[u8]) -> Result<Delta> {
         of_frame(kind::DELTA, bytes)
     }
 }
@@ -82,7 +82,7 @@ impl Proposal {
     ///
     /// # Errors
     /// If any byte is wrong. Such an entry must not be applied.
-    pub fn decode(bytes: &[u8]) -> Result<Proposal, DecodeError> {
+    pub fn decode(bytes: &[u8]) -> Result<Proposal> {
         of_frame(kind::PROPOSAL, bytes)
     }
 }
@@ -104,7 +104,7 @@ impl Refusal {
     ///
     /// # Errors
     /// If any byte is wrong.
-    pub fn decode(bytes: &[u8]) -> Result<Refusal, DecodeError> {
+    pub fn decode(bytes: &[u8]) -> Result<Refusal> {
         of_frame(kind::REFUSAL, bytes)
     }
 }
@@ -119,7 +119,7 @@ impl Report {
     ///
     /// # Errors
     /// If any byte is wrong.
-    pub fn decode(bytes: &[u8], heard_ms: u64) -> Result<Report, DecodeError> {
+    pub fn decode(bytes: &[u8], heard_ms: u64) -> Result<Report> {
         let report: Report = of_frame(kind::REPORT, bytes)?;
         Ok(Report { heard_ms, ..report })
     }
@@ -135,7 +135,7 @@ impl Told {
     ///
     /// # Errors
     /// If any byte is wrong, or the kept topology breaks a rule.
-    pub fn decode(bytes: &[u8]) -> Result<Told, DecodeError> {
+    pub fn decode(bytes: &[u8]) -> Result<Told> {
         let told: Told = of_frame(kind::TOLD, bytes)?;
         told.kept.check().map_err(DecodeError)?;
         Ok(told)
@@ -152,7 +152,7 @@ impl Preview {
     ///
     /// # Errors
     /// If any byte is wrong.
-    pub fn decode(bytes: &[u8]) -> Result<Preview, DecodeError> {
+    pub fn decode(bytes: &[u8]) -> Result<Preview> {
         of_frame(kind::PREVIEW, bytes)
     }
 }
@@ -168,7 +168,6 @@ record!(RequestId { 0 });
 record!(StoreId { 0 });
 record!(Levels { min, max });
 record!(Topology { version, cluster, slots, nodes, shards, jobs });
-record!(Cluster { id, generation, level, settings, last_job });
 record!(Settings { repair_after_s, snapshot_bytes_per_s, paused });
 record!(Node { address, zone, state, start, store, levels, binary, last_birth, directory_since });
 record!(Shard { founders, wanted, is, leaving, preference });
@@ -189,3 +188,35 @@ tagged!(JobKind {
     5 => Replicas { count, shard },
     6 => Rebalance { what },
 });
+
+/// What a topology has that was built again follows the other fields from generation 2 on. So the
+/// bytes of a first generation are those of builds that know no other.
+impl Record for Cluster {
+    fn put(&self, into: &mut Vec<u8>) {
+        self.id.put(into);
+        self.generation.put(into);
+        self.level.put(into);
+        self.settings.put(into);
+        self.last_job.put(into);
+        if self.generation > 1 {
+            self.begun.put(into);
+            self.former_ids.put(into);
+        }
+    }
+
+    fn take(from: &mut Reader<'_>) -> Result<Cluster> {
+        let mut cluster = Cluster {
+            id: Record::take(from)?,
+            generation: Record::take(from)?,
+            level: Record::take(from)?,
+            settings: Record::take(from)?,
+            last_job: Record::take(from)?,
+            ..Cluster::default()
+        };
+        if cluster.generation > 1 {
+            cluster.begun = Record::take(from)?;
+            cluster.former_ids = Record::take(from)?;
+        }
+        Ok(cluster)
+    }
+}

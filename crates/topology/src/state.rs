@@ -106,6 +106,11 @@ pub struct Cluster {
     pub settings: Settings,
     /// The number of the last job.
     pub last_job: u64,
+    /// The version with which this generation began. 0 in the first one.
+    pub begun: Version,
+    /// The highest id that a node may have had before the topology was built again. A joining node
+    /// takes a higher one. 0 in the first generation.
+    pub former_ids: NodeId,
 }
 
 /// Settings of the cluster that an operator may change while it serves.
@@ -291,7 +296,7 @@ impl Shard {
     /// node 1 shall move to node 2, and back before it has begun. Its only member cannot make room
     /// for another life on the same node, so the group never has the members that are wanted.
     ///
-    /// A life is kept until it is out ([`is_out`](Self::is_out)), because until then no host has
+    /// A life is kept until it is out ([`Topology::is_out`]), because until then no host has
     /// destroyed it. Its votes are known, unless they were on a data directory that is lost:
     ///
     /// - A birth below the incarnation of the present directory is of a former one.
@@ -312,13 +317,9 @@ impl Shard {
         is_on_present.then_some(newest.birth)
     }
 
-    /// Whether a replica with this life is out for good, so that it may be destroyed.
-    ///
-    /// That takes a configuration without the life, and the certainty that the group will not take
-    /// it in by an older wish: the group has taken a wish that is newer than the last one for it. A
-    /// replica of a re-seeded node may be unknown here and yet a member, so a life counts as out
-    /// only if no older one on its node is left.
-    pub fn is_out(&self, life: Life) -> bool {
+    /// Whether a life is out, as far as the topology has heard of the group
+    /// ([`Topology::is_out`]).
+    fn has_no(&self, life: Life) -> bool {
         let is_older = |other: Life| other.node == life.node && other.birth <= life.birth;
         !self.wanted.lives().chain(self.leaving.keys().copied()).any(is_older)
     }
@@ -467,6 +468,31 @@ impl Topology {
         self.shards.get(&id)
     }
 
+    /// Whether a replica with this life is out for good, so that it may be destroyed.
+    ///
+    /// That takes a configuration without the life, and the certainty that the group will not take
+    /// it in by an older wish: the group has taken a wish that is newer than the last one for it. A
+    /// replica of a re-seeded node may be unknown here and yet a member, so a life counts as out
+    /// only if no older one on its node is left.
+    ///
+    /// In a topology that was built again, the group must also have taken a wish of this generation.
+    /// How it goes wrong otherwise:
+    ///
+    /// 1. The lost group moves a shard from nodes 1, 2, 3 to nodes 4, 8, 9, at version 59.
+    /// 2. Nodes 4, 8, 9 are away. The topology is built again from a copy of version 58.
+    /// 3. They come back, and find their replicas neither wanted nor leaving. Each destroys its own,
+    ///    and no copy of the shard is left.
+    pub fn is_out(&self, id: ShardId, life: Life) -> bool {
+        let has_told = |shard: &&Shard| shard.is.taken >= self.cluster.begun;
+        self.shard(id).filter(has_told).is_some_and(|shard| shard.has_no(life))
+    }
+
+    /// Whether the leader of a group has told nothing since the topology was built again. Then the
+    /// wish of the shard is the one of a kept copy, and the lost group may have made later ones.
+    pub(crate) fn is_unheard(&self, shard: &Shard) -> bool {
+        shard.wanted.version <= self.cluster.begun
+    }
+
     /// The jobs that run, and the last ones that ended.
     pub fn jobs(&self) -> &BTreeMap<JobId, Job> {
         &self.jobs
@@ -499,6 +525,7 @@ impl Topology {
         rule(owned == u64::from(SLOTS), "every slot has an owner")?;
         rule(self.slots.iter().all(is_owner), "owners of slots are shards")?;
         rule(!self.nodes.contains_key(&NodeId(0)), "nodes are numbered from 1")?;
+        rule(self.cluster.begun <= self.version, "no generation begins in the future")?;
         let last = self.jobs.last_key_value().map_or(0, |(id, _)| id.0);
         rule(last <= self.cluster.last_job, "no job is numbered past the last one")?;
         for shard in self.shards.values() {

@@ -11,6 +11,8 @@
 mod rebuild;
 pub(crate) mod told;
 
+pub(crate) use rebuild::rebuild_from_nodes;
+
 use crate::limits::{
     NODE_CONNECT_TIMEOUT, TOPOLOGY_ASK_AGAIN, TOPOLOGY_ASK_TIMEOUT, TOPOLOGY_PATIENCE,
 };

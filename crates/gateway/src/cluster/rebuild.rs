@@ -7,7 +7,7 @@
 //! What is built, the crate `topology` decides, and what keeps two gateways from founding two groups, each
 //! node (`refounding.rs` in `node`).
 
-use super::{Call, TOPOLOGY_BYTES_MAX, connect, said};
+use super::{TOPOLOGY_BYTES_MAX, connect, said};
 use crate::limits::{NODE_CONNECT_TIMEOUT, REBUILD_ASK_TIMEOUT};
 use crate::router::Router;
 use futures_util::future::join_all;
@@ -33,29 +33,33 @@ pub(crate) struct Built {
     pub(crate) answering: BTreeMap<NodeId, String>,
 }
 
-impl Call<'_> {
-    /// Builds the topology again, and founds its group, unless this is a dry run. `lost` are the nodes
-    /// whose data are gone for good.
-    ///
-    /// # Errors
-    /// INVALID_ARGUMENT with all obstacles, or OUTCOME_UNKNOWN if it is not known to have been founded.
-    pub(crate) async fn rebuild(
-        &mut self,
-        lost: &BTreeSet<NodeId>,
-        dry_run: bool,
-    ) -> Result<Built, Box<Error>> {
-        let router = self.router;
-        let told = ask_all(router, lost).await;
-        let generation = next_generation(&told);
-        let built = build(&told, lost, generation)?;
-        if dry_run {
-            return Ok(built);
-        }
-        let told = give_up(router, &told, generation).await?;
-        let built = build(&told, lost, generation)?;
-        refound(router, &built).await?;
-        Ok(built)
+/// Builds the topology again, and founds its group, unless this is a dry run. `lost` are the nodes whose
+/// data are gone for good. Once nodes give the former group up, it must not be cut off.
+///
+/// # Errors
+/// INVALID_ARGUMENT with all obstacles, or OUTCOME_UNKNOWN if it is not known to have been founded.
+pub(crate) async fn rebuild_from_nodes(
+    router: &Router,
+    lost: &BTreeSet<NodeId>,
+    dry_run: bool,
+) -> Result<Built, Box<Error>> {
+    let told = ask_all(router, lost).await;
+    let generation = next_generation(&told);
+    let built = build(&told, lost, generation)?;
+    let bytes = built.rebuilt.topology.encode().len();
+    // What nodes tell once more may be a little larger.
+    if bytes > TOPOLOGY_BYTES_MAX / 2 {
+        return Err(Box::new(Error::invalid(format!(
+            "the topology would have {bytes} bytes, which is more than nodes take: report this"
+        ))));
     }
+    if dry_run {
+        return Ok(built);
+    }
+    let told = give_up(router, &told, generation).await?;
+    let built = build(&told, lost, generation)?;
+    refound(router, &built).await?;
+    Ok(built)
 }
 
 fn build(told: &AllTold, lost: &BTreeSet<NodeId>, generation: u64) -> Result<Built, Box<Error>> {

@@ -4,7 +4,7 @@
 //! and changed.
 
 use super::single::Single;
-use crate::cluster::{Call, Change, told};
+use crate::cluster::{Call, Change, rebuild_from_nodes, told};
 use crate::permissions::{Method, method};
 use crate::record::Recorded;
 use crate::visitor::Visitor;
@@ -145,12 +145,13 @@ impl<'a> ClusterCall<'a> {
         Ok(ActivateLevelResponse { version: version.0 })
     }
 
-    /// Builds the topology again from what nodes know.
+    /// Builds the topology again from what nodes know. It goes on if its client hangs up: nodes that
+    /// have given the former group up without a new one would be left with none.
     ///
     /// # Errors
     /// If the visitor may not, the topology is not lost, or what nodes tell makes none.
     pub(crate) async fn rebuild_topology(
-        mut self,
+        self,
         request: RebuildTopologyRequest,
     ) -> Result<RebuildTopologyResponse, Box<Error>> {
         self.permit("RebuildTopology", "rebuild_topology")?;
@@ -158,15 +159,19 @@ impl<'a> ClusterCall<'a> {
         let _place = self.single.router.admission.scan()?; // whole topologies are read
         let lost: BTreeSet<NodeId> = request.lost_nodes.iter().copied().map(NodeId).collect();
         let built = if request.dry_run {
-            self.call.rebuild(&lost, true).await?
+            rebuild_from_nodes(&self.single.router, &lost, true).await?
         } else {
             let named: Vec<String> = lost.iter().map(ToString::to_string).collect();
             let name = format!("rebuild the topology without nodes [{}]", named.join(", "));
             let audit = &self.single.router.audit;
             let recorded = Recorded::of_change(audit, self.visitor, "rebuild_topology", name);
-            let built = self.call.rebuild(&lost, false).await;
-            recorded.changed(&built);
-            built?
+            let router = self.single.router.clone();
+            to_its_end(async move {
+                let built = rebuild_from_nodes(&router, &lost, false).await;
+                recorded.changed(&built);
+                built
+            })
+            .await?
         };
         Ok(RebuildTopologyResponse {
             generation: built.generation,
@@ -197,5 +202,38 @@ impl<'a> ClusterCall<'a> {
         let done = self.call.propose(change).await;
         recorded.changed(&done);
         done
+    }
+}
+
+/// Does work in a task of its own, which ends it even if the caller goes away.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Box<Error>>> + Send + 'static,
+) -> Result<T, Box<Error>> {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(Box::new(Error::outcome_unknown("this gateway is shutting down"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::oneshot;
+
+    /// Regression: a client that gave up ended the rebuilding of a topology between its steps.
+    #[tokio::test]
+    async fn work_goes_on_if_its_caller_goes_away() {
+        let (go_on, gone) = oneshot::channel::<()>();
+        let (done, ended) = oneshot::channel();
+        let work = to_its_end(async move {
+            let _ = gone.await;
+            done.send(()).map_err(|()| Box::new(Error::internal("nobody waits")))
+        });
+        let mut work = Box::pin(work);
+        assert!(futures_util::poll!(&mut work).is_pending());
+        drop(work);
+        go_on.send(()).expect("it goes on");
+        ended.await.expect("it came to its end");
     }
 }

@@ -95,7 +95,8 @@ impl TopologyService for Topologies {
 
     async fn tell(&self, request: Request<TellRequest>) -> Result<Response<TellResponse>, Status> {
         self.strangers.check(&request)?;
-        refounding::tell(&self.context, request.into_inner()).await.map(Response::new)
+        let caller = Caller::of(request.extensions());
+        refounding::tell(&self.context, &caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn refound(
@@ -103,7 +104,8 @@ impl TopologyService for Topologies {
         request: Request<RefoundRequest>,
     ) -> Result<Response<RefoundResponse>, Status> {
         self.strangers.check(&request)?;
-        refounding::refound(&self.context, request.into_inner()).await.map(Response::new)
+        let caller = Caller::of(request.extensions());
+        refounding::refound(&self.context, &caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn preview(

@@ -29,6 +29,11 @@ async fn a_peer_of_a_former_generation_is_refused_until_it_has_learnt_the_presen
     assert_eq!(context.later_generation(), None);
     greet(of(2)).await.expect("a later one is listened to");
     assert_eq!(context.later_generation(), Some(2), "what is led here is over");
+    // Regression: any number was taken, also that of another directory.
+    greet(of(u64::MAX)).await.expect("a number that cannot be");
+    let other = Hello { topology_generation: 3, ..hello(0, 12) };
+    assert!(!greet(other).await.expect("an answer").refused_store.is_empty());
+    assert_eq!(context.later_generation(), Some(2));
 
     let second = built_again(&founded(), 2);
     learn(&context, TopologyNews::All(Box::new(second))).await.unwrap();

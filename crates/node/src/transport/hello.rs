@@ -12,7 +12,6 @@ use audit::Event;
 use routing::{Fingerprint, NodeId};
 use shard::Input;
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Status;
 use topology::{KNOWN_LEVELS, Levels, Topology};
@@ -140,6 +139,7 @@ impl Greeter {
         if !(is_known && hello.record_with_messages) {
             self.record(&mut accepted).await?;
         }
+        self.context.hear_of_generation(hello.topology_generation);
         Ok(accepted)
     }
 
@@ -301,7 +301,6 @@ impl Greeter {
             .map_err(|unknown| Refusal::Store(unknown.to_string()))?;
         // One that lost its directory knows none, and has no replica of META yet.
         let (own, its) = (self.context.generation(), hello.topology_generation.max(FIRST));
-        self.context.heard_generation.fetch_max(its, Ordering::Relaxed);
         if its < own && !hello.is_lost {
             return Err(Refusal::Stranger(format!(
                 "node {peer} knows generation {its} of the topology, which was built again as \

@@ -113,7 +113,7 @@ impl Round<'_> {
         let lack = match report.map(|report| report.replicas.get(&id)) {
             None => Lack::Down,
             Some(Some(replica)) if replica.birth == life.birth => {
-                Lack::Entries { entries: replica.lag_entries }
+                Lack::Entries { entries: roughly(replica.lag_entries) }
             }
             Some(_) => Lack::Replica,
         };
@@ -139,11 +139,26 @@ impl Round<'_> {
             let why = wished.err().or_else(|| self.stuck(id));
             standing.left(why);
         }
+        for id in self.unheard_on(node) {
+            standing.left(Some(Why::NoLeader { shard: id }));
+        }
         if standing.left == 0 {
             self.plan(Command::SetNodeState { node, state: NodeState::Removed });
             standing.is_done = true;
         }
         standing
+    }
+
+    /// The shards with a replica on the node that no kept topology has there, while their groups have
+    /// told nothing since the topology was built again.
+    fn unheard_on(&self, node: NodeId) -> Vec<ShardId> {
+        let replicas =
+            self.reports.nodes.get(&node).into_iter().flat_map(|one| one.replicas.keys());
+        let is_unheard = |id: &ShardId| {
+            let shard = self.topology.shard(*id);
+            shard.is_some_and(|shard| self.topology.is_unheard(shard) && !shard.concerns(node))
+        };
+        replicas.copied().filter(is_unheard).collect()
     }
 
     /// Wants another node in the place of one that died while it came. Only the one that the operator
@@ -247,5 +262,23 @@ impl Round<'_> {
             }
         }
         None
+    }
+}
+
+/// The number with one significant digit. A job that waits would otherwise be written anew, and raise
+/// the version, with each report.
+fn roughly(entries: u64) -> u64 {
+    let unit = 10u64.pow(entries.checked_ilog10().unwrap_or(0));
+    entries / unit * unit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::roughly;
+
+    #[test]
+    fn a_rough_number_stays_while_the_exact_one_falls() {
+        let rough = [0, 7, 10, 1_999, 2_000, 40_211, u64::MAX].map(roughly);
+        assert_eq!(rough, [0, 7, 10, 1_000, 2_000, 40_000, 10_000_000_000_000_000_000]);
     }
 }

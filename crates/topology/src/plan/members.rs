@@ -28,6 +28,9 @@ impl Round<'_> {
         if shard.wanted.members.keys().eq(&members) {
             return Ok(());
         }
+        if self.topology.is_unheard(shard) {
+            return Err(Why::NoLeader { shard: id }); // what it has may be known no more
+        }
         let given_up = shard.wanted.members.keys().filter(|node| !members.contains(node));
         let gives_up_silent = given_up.clone().any(|node| !self.is_heard(*node));
         if let Some(node) = self.in_the_way(shard)

@@ -143,7 +143,7 @@ impl World {
         for node in self.topology.nodes().keys() {
             if let Some(birth) = self.hosted.get(node).copied() {
                 let life = Life { node: *node, birth };
-                if shard.is_out(life) {
+                if self.topology.is_out(SHARD, life) {
                     assert!(!self.members.has(&life), "a member is destroyed");
                     self.hosted.remove(node);
                     self.destroyed.insert(life);

@@ -119,18 +119,18 @@ fn a_life_is_out_only_once_its_group_cannot_take_it_in_any_more() {
     let late = wanted(&topology, 0)[2];
     want(&mut topology, [1, 2, 5]); // version 3, before the group has heard of 2
     let now = wanted(&topology, 0)[2];
-    assert!(!shard(&topology).is_out(late));
+    assert!(!topology.is_out(ShardId(0), late));
     // The group goes by the old wish. It has no member of that life yet, but it may get one.
     let founders = [life(1, 0), life(2, 0), life(3, 0)];
     apply(&mut topology, is(members(10, 2, founders, []))).unwrap();
-    assert!(!shard(&topology).is_out(late), "a wish for it is on its way");
+    assert!(!topology.is_out(ShardId(0), late), "a wish for it is on its way");
     apply(&mut topology, is(members(11, 2, founders, [late]))).unwrap();
-    assert!(!shard(&topology).is_out(late));
+    assert!(!topology.is_out(ShardId(0), late));
     apply(&mut topology, is(members(11, 3, founders, [late]))).unwrap();
     apply(&mut topology, is(members(12, 3, founders, []))).unwrap();
-    assert!(shard(&topology).is_out(late));
-    assert!(!shard(&topology).is_out(life(3, 0)), "it has a vote");
-    assert!(!shard(&topology).is_out(now), "it is wanted");
+    assert!(topology.is_out(ShardId(0), late));
+    assert!(!topology.is_out(ShardId(0), life(3, 0)), "it has a vote");
+    assert!(!topology.is_out(ShardId(0), now), "it is wanted");
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_wish_is_taken_without_a_change_of_members() {
     want(&mut topology, [1, 2, 3]);
     let founders = [life(1, 0), life(2, 0), life(3, 0)];
     assert_eq!(apply(&mut topology, is(members(0, 4, founders, []))), Ok(true));
-    assert!(shard(&topology).is_out(skipped));
+    assert!(topology.is_out(ShardId(0), skipped));
 }
 
 /// It may have been loaded from a checkpoint after the last change of members, and before the wish.
@@ -196,7 +196,7 @@ fn a_reseeded_directory_is_wanted_under_its_incarnation() {
     assert!(shard(&both).leaving.contains_key(&life(2, 0)));
     let gone = members(12, both.version().0, [life(1, 0), life(2, 700), life(3, 0)], []);
     apply(&mut both, is(gone)).unwrap();
-    assert!(shard(&both).is_out(life(2, 0)));
+    assert!(both.is_out(ShardId(0), life(2, 0)));
     assert!(shard(&both).is_settled());
 }
 
@@ -215,8 +215,8 @@ fn a_directory_that_was_lost_by_a_slow_clock_begins_no_life_twice() {
 #[test]
 fn a_replica_of_a_reseeded_node_is_not_out_before_the_topology_hears_of_it() {
     let topology = founded(3, 1, 3, 0);
-    assert!(!shard(&topology).is_out(life(2, 700)));
-    assert!(shard(&topology).is_out(life(9, 700)), "nothing of that node is or was wanted");
+    assert!(!topology.is_out(ShardId(0), life(2, 700)));
+    assert!(topology.is_out(ShardId(0), life(9, 700)), "nothing of that node is or was wanted");
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn a_wanted_member_that_its_group_removed_by_an_older_wish_is_taken_in_again() {
     let without = members(12, 2, [life(1, 0), life(2, 0), wanted_before(4)], []);
     apply(&mut topology, is(without)).unwrap();
     assert_eq!(wanted(&topology, 0)[2], life(3, 0));
-    assert!(!shard(&topology).is_out(life(3, 0)));
+    assert!(!topology.is_out(ShardId(0), life(3, 0)));
 }
 
 /// The life that node 4 got as the first one of its own.
@@ -246,7 +246,7 @@ fn a_node_that_is_wanted_again_keeps_its_life_until_that_is_out() {
     assert_eq!(wanted(&topology, 0)[2], wanted_before(4));
     let gone = members(12, 4, [life(1, 0), life(2, 0), wanted_before(4)], []);
     apply(&mut topology, is(gone)).unwrap();
-    assert!(shard(&topology).is_out(life(3, 0)));
+    assert!(topology.is_out(ShardId(0), life(3, 0)));
     want(&mut topology, [1, 2, 3]); // version 6
     assert_eq!(wanted(&topology, 0)[2], life(3, NOW_S as u32), "it may be destroyed by now");
 }
@@ -310,6 +310,6 @@ fn a_wish_is_taken_from_a_leader_whose_configuration_has_a_lower_index() {
     let restarted = members(100, 1, founders, []);
     assert_eq!(apply(&mut topology, is(restarted.clone())), Ok(true));
     assert_eq!(apply(&mut topology, is(members(60, 3, founders, []))), Ok(true));
-    assert!(shard(&topology).is_out(skipped));
+    assert!(topology.is_out(ShardId(0), skipped));
     assert_eq!(apply(&mut topology, is(restarted)), Ok(false), "it is older");
 }

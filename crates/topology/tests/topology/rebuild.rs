@@ -139,11 +139,99 @@ fn a_group_whose_wish_was_lost_is_wanted_as_it_is() {
     }
     let Rebuilt { topology: next, losses } = built(&told, &[]);
     assert!(losses.contains(&Loss::Wish { shard, kept: known.wanted.version }), "{losses:?}");
+    // Its leader tells them again.
+    let mut next = next;
+    let is = next.shard(shard).unwrap().is.clone();
+    apply(&mut next, Command::Is { shard, members: is }).unwrap();
     let known = next.shard(shard).unwrap();
     assert!(known.wanted.members.contains_key(&come) && known.is_settled());
     assert!(known.wanted.version > taken, "the group takes it");
     assert!(known.concerns(gone), "its life there may not be out yet");
     assert!(next.node(come).unwrap().last_birth.0 >= NOW_S as u32);
+}
+
+/// Regression: nodes of a group that the lost META had moved found their replicas neither wanted nor
+/// leaving, and destroyed all copies of the shard. The group that was left got no wish for ever.
+#[test]
+fn a_group_that_the_lost_meta_has_moved_unheard_keeps_its_replicas_and_is_wanted_as_it_is() {
+    let kept = cluster();
+    let shard = ShardId(0);
+    let mut later = kept.clone();
+    apply(&mut later, Command::Want { shard, members: nodes([4, 5, 6]) }).unwrap();
+    let wanted = later.shard(shard).unwrap().wanted.clone();
+    let moved = Members {
+        conf_index: 90,
+        taken: wanted.version,
+        voters: wanted.lives().collect(),
+        ..Members::default()
+    };
+    let mut next = built(&all(&kept, &[7]), &[1, 2, 3, 4, 5, 6]).topology;
+    let former = Life { node: NodeId(1), birth: Birth(0) };
+    for life in wanted.lives() {
+        assert!(!next.is_out(shard, life), "it is a voter: {life:?}");
+    }
+    // Its wish is kept for a lost directory, too.
+    let reseeded = NodeTold {
+        start: routing::AddressVersion { incarnation: LATER_S, starts: 1 },
+        store: StoreId([9; 16]),
+        ..told(1, 1)
+    };
+    apply(&mut next, Command::NodeIs { told: reseeded }).unwrap();
+    // A leader of the time before tells what is older.
+    let is = Members { conf_index: 9, ..kept.shard(shard).unwrap().is.clone() };
+    let mut misled = next.clone();
+    apply(&mut misled, Command::Is { shard, members: is }).unwrap();
+    assert!(wanted.lives().all(|life| !misled.is_out(shard, life)), "the group took nothing yet");
+
+    apply(&mut next, Command::Is { shard, members: moved.clone() }).unwrap();
+    let known = next.shard(shard).unwrap();
+    assert_eq!((&known.wanted.members, known.is_settled()), (&wanted.members, true));
+    assert!(known.wanted.version > wanted.version, "the group takes it");
+    assert!(!next.is_out(shard, former) && wanted.lives().all(|life| !next.is_out(shard, life)));
+    let again = apply(&mut next, Command::Is { shard, members: moved.clone() });
+    assert_eq!(again, Ok(false), "one wish is enough");
+    let taken = next.shard(shard).unwrap().wanted.version;
+    apply(&mut next, Command::Is { shard, members: Members { taken, ..moved } }).unwrap();
+    assert!(next.is_out(shard, former) && wanted.lives().all(|life| !next.is_out(shard, life)));
+}
+
+/// Regression: a node that joined unheard by those that answer came back, and its id was another's.
+#[test]
+fn new_ids_are_far_above_all_that_are_known() {
+    let topology = cluster();
+    assert_eq!(topology.cluster().former_ids, NodeId(0));
+    let next = built(&all(&topology, &[4, 5, 6, 7]), &[1, 2, 3]).topology;
+    assert!(next.cluster().former_ids > NodeId(500), "{:?}", next.cluster());
+    let again = built(&all(&next, &[4, 5, 6, 7]), &[1, 2, 3]).topology;
+    assert!(again.cluster().former_ids > next.cluster().former_ids);
+    // A node with such an id may have had births.
+    let mut next = next;
+    apply(&mut next, Command::NodeIs { told: crate::told(8, 1) }).unwrap();
+    assert!(next.node(NodeId(8)).unwrap().last_birth >= Birth(NOW_S as u32));
+}
+
+/// Regression: a group that had only no leader at the moment was founded a second time.
+#[test]
+fn a_group_with_a_working_majority_is_not_lost() {
+    let topology = cluster();
+    let mut told = all(&topology, &[1, 2, 4, 5, 6, 7]);
+    let works = |told: &mut AllTold, node: u64| {
+        let one = told.get_mut(&NodeId(node)).unwrap();
+        let replica = ReplicaReport {
+            birth: Birth(0),
+            role: Role::Follower,
+            term: 5,
+            lag_entries: 0,
+            members: topology.shard(META).unwrap().is.clone(),
+            ops_per_s: 0,
+        };
+        one.report.replicas.insert(META, replica);
+    };
+    works(&mut told, 1);
+    built(&told, &[3]);
+    works(&mut told, 2);
+    let working = vec![NodeId(1), NodeId(2)];
+    assert_eq!(refused(&told, &[3]), [Obstacle::Working { working, voters: 3 }]);
 }
 
 #[test]
@@ -196,7 +284,7 @@ fn births_are_above_all_that_are_known_and_above_the_present_second() {
     assert!(meta.founders[&NodeId(2)] > high);
     // The lives of the group that was given up are out.
     let old = Life { node: NodeId(2), birth: Birth(0) };
-    assert!(meta.is_out(old));
+    assert!(next.is_out(META, old));
 }
 
 #[test]

@@ -299,7 +299,7 @@ impl World {
             for (id, shard) in self.topology.shards() {
                 if let Some((birth, _)) = machine.replicas.get(id) {
                     let life = Life { node: *node, birth: *birth };
-                    if shard.is_out(life) {
+                    if self.topology.is_out(*id, life) {
                         let group = &self.groups[id].members;
                         assert!(!group.has(&life), "{life:?} of shard {id} is a member: {group:?}");
                         machine.replicas.remove(id);
