@@ -17,7 +17,7 @@
 
 use crate::board::Board;
 use crate::context::Context;
-use crate::following::{self, is_current};
+use crate::following;
 use crate::{rebuilt, reports};
 use routing::{META, NodeConfig, NodeId};
 use shard::TopologyNews;
@@ -70,7 +70,7 @@ pub(crate) async fn tell(
 /// The leader of META, as the replica here hears. One without a vote, or that has failed, hears
 /// nothing.
 fn leader(board: &Board) -> Option<NodeId> {
-    let status = board.get(META).filter(is_current);
+    let status = board.get(META).filter(shard::Status::hears_its_group);
     status.filter(|_| board.meta_failure().is_none()).and_then(|status| status.leader)
 }
 
