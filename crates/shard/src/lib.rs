@@ -41,9 +41,7 @@ mod snapshot;
 pub use api::*;
 pub use by_topology::*;
 pub use first_write::first_write;
-pub use inspect::{
-    GroupChange, GroupEntry, Speaker, group_entry, snapshot_has_receiver, speaker,
-};
+pub use inspect::{GroupChange, GroupEntry, Speaker, group_entry, snapshot_has_receiver, speaker};
 pub use machine::TopologyNews;
 pub use parts::founding::Founders;
 pub use parts::group::{Wanted, WantedError};
