@@ -215,11 +215,6 @@ pub(crate) fn is_on_its_way(status: &Status, me: NodeId, incarnation: u32) -> bo
     is_known && !has_vote(status, me) && !is_reseeding(status, me, incarnation)
 }
 
-/// The entries that a replica knows to lack.
-pub(crate) fn behind_entries(status: &Status) -> u64 {
-    status.told_committed_index.saturating_sub(status.applied_index)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,8 @@ use crate::limits::{CONTROL_EVERY, CONTROL_PAUSE};
 use crate::proposals::{NotApplied, propose};
 use std::sync::Arc;
 use tokio::time::MissedTickBehavior;
-use topology::{Command, Proposal, Refusal, Version};
+use topology::Refusal;
+use topology::plan::proposals;
 
 /// Plans and proposes, while META is led here, until the future is dropped.
 pub(crate) async fn control(context: Arc<Context>) {
@@ -58,25 +59,11 @@ async fn round(context: &Context) {
     controller.finished_round();
 }
 
-/// The commands of a plan that was made at this version. Each raises it by one.
-fn proposals(
-    wall_s: u64,
-    planned_at: Version,
-    commands: Vec<Command>,
-) -> impl Iterator<Item = Proposal> {
-    let versions = std::iter::successors(Some(planned_at), |version| Some(version.next()));
-    let proposal = move |(version, command)| Proposal {
-        planned_at: Some(version),
-        ..Proposal::new(wall_s, command)
-    };
-    versions.zip(commands).map(proposal)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use routing::{ClusterConfig, NodeId};
-    use topology::{JobId, JobKind, NodeState, RequestId, Seed, Topology};
+    use topology::{Command, JobId, JobKind, NodeState, Proposal, RequestId, Seed, Topology};
 
     /// A job went on for the rest of the plan that was under way when it was cancelled.
     #[test]

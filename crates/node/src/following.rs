@@ -28,7 +28,7 @@ use crate::topology_copy::Unfit;
 use crate::transport::{NotConnected, connect, take_view};
 use crate::view::{Group, Later, View};
 use routing::{Fingerprint, META, NodeId, ShardId};
-use shard::{Member, Status, TopologyNews};
+use shard::TopologyNews;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -261,7 +261,7 @@ impl Follower {
 
     /// Whether META's replica here tells what there is to know.
     fn is_told_by_meta(&self, turns: &Turns) -> bool {
-        self.context.board.get(META).is_some_and(|status| is_current(&status))
+        self.context.board.get(META).is_some_and(|status| status.hears_its_group())
             && self.ahead(turns).is_none()
     }
 
@@ -351,17 +351,6 @@ fn must_be_kept(known: &Topology, next: &Topology) -> bool {
         || known.slots() != next.slots()
         || known.shards().len() != next.shards().len()
         || !next.shards().iter().all(|(id, shard)| is_same(id, shard))
-}
-
-/// Whether a replica hears of its group's entries, as far as it knows.
-///
-/// A replica without a vote does not notice that its leader is silent, because it never calls an
-/// election. It may have been removed from its group.
-pub(crate) fn is_current(status: &Status) -> bool {
-    let is_me = |member: &Member| {
-        (member.node, member.incarnation) == (status.node, status.incarnation) && !member.learner
-    };
-    status.leader.is_some() && status.members.iter().any(is_me)
 }
 
 pub(crate) fn news_of(
@@ -567,26 +556,5 @@ mod tests {
             last = turns.pause();
         }
         assert_eq!(last, FOLLOW_PAUSE.1);
-    }
-
-    /// Regression: a node whose replica of META had been removed waited for it to tell that, and kept
-    /// the replica for ever.
-    #[test]
-    fn a_replica_of_meta_without_a_vote_is_not_relied_on() {
-        let (node, incarnation) = (NodeId(2), 7);
-        let member = Member { node, incarnation, learner: false };
-        let status = Status {
-            node,
-            incarnation,
-            leader: Some(NodeId(1)),
-            members: vec![member],
-            ..Status::default()
-        };
-        assert!(is_current(&status));
-        assert!(!is_current(&Status { leader: None, ..status.clone() }));
-        let learner = Member { learner: true, ..member };
-        assert!(!is_current(&Status { members: vec![learner], ..status.clone() }));
-        assert!(!is_current(&Status { members: Vec::new(), ..status.clone() }));
-        assert!(!is_current(&Status { incarnation: 8, ..status }), "of another life");
     }
 }

@@ -4,7 +4,7 @@
 //! A node that answers "not ready" may be well itself: its shards may lack a quorum, for example.
 //! So the answer is for readiness and for alarms. It is no reason to restart the process.
 
-use crate::board::{Board, behind_entries, is_on_its_way, is_reseeding};
+use crate::board::{Board, is_on_its_way, is_reseeding};
 use crate::context::Context;
 use crate::limits::{BEHIND_ENTRIES_MAX, DISK_FREE_BYTES_MIN, HEALTH_EVERY, THREAD_STUCK_AFTER};
 use crate::peer_identities::Standing;
@@ -101,7 +101,7 @@ fn missing_replicas(board: &Board, me: NodeId, incarnation: u32) -> Vec<Missing>
     let leaderless = counted(&|status| status.leader.is_none());
     let reseeding = counted(&|status| is_reseeding(status, me, incarnation));
     let behind = counted(&|status| {
-        let entries = behind_entries(status);
+        let entries = status.behind_entries();
         entries > BEHIND_ENTRIES_MAX || entries > 0 && arriving.contains(&status.shard)
     });
     [

@@ -21,83 +21,22 @@
 //!   and a seat is never given again. A peer's message names the birth of the replica that it is
 //!   for. Data on their way to the disk name it as well.
 //!
-//! * A life begins only if the topology that wants it knows this data directory. A re-seed takes its
-//!   incarnation without the topology, so a life that was wanted before may have a higher birth, and
-//!   may have voted on the lost directory. With the record of a re-seeded directory, the topology
-//!   replaces each such life by one that the node never had.
+//! * A life begins only if the topology that wants it knows this data directory
+//!   ([`WantedLife::check`]).
 //!
 //! The module decides nothing about members: it is told which lives there shall be.
 
 use crate::context::Context;
 use crate::error::NodeError;
 use crate::host::{Newcomer, Stepper, tell_failed};
-use crate::lineage;
 use crate::rebuilt::FIRST;
 use crate::recovery::Opening;
 use crate::{meta, rebuilt};
-use routing::{META, NodeId, ShardId};
-use shard::{Founders, Input};
+use routing::{META, ShardId};
+use shard::{Founders, Input, NotYet, WantedLife};
 use std::sync::Arc;
 use storage::{LifeRefused, StorageError};
 use tokio::sync::Mutex;
-use topology::{StoreId, Topology, Version};
-
-/// What the topology says of this node's data directory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Recorded {
-    /// The name of the directory. `None`: no node with this id has told it yet.
-    pub store: Option<StoreId>,
-    /// The version of the topology at which a re-seeded directory was recorded, else 0.
-    pub since: Version,
-}
-
-/// A life of a replica that the topology wants on this node. All fields are of one version of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WantedLife {
-    /// The birth.
-    pub birth: u32,
-    /// The version of the topology that last changed the wanted members of the shard.
-    pub version: Version,
-    /// The generation of the topology. 0 is the first one, too.
-    pub generation: u64,
-    /// The data directory of this node.
-    pub directory: Recorded,
-}
-
-impl WantedLife {
-    /// The life of a shard that the topology wants on a node, if it does.
-    pub fn of(topology: &Topology, shard: ShardId, node: NodeId) -> Option<WantedLife> {
-        let wanted = &topology.shard(shard)?.wanted;
-        let birth = wanted.members.get(&node)?.0;
-        let node = topology.node(node)?;
-        let directory = Recorded { store: node.store, since: node.directory_since };
-        let (version, generation) = (wanted.version, topology.cluster().generation);
-        Some(WantedLife { birth, version, generation, directory })
-    }
-
-    /// Checks that no replica with this life can have been on another directory than `own`.
-    ///
-    /// How it goes wrong without the check:
-    ///
-    /// 1. The topology wants a life with birth 900 here. It votes.
-    /// 2. The directory is lost. The peers that answer the re-seed do not have the shard, and the
-    ///    clock of this node is slow. So the new directory has incarnation 800.
-    /// 3. Birth 900 is above that, and begins for a second time.
-    fn check(&self, own: lineage::StoreId) -> Result<(), HostingError> {
-        let is_recorded = self.directory.store == Some(own.in_topology());
-        let is_first = own.incarnation == 0 && self.directory.store.is_none();
-        if !is_recorded && !is_first {
-            return Err(HostingError::NotRecorded);
-        }
-        // The re-seed itself gave the life with its own incarnation as birth.
-        let is_later = self.birth > own.incarnation && self.version >= self.directory.since;
-        if self.birth == own.incarnation || is_later {
-            return Ok(());
-        }
-        let (birth, incarnation) = (self.birth, own.incarnation);
-        Err(HostingError::OnLostDirectory { birth, incarnation })
-    }
-}
 
 /// The reason why a replica does not come or go. Nothing was changed, except by a failure.
 #[derive(Debug, thiserror::Error)]
@@ -110,23 +49,9 @@ pub enum HostingError {
     /// The data directory of this node may be an older one.
     #[error("this node takes no part yet: wait until its peers have confirmed its data directory")]
     StandsBy,
-    /// The topology knows another data directory of this node, or none and this one is re-seeded.
-    #[error(
-        "the topology does not have the data directory with which this node runs: wait until the leader of the topology's \
-         group has recorded it"
-    )]
-    NotRecorded,
-    /// The life may have been on a directory that is lost.
-    #[error(
-        "a replica with birth {birth} may have voted on a data directory before incarnation {incarnation}: wait until \
-         the topology wants a later one"
-    )]
-    OnLostDirectory {
-        /// The birth of the life that was to begin.
-        birth: u32,
-        /// The incarnation of this node's directory.
-        incarnation: u32,
-    },
+    /// The life may not begin on this data directory yet.
+    #[error(transparent)]
+    NotYet(#[from] NotYet),
     /// META of this generation was given up here.
     #[error(
         "the group of the topology of generation {0} was given up here, because a later one is founded: wait until \
@@ -185,7 +110,8 @@ impl Hosting {
         to_its_end(async move {
             let _one_at_a_time = hosting.one_at_a_time.lock().await;
             hosting.check_may_host()?;
-            wanted.check(hosting.context.identities.own())?;
+            let own = hosting.context.identities.own();
+            wanted.check(own.in_topology(), own.incarnation)?;
             hosting.host_now(shard, wanted.birth, wanted.generation, None).await
         })
         .await
@@ -385,35 +311,7 @@ async fn to_its_end<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_life_that_may_have_been_on_a_lost_directory_does_not_begin() {
-        let own = lineage::StoreId { incarnation: 800, store: 11 };
-        let former = lineage::StoreId { incarnation: 0, store: 10 };
-        let wanted = |birth, version, store: Option<lineage::StoreId>| {
-            let store = store.map(lineage::StoreId::in_topology);
-            let directory = Recorded { store, since: Version(50) };
-            WantedLife { birth, version: Version(version), generation: 1, directory }
-        };
-        for store in [None, Some(former)] {
-            for birth in [0, 800, 900] {
-                let refused = wanted(birth, 60, store).check(own).unwrap_err();
-                assert!(matches!(refused, HostingError::NotRecorded), "{birth}: {refused}");
-            }
-        }
-        for (birth, version) in [(700, 60), (900, 49)] {
-            let refused = wanted(birth, version, Some(own)).check(own).unwrap_err().to_string();
-            assert!(refused.contains(&format!("birth {birth} may have voted")), "{refused}");
-        }
-        for (birth, version) in [(800, 40), (800, 60), (900, 50), (900, 60)] {
-            wanted(birth, version, Some(own)).check(own).expect("it was wanted since");
-        }
-        // The first directory of a node may be unknown to the topology. A wiped one is refused.
-        let first = WantedLife { birth: 0, ..WantedLife::default() };
-        first.check(former).expect("the cluster file's");
-        let wiped = lineage::StoreId { store: 12, ..former };
-        assert!(wanted(900, 60, Some(former)).check(wiped).is_err());
-    }
+    use routing::NodeId;
 
     /// Regression: a node that had given META up began it when the former group still wanted that.
     #[tokio::test]

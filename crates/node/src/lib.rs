@@ -65,7 +65,7 @@ mod writer;
 
 pub use error::{JoinError, NodeError};
 pub use handle::NodeHandle;
-pub use hosting::{HostingError, Recorded, WantedLife};
+pub use hosting::HostingError;
 pub use joining::choose_id;
 pub use node::{Node, NodeOptions};
 pub use peer_identities::FirstStart;

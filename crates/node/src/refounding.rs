@@ -17,7 +17,7 @@
 
 use crate::board::Board;
 use crate::context::Context;
-use crate::following::{self, is_current};
+use crate::following;
 use crate::limits::GENERATIONS_MAX;
 use crate::roles::Caller;
 use crate::{rebuilt, reports};
@@ -74,7 +74,7 @@ pub(crate) async fn tell(
 /// The leader of META, as the replica here hears. One without a vote, or that has failed, hears
 /// nothing.
 fn leader(board: &Board) -> Option<NodeId> {
-    let status = board.get(META).filter(is_current);
+    let status = board.get(META).filter(shard::Status::hears_its_group);
     status.filter(|_| board.meta_failure().is_none()).and_then(|status| status.leader)
 }
 

@@ -9,19 +9,19 @@
 //!
 //! This module knows nothing of what follows from a report.
 
-use crate::board::{Board, behind_entries};
+use crate::board::Board;
 use crate::context::Context;
 use crate::limits::{REPORT_EVERY, REPORT_LOOK_EVERY, REPORT_SOON, REPORT_TIMEOUT, REPORT_TRIES};
 use crate::lineage::Claim;
 use crate::transport::{NotConnected, connect};
 use routing::{AddressVersion, META, NodeConfig, NodeId, ShardId};
-use shard::Status;
+use shard::{Status, replica_report};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;
-use topology::plan::{ReplicaReport, Report, Role};
-use topology::{Birth, KNOWN_LEVELS, Life, Members, NodeTold, StoreId, Version};
+use topology::plan::Report;
+use topology::{KNOWN_LEVELS, NodeTold, StoreId};
 use wire::internal::v1::topology_service_client::TopologyServiceClient;
 use wire::internal::v1::{ClusterIdentity, NotMetaLeader, ReportRequest};
 
@@ -93,39 +93,9 @@ fn report_of(board: &Board, told: &NodeTold, rates: &mut Rates, now_ms: u64) -> 
     let statuses = board.all().into_iter().filter(is_told);
     let replica = |status: Status| {
         let ops_per_s = rates.of(status.shard, status.commands_applied, now_ms);
-        (status.shard, replica_of(&status, ops_per_s))
+        (status.shard, replica_report(&status, ops_per_s))
     };
     Report { heard_ms: 0, told: told.clone(), replicas: statuses.map(replica).collect() }
-}
-
-fn replica_of(status: &Status, ops_per_s: u64) -> ReplicaReport {
-    let mut members = Members {
-        conf_index: status.conf_index,
-        taken: Version(status.wanted.as_ref().map_or(0, shard::Wanted::version)),
-        ..Members::default()
-    };
-    for member in &status.members {
-        let life = Life { node: member.node, birth: Birth(member.incarnation) };
-        match member.learner {
-            true => members.learners.insert(life),
-            false => members.voters.insert(life),
-        };
-    }
-    let own = Life { node: status.node, birth: Birth(status.incarnation) };
-    let leads = status.role == shard::Role::Leader;
-    let role = match () {
-        () if leads => Role::Leader,
-        () if members.voters.contains(&own) => Role::Follower,
-        () => Role::Learner,
-    };
-    ReplicaReport {
-        birth: own.birth,
-        role,
-        term: status.term,
-        lag_entries: behind_entries(status),
-        members,
-        ops_per_s: if leads { ops_per_s } else { 0 },
-    }
 }
 
 /// How many operations each shard applies per second, as a mean over some seconds.
@@ -305,23 +275,9 @@ enum NotTaken {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shard::Member;
 
     fn status(role: shard::Role) -> Status {
-        let member =
-            |node, incarnation, learner| Member { node: NodeId(node), incarnation, learner };
-        Status {
-            shard: ShardId(2),
-            node: NodeId(3),
-            role,
-            term: 7,
-            incarnation: 5,
-            told_committed_index: 90,
-            applied_index: 60,
-            conf_index: 44,
-            members: vec![member(1, 0, false), member(3, 5, false), member(4, 9, true)],
-            ..Status::default()
-        }
+        Status { shard: ShardId(2), node: NodeId(3), role, ..Status::default() }
     }
 
     fn told() -> NodeTold {
@@ -334,35 +290,6 @@ mod tests {
             levels: KNOWN_LEVELS,
             binary: "1".into(),
         }
-    }
-
-    #[test]
-    fn a_replica_is_reported_as_its_status_has_it() {
-        let life = |node, birth| Life { node: NodeId(node), birth: Birth(birth) };
-        let leads = replica_of(&status(shard::Role::Leader), 800);
-        let members = Members {
-            conf_index: 44,
-            taken: Version(0),
-            voters: [life(1, 0), life(3, 5)].into(),
-            learners: [life(4, 9)].into(),
-        };
-        let expected = ReplicaReport {
-            birth: Birth(5),
-            role: Role::Leader,
-            term: 7,
-            lag_entries: 30,
-            members: members.clone(),
-            ops_per_s: 800,
-        };
-        assert_eq!(leads, expected);
-        let follows = replica_of(&status(shard::Role::Candidate), 800);
-        assert_eq!((follows.role, follows.ops_per_s), (Role::Follower, 0));
-        // Another life of this node has the vote.
-        let reborn = Status { incarnation: 6, ..status(shard::Role::Follower) };
-        assert_eq!(replica_of(&reborn, 0).role, Role::Learner);
-        let wanted = shard::Wanted::new(12, [(NodeId(1), 0)]).unwrap();
-        let wished = Status { wanted: Some(wanted), ..status(shard::Role::Follower) };
-        assert_eq!(replica_of(&wished, 0).members, Members { taken: Version(12), ..members });
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What log entries and messages say of members, for judges of simulated runs. No replica uses it.
 
 use crate::parts::group::{self, Wanted};
+use crate::raft::conf_state::members;
 use crate::raft::peer_id::{incarnation_of, node_of};
 use raft::eraftpb::{ConfChange, ConfChangeType, Entry, EntryType, Message};
 use raft_prost::Message as _;
@@ -65,4 +66,12 @@ pub struct Speaker {
 pub fn speaker(message: &[u8]) -> Option<Speaker> {
     let Message { from, term, .. } = Message::decode(message).ok()?;
     Some(Speaker { node: node_of(from), birth: incarnation_of(from), term })
+}
+
+/// Whether the snapshot that an encoded message begins has the receiver among its members.
+/// Otherwise the receiver does not take it. `None`: the message has no snapshot.
+pub fn snapshot_has_receiver(message: &[u8]) -> Option<bool> {
+    let Message { to, snapshot, .. } = Message::decode(message).ok()?;
+    let metadata = snapshot?.metadata?;
+    Some(members(metadata.get_conf_state()).any(|id| id == to))
 }

@@ -16,6 +16,8 @@
 //! | `parts/` | the state a replica is composed of, each kind with its rules |
 //! | `raft/` | the few things that raft-rs needs around it |
 //! | `first_write.rs` | how a founder of the topology's group begins |
+//! | `by_topology.rs` | which replicas a node has by the topology, and what it reports |
+//! | `lost_directory.rs` | what a node without its data asks its peers |
 //! | `snapshot.rs` | snapshots, built and loaded off the replica's thread |
 //! | `inspect.rs` | what entries and messages say of members, for judges of simulated runs |
 //!
@@ -23,8 +25,10 @@
 //! sockets, files or clocks. Time comes in as [`Now`].
 
 mod api;
+mod by_topology;
 mod first_write;
 mod inspect;
+pub mod lost_directory;
 mod machine;
 mod parts;
 mod planted_bugs;
@@ -35,8 +39,9 @@ mod settings;
 mod snapshot;
 
 pub use api::*;
+pub use by_topology::*;
 pub use first_write::first_write;
-pub use inspect::{GroupChange, GroupEntry, Speaker, group_entry, speaker};
+pub use inspect::{GroupChange, GroupEntry, Speaker, group_entry, snapshot_has_receiver, speaker};
 pub use machine::TopologyNews;
 pub use parts::founding::Founders;
 pub use parts::group::{Wanted, WantedError};

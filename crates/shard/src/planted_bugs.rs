@@ -63,6 +63,20 @@ pub(crate) fn level_told(shipped: u32) -> u32 {
     if planted::is(Bug::CommandAheadOfLevel) { topology::KNOWN_LEVELS.max } else { shipped }
 }
 
+/// Whether a replica may be destroyed. With [`Bug::DestroyedByHearsay`] one is as soon as it is not
+/// wanted, whether its group counts on its vote or not.
+#[inline]
+pub(crate) fn is_out(shipped: bool, is_wanted: bool) -> bool {
+    shipped || !is_wanted && planted::is(Bug::DestroyedByHearsay)
+}
+
+/// Whether a snapshot is dropped when members change. With [`Bug::SnapshotWithoutReceiver`] it is
+/// kept, and sent to a replica that is no member in it.
+#[inline]
+pub(crate) fn drops_snapshot(shipped: bool) -> bool {
+    shipped && !planted::is(Bug::SnapshotWithoutReceiver)
+}
+
 /// The birth of a founder of META. With [`Bug::FoundersOfTheFile`] it is that of the cluster's
 /// beginning, whatever life the node has in shard 0 by now.
 #[inline]

@@ -20,9 +20,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The number of nodes. They are numbered from 1.
+/// The number of nodes at the beginning. They are numbered from 1.
 pub const NODES: u64 = 5;
-/// The number of shards. Each node has a replica of every shard.
+/// The number of shards. Each node has a replica of every shard, except one that has just joined.
 pub const SHARDS: u32 = 4;
 /// The number of gateways. They are numbered from 1.
 pub const GATEWAYS: u64 = 2;
@@ -51,10 +51,14 @@ pub struct Cluster {
     unusual: BTreeSet<Member>,
     /// The nodes with a damaged data directory. They must be started again with an empty one.
     damaged: BTreeSet<u64>,
+    /// The nodes that are in the cluster now.
+    nodes: BTreeSet<u64>,
+    /// The highest id that any node has had.
+    last_id: u64,
 }
 
 impl Cluster {
-    /// All hosts of the cluster.
+    /// All hosts of a cluster at its beginning.
     pub fn hosts() -> Vec<Member> {
         (1..=NODES).map(Member::Node).chain((1..=GATEWAYS).map(Member::Gateway)).collect()
     }
@@ -80,10 +84,68 @@ impl Cluster {
             run("mount", &format!("-t tmpfs -o size={SMALL_DISK_BYTES} chaos {}", disk.display()))?;
         }
         let (unusual, damaged) = (BTreeSet::new(), BTreeSet::new());
+        let (slow_ways, nodes) = (Vec::new(), (1..=NODES).collect());
         let mut cluster =
-            Cluster { network, map, slow_ways: Vec::new(), processes, unusual, damaged };
+            Cluster { network, map, slow_ways, processes, unusual, damaged, nodes, last_id: NODES };
         cluster.start_all();
         Ok(cluster)
+    }
+
+    /// The nodes that are in the cluster now.
+    pub fn nodes(&self) -> &BTreeSet<u64> {
+        &self.nodes
+    }
+
+    /// All members of the cluster now.
+    pub fn members(&self) -> Vec<Member> {
+        let nodes = self.nodes.iter().copied().map(Member::Node);
+        nodes.chain((1..=GATEWAYS).map(Member::Gateway)).collect()
+    }
+
+    /// All members that ever were.
+    pub fn all_members(&self) -> Vec<Member> {
+        let nodes = (1..=self.last_id).map(Member::Node);
+        nodes.chain((1..=GATEWAYS).map(Member::Gateway)).collect()
+    }
+
+    /// Starts a node that no cluster file has, under an id that no node has had. It is one of the
+    /// cluster once it is taken.
+    ///
+    /// # Errors
+    /// If it gets no address or directory.
+    pub fn let_join(&mut self) -> Result<u64, Error> {
+        self.last_id += 1;
+        let (id, host) = (self.last_id, Member::Node(self.last_id));
+        self.network.add(host)?;
+        let address = self.network.address(host).to_owned();
+        self.processes.let_join(id, address).map_err(Error::other)?;
+        self.nodes.insert(id);
+        self.start_one(host);
+        Ok(id)
+    }
+
+    /// The topology has removed a node, which does not come back.
+    pub fn forget(&mut self, id: u64) {
+        self.nodes.remove(&id);
+    }
+
+    /// Gives all nodes other addresses, in the cluster file and for those that join. Their
+    /// processes go on with the old ones until they are started again.
+    ///
+    /// # Errors
+    /// If there are no addresses, or the file cannot be written.
+    pub fn move_all_nodes(&mut self) -> Result<(), Error> {
+        let mut config = self.processes.config().clone();
+        for id in self.nodes.clone() {
+            let host = Member::Node(id);
+            self.network.move_elsewhere(host)?;
+            let address = self.network.address(host).to_owned();
+            match config.nodes.iter_mut().find(|node| node.id.0 == id) {
+                Some(node) => node.address = address,
+                None => self.processes.let_join(id, address).map_err(Error::other)?,
+            }
+        }
+        self.processes.replace_config(config).map_err(Error::other)
     }
 
     /// A client of all gateways that gives up after `timeout`.
@@ -92,8 +154,15 @@ impl Cluster {
         Client::with_options(self.processes.endpoints(), options)
     }
 
+    /// Ends all processes, and returns their network without any fault.
+    pub fn into_network(self) -> Network {
+        let mut network = self.network;
+        network.heal();
+        network
+    }
+
     fn start_all(&mut self) {
-        for host in Self::hosts() {
+        for host in self.members() {
             if !self.processes.runs(host) {
                 self.start_one(host);
             }

@@ -65,6 +65,22 @@ pub enum Kind {
     SuspendedClient,
     /// A gateway knows an address at which a leader does not listen any more.
     OldAddresses,
+    /// A node that the cluster file does not have joins.
+    NodeJoined,
+    /// A leader that is dead or alive is replaced by a node that has joined.
+    NodeReplaced,
+    /// A leader is drained, killed and taken back.
+    NodeDrained,
+    /// A leader is removed. Its replicas move to a node that has joined.
+    NodeRemoved,
+    /// All shards go from five replicas to three, and back.
+    ReplicaCount,
+    /// Two members of a shard move away and come back in other lives.
+    MemberReturned,
+    /// The group of the topology has no quorum for a while, within a job.
+    MetaWithoutQuorum,
+    /// All nodes get other addresses at once.
+    AllAddresses,
 }
 
 impl Kind {
@@ -106,7 +122,31 @@ impl Kind {
             Kind::MovedLeaders => "leader moved every few seconds",
             Kind::SuspendedClient => "client's machine suspended",
             Kind::OldAddresses => "gateway with a leader's old address",
+            Kind::NodeJoined => "topology: node joined",
+            Kind::NodeReplaced => "topology: node replaced",
+            Kind::NodeDrained => "topology: node drained and taken back",
+            Kind::NodeRemoved => "topology: node removed",
+            Kind::ReplicaCount => "topology: replicas 5 → 3 → 5",
+            Kind::MemberReturned => "topology: members moved away and back",
+            Kind::MetaWithoutQuorum => "topology: its group without quorum",
+            Kind::AllAddresses => "topology: all addresses changed at once",
         }
+    }
+
+    /// Whether the kind changes the nodes or members of the cluster. Such kinds have a cluster of
+    /// their own, because the others count on its first nodes.
+    pub fn is_of_topology(self) -> bool {
+        matches!(
+            self,
+            Kind::NodeJoined
+                | Kind::NodeReplaced
+                | Kind::NodeDrained
+                | Kind::NodeRemoved
+                | Kind::ReplicaCount
+                | Kind::MemberReturned
+                | Kind::MetaWithoutQuorum
+                | Kind::AllAddresses
+        )
     }
 
     /// Whether the fault cannot be inflicted on loopback.

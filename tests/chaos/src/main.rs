@@ -108,8 +108,9 @@ async fn conduct(args: Run) -> Result<bool, Error> {
             measure(kills, &dir, args.namespaces, args.json, args.write_docs.as_deref()).await
         }
         None => {
-            let plan =
-                Plan { minutes: args.minutes, kinds: args.fault, seed, tools, dir: dir.clone() };
+            let (kinds, dir) = (args.fault, dir.clone());
+            let (minutes, has_pairs) = (args.minutes, kinds.is_empty());
+            let plan = Plan { minutes, kinds, has_pairs, seed, tools, dir };
             hurt(plan, args.json, args.write_docs.as_deref()).await
         }
     };

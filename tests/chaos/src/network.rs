@@ -82,6 +82,36 @@ impl Network {
         Ok(address)
     }
 
+    /// Adds a host.
+    ///
+    /// # Errors
+    /// The message of the system's tools, for people.
+    pub fn add(&mut self, host: Member) -> Result<(), Error> {
+        let address = match self.namespaces {
+            true => format!("{}:{PORT}", self.join(host)?),
+            false => free_address()?,
+        };
+        self.addresses.insert(host, address);
+        Ok(())
+    }
+
+    /// Moves a host to another port. The processes there must be told.
+    ///
+    /// # Errors
+    /// If no port is free.
+    pub fn move_elsewhere(&mut self, host: Member) -> Result<(), Error> {
+        let address = match self.namespaces {
+            true => {
+                let (ip, port) = self.addresses[&host].rsplit_once(':').expect("a port");
+                let port: u16 = port.parse().expect("a number");
+                format!("{ip}:{}", port + 1)
+            }
+            false => free_address()?,
+        };
+        self.addresses.insert(host, address);
+        Ok(())
+    }
+
     /// Whether hosts can be cut from each other.
     pub fn can_cut(&self) -> bool {
         self.namespaces
@@ -193,6 +223,11 @@ impl Network {
             restore(*host, &rules)
         })
     }
+}
+
+fn free_address() -> Result<String, Error> {
+    let mut free = free_addresses(1).map_err(Error::other)?;
+    free.pop().ok_or_else(|| "no port is free".into())
 }
 
 /// Replaces a host's packet filter in one step.

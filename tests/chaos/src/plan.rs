@@ -14,6 +14,8 @@ pub struct Plan {
     pub minutes: u64,
     /// The only kinds to inflict. Empty for all kinds.
     pub kinds: Vec<Kind>,
+    /// Whether pairs of kinds are inflicted, too.
+    pub has_pairs: bool,
     /// Decides the targets and times of faults.
     pub seed: u64,
     /// The tools that this machine has for faults.

@@ -4,7 +4,7 @@ use crate::cluster::{Cluster, NODES, SHARDS};
 use crate::error::Error;
 use crate::load::{Caller, Wish, number_of};
 use crate::record::Recorder;
-use client::{Client, ClientOptions, GrantState, ShardStatus, Tenure};
+use client::{Client, ClientOptions, ClusterStatus, GrantState, ShardStatus, Tenure};
 use palisade_sim::checker::{End, Mode, Sample, TenureRecord};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -189,6 +189,10 @@ pub async fn all_back(cluster: &Cluster, within: Duration) -> bool {
     settled(cluster, within, |_, _| true).await.is_some()
 }
 
+fn answers(status: &ClusterStatus, id: u64) -> bool {
+    status.nodes.iter().any(|node| node.node == id && node.reachable)
+}
+
 async fn settled(
     cluster: &Cluster,
     within: Duration,
@@ -208,7 +212,7 @@ async fn settled(
     };
     loop {
         if let Some(status) = cluster.status().await
-            && status.nodes.iter().filter(|node| node.reachable).count() as u64 == NODES
+            && cluster.nodes().iter().all(|id| answers(&status, *id))
             && (0..SHARDS).all(|shard| settled(&status.shards, shard))
         {
             return Some(status.shards);

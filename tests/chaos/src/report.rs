@@ -78,6 +78,11 @@ impl Report {
         }
     }
 
+    /// The number of rounds so far.
+    pub fn rounds(&self) -> u32 {
+        self.rows.values().map(|row| row.times as u32).sum()
+    }
+
     /// Whether every invariant held and every kind was inflicted.
     pub fn is_fine(&self) -> bool {
         self.rows.values().all(|row| row.violations == 0 && row.failures == 0)

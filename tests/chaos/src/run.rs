@@ -49,32 +49,61 @@ pub async fn run(
     mut told: impl FnMut(&Round),
     stop: impl Future<Output = ()>,
 ) -> Result<Report, Error> {
-    let network = Network::new(&Cluster::hosts(), plan.tools.namespaces)?;
+    let mut network = Network::new(&Cluster::hosts(), plan.tools.namespaces)?;
     let mut rng = Rng::new(plan.seed);
     // Logs are small, so that a node that was away for a round needs a snapshot now and then.
     let settings =
         Settings { checkpoint_log_bytes: 1 << 20, log_keep_bytes: 64 << 10, ..Settings::default() };
-    let cluster = Cluster::start(&plan.dir, network, settings)?;
-    let clients = Clients::start(&cluster, &plan.dir, rng.next_u64())?;
-    let prober = Prober::new(&cluster);
     let mut report = Report::new(&plan);
-    let mut conductor = Conductor { plan, cluster, clients, prober, rng, samples: Vec::new() };
-    if !all_back(&conductor.cluster, STARTS_WITHIN).await {
-        let logs = conductor.last_words();
-        return Err(Error::Reason(format!(
-            "the cluster did not start within {STARTS_WITHIN:?}\n{logs}"
-        )));
-    }
     let mut stop = std::pin::pin!(stop);
-    let stopped = tokio::select! {
-        () = &mut stop => true,
-        ran = conductor.rounds(&mut report, &mut told) => { ran?; false },
-    };
-    report.interrupted = stopped;
-    report.convergence =
-        check_convergence(&conductor.samples).iter().map(ToString::to_string).collect();
-    report.panics = conductor.panics();
+    for part in parts(&plan) {
+        let dir = &part.dir;
+        std::fs::create_dir_all(dir).because(dir.display())?;
+        let cluster = Cluster::start(dir, network, settings.clone())?;
+        let clients = Clients::start(&cluster, dir, rng.next_u64())?;
+        let (prober, samples) = (Prober::new(&cluster), Vec::new());
+        let rng = Rng::new(rng.next_u64());
+        let mut conductor = Conductor { plan: part, cluster, clients, prober, rng, samples };
+        if !all_back(&conductor.cluster, STARTS_WITHIN).await {
+            let logs = conductor.last_words();
+            return Err(Error::Reason(format!(
+                "the cluster did not start within {STARTS_WITHIN:?}\n{logs}"
+            )));
+        }
+        report.interrupted = tokio::select! {
+            () = &mut stop => true,
+            ran = conductor.rounds(&mut report, &mut told) => { ran?; false },
+        };
+        let diverged = check_convergence(&conductor.samples);
+        report.convergence.extend(diverged.iter().map(ToString::to_string));
+        report.panics.extend(conductor.panics());
+        if report.interrupted {
+            break;
+        }
+        network = conductor.cluster.into_network();
+    }
     Ok(report)
+}
+
+/// The plan in parts, each for a cluster of its own: the kinds that count on the first nodes of a
+/// cluster, and those that change its nodes and members.
+fn parts(plan: &Plan) -> Vec<Plan> {
+    let is_wanted = |kind: &Kind| plan.kinds.is_empty() || plan.kinds.contains(kind);
+    let is_possible = |kind: &Kind| plan.tools.missing(*kind).is_none();
+    let kinds = |of_topology: bool| -> Vec<Kind> {
+        let kinds = Kind::all().filter(is_wanted).filter(is_possible);
+        kinds.filter(|kind| kind.is_of_topology() == of_topology).collect()
+    };
+    let of = |of_topology: bool, name: &str| {
+        let kinds = kinds(of_topology);
+        let has_pairs = plan.has_pairs && !of_topology;
+        Plan { kinds, has_pairs, dir: plan.dir.join(name), ..plan.clone() }
+    };
+    let mut parts = vec![of(false, "faults"), of(true, "topology")];
+    parts.retain(|part| !part.kinds.is_empty());
+    let count = parts.len() as u64;
+    parts.iter_mut().for_each(|part| part.minutes = plan.minutes / count);
+    parts
 }
 
 impl Conductor {
@@ -86,10 +115,10 @@ impl Conductor {
         let started = Instant::now();
         let budget = Duration::from_secs(60 * self.plan.minutes);
         let mut judged: Option<tokio::task::JoinHandle<Round>> = None;
-        let mut number = 0;
+        let (mut number, mut cycles) = (report.rounds(), 0);
         loop {
             for kinds in self.cycle() {
-                if started.elapsed() > budget && report.cycles > 0 {
+                if started.elapsed() > budget && cycles > 0 {
                     break;
                 }
                 number += 1;
@@ -103,7 +132,7 @@ impl Conductor {
                 let dir = self.plan.dir.clone();
                 judged = Some(tokio::task::spawn_blocking(move || verdict(round, &evidence, &dir)));
             }
-            report.cycles += 1;
+            cycles += 1;
             if started.elapsed() > budget {
                 break;
             }
@@ -113,18 +142,17 @@ impl Conductor {
             told(&last);
             report.add(last);
         }
-        report.seconds = started.elapsed().as_secs();
+        report.cycles += cycles;
+        report.seconds += started.elapsed().as_secs();
         Ok(())
     }
 
     /// Every kind once, in random order, and a few combinations.
     fn cycle(&mut self) -> Vec<Vec<Kind>> {
         let possible = |kind: &Kind| self.plan.tools.missing(*kind).is_none();
-        let wanted = |kind: &Kind| self.plan.kinds.is_empty() || self.plan.kinds.contains(kind);
-        let single = Kind::all().filter(possible).filter(wanted).map(|kind| vec![kind]);
-        let pairs = COMBINATIONS
-            .iter()
-            .filter(|pair| self.plan.kinds.is_empty() && pair.iter().all(possible));
+        let single = self.plan.kinds.iter().map(|kind| vec![*kind]);
+        let pairs = COMBINATIONS.iter();
+        let pairs = pairs.filter(|pair| self.plan.has_pairs && pair.iter().all(possible));
         let mut left: Vec<Vec<Kind>> = single.chain(pairs.map(|pair| pair.to_vec())).collect();
         let mut cycle = Vec::new();
         while !left.is_empty() {
@@ -300,7 +328,7 @@ impl Conductor {
     }
 
     fn last_words(&self) -> String {
-        let words = Cluster::hosts().into_iter().map(|host| {
+        let words = self.cluster.members().into_iter().map(|host| {
             let lines = self.cluster.processes.log_end(host, 4);
             format!("---- {host}\n{lines}")
         });
@@ -311,10 +339,8 @@ impl Conductor {
     fn panics(&self) -> Vec<String> {
         let clients =
             (1..=CLIENTS).map(|number| self.plan.dir.join(format!("client-{number}.log")));
-        let logs = Cluster::hosts()
-            .into_iter()
-            .map(|host| self.cluster.processes.log(host))
-            .chain(clients);
+        let logs = self.cluster.all_members().into_iter();
+        let logs = logs.map(|host| self.cluster.processes.log(host)).chain(clients);
         logs.flat_map(|log| {
             let text = std::fs::read(&log).unwrap_or_default();
             let text = String::from_utf8_lossy(&text).into_owned();

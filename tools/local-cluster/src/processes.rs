@@ -44,6 +44,8 @@ pub struct Ended {
 pub struct Processes {
     dir: PathBuf,
     config: ClusterConfig,
+    /// The nodes that join the cluster, each with its address. The cluster file does not have them.
+    joining: BTreeMap<u64, String>,
     running: BTreeMap<Member, Process>,
     paused: BTreeSet<Member>,
 }
@@ -57,6 +59,7 @@ impl Processes {
         let processes = Processes {
             dir: dir.to_owned(),
             config,
+            joining: BTreeMap::new(),
             running: BTreeMap::new(),
             paused: BTreeSet::new(),
         };
@@ -74,6 +77,28 @@ impl Processes {
     /// If the file cannot be written.
     pub fn write_config(&self, path: &Path, config: &ClusterConfig) -> Result<(), ClusterError> {
         std::fs::write(path, config.to_yaml()).map_err(ClusterError::file("write", path))
+    }
+
+    /// Replaces the cluster file. Processes read it when they start.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn replace_config(&mut self, config: ClusterConfig) -> Result<(), ClusterError> {
+        self.write_config(&self.config_file(), &config)?;
+        self.config = config;
+        Ok(())
+    }
+
+    /// Gives a node that the cluster file does not have its address, with which it joins whenever
+    /// it starts.
+    ///
+    /// # Errors
+    /// If the directory of the node cannot be made.
+    pub fn let_join(&mut self, id: u64, address: String) -> Result<(), ClusterError> {
+        let disk = self.disk(id);
+        std::fs::create_dir_all(&disk).map_err(ClusterError::file("create", &disk))?;
+        self.joining.insert(id, address);
+        Ok(())
     }
 
     /// The description of the cluster.
@@ -125,10 +150,13 @@ impl Processes {
     /// The address that a member serves on, as `host:port`.
     ///
     /// # Panics
-    /// If the cluster file has no such member.
+    /// If neither the cluster file has such a member, nor a node like that joins.
     pub fn address(&self, member: Member) -> &str {
         match member {
-            Member::Node(id) => &self.node(id).address,
+            Member::Node(id) => match self.joining.get(&id) {
+                Some(address) => address,
+                None => &self.node(id).address,
+            },
             Member::Gateway(number) => &self.gateway(number).address,
         }
     }
@@ -163,6 +191,9 @@ impl Processes {
             Member::Node(id) => {
                 let data = launch.data.clone().unwrap_or_else(|| self.data(id));
                 program.args(["node", "--id", &id.to_string(), "--data-dir"]).arg(data);
+                if let Some(address) = self.joining.get(&id) {
+                    program.args(["--join", "--address", address]);
+                }
             }
             Member::Gateway(_) => {
                 program.args(["gateway", "--listen", self.address(member)]);
@@ -357,6 +388,18 @@ mod tests {
         let gateway = format!("b gateway --listen 127.0.0.1:2 --config {config} --more");
         assert_eq!(cluster.log_end(Member::Gateway(1), 9), gateway);
         assert!(!cluster.runs(Member::Node(1)));
+    }
+
+    #[test]
+    fn a_node_that_the_file_does_not_have_joins_at_its_address() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut cluster = cluster(dir.path());
+        cluster.let_join(7, "127.0.0.1:3".into()).expect("a directory for it");
+        let command = cluster.command(Member::Node(7), Command::new("p"), &Launch::default());
+        let args: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy()).collect();
+        assert_eq!(args[..3], ["node", "--id", "7"]);
+        assert!(args.windows(3).any(|args| args == ["--join", "--address", "127.0.0.1:3"]));
+        assert_eq!(cluster.members(), [Member::Node(1), Member::Gateway(1)]);
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! The metrics of each replica.
 
 use super::registrar::Registrar;
-use crate::board::{behind_entries, is_reseeding};
+use crate::board::is_reseeding;
 use prometheus::{Error, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use routing::{NodeId, ShardId};
 use shard::{Role, Status};
@@ -192,7 +192,7 @@ impl ShardMetrics {
         set(&self.waiters, status.counts.waiters);
         set(&self.sessions, status.counts.sessions);
         set(&self.has_leader, status.leader.is_some().into());
-        set(&self.behind_entries, behind_entries(status));
+        set(&self.behind_entries, status.behind_entries());
         set(&self.reseeding, is_reseeding(status, node, incarnation).into());
         let leads = status.role == Role::Leader;
         let voters = status.members.iter().filter(|member| !member.learner).count();

@@ -1,318 +1,50 @@
-//! The answers of peers to a node that lost its data directory, and which of them are enough.
-//!
-//! The replicas of such a node come back under the incarnation of the new directory. It must be above
-//! the birth of each former replica that may have voted, because those votes are forgotten.
-//!
-//! # Which answers are enough
-//!
-//! In question is each shard that the cluster file gives the node, and each of which a peer says that
-//! the node is a member of it, or shall be one. Of such a shard the newest configuration counts that
-//! any peer told, wherever the group has moved. A majority of its voters must have answered.
-//!
-//! No voter on the node is unknown then:
-//!
-//! 1. The group may have gone further than that configuration C. The next change is on disk at a
-//!    majority of C's voters, so one of those that answered has it in its log. None has applied it.
-//! 2. The change after that is not committed. A replica that has it in its log has applied the one
-//!    before it (`parts/membership.rs` in `shard`), and a majority has it.
-//! 3. So the voters are those of C with one change. That gives a vote to nobody but a learner of C.
-//!
-//! This node cannot answer, and may have been part of each majority. If the other voters are no
-//! majority by themselves, each other member must answer. For example, of voters 1 and 2 node 1 is
-//! lost. Node 2 may not have heard that learner 3 votes now, and 1 and 3 can have decided without it.
-//!
-//! A peer answers for a shard with the replica that is a voter in C. Another life of that replica may
-//! have forgotten what it knew, and so may a peer that takes no part yet.
-//!
-//! A group that moved here of which no peer that answers has a replica is not in question. That is
-//! sound, because its replica begins here only once the topology has recorded the new directory
-//! (`hosting.rs`), with a birth above all others. If no group with a member elsewhere is known to want a
-//! replica here, a majority of the nodes of the cluster file must answer.
-//!
-//! A group that had its only voter here is lost, unless it has moved since. If none of its present
-//! members answers, nothing but the clock keeps the incarnation above the births that it had here.
-//!
-//! The module knows nothing of sockets and time.
+//! The answer of a peer to a node that lost its data directory, on its way. What follows from the
+//! answers of all, [`shard::lost_directory`] says.
 
 use routing::{NodeId, ShardId};
+use shard::lost_directory::{Group, Told, Wish};
 use shard::{Member, Status};
-use std::collections::{BTreeMap, BTreeSet};
 use wire::internal::v1 as wire;
 
-/// The group of a shard, as a replica of a peer has applied it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Group {
-    /// The birth of that replica.
-    birth: u32,
-    members: Vec<Member>,
-    /// Of two configurations, the one with the lower index is not the newer one.
-    conf_index: u64,
-    wish: Option<Wish>,
-}
-
-/// The nodes that shall have a replica.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Wish {
-    version: u64,
-    nodes: BTreeSet<NodeId>,
-}
-
-/// What a peer knows of the node that asks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Told {
-    /// The highest incarnation, or birth of a replica.
-    pub(super) highest: u32,
-    /// The peer takes no part yet, so that only `highest` counts.
-    pub(super) stands_by: bool,
-    pub(super) groups: BTreeMap<ShardId, Group>,
-}
-
-/// The answer of one peer.
-#[derive(Debug)]
-pub(super) enum Answer {
-    Told(Told),
-    /// The former directory is in use.
-    Refused(String),
-    Unheard(String),
-}
-
-/// The answers of the peers so far.
-///
-/// * A peer that has told something stays in `told`, also if it cannot be reached any more: the
-///   former directory was lost before.
-#[derive(Debug)]
-pub(super) struct Answers {
-    /// The node that lost its directory.
-    node: NodeId,
-    /// The other nodes of the cluster file.
-    file: BTreeSet<NodeId>,
-    /// For each shard that the cluster file gives the node, the other nodes that it names.
-    listed: BTreeMap<ShardId, BTreeSet<NodeId>>,
-    told: BTreeMap<NodeId, Told>,
-    refused: BTreeMap<NodeId, String>,
-    unheard: BTreeMap<NodeId, String>,
-}
-
-/// Peers of which some more must answer.
-#[derive(Debug, PartialEq, Eq)]
-struct Lack {
-    more: usize,
-    of: BTreeSet<NodeId>,
-}
-
-impl Answers {
-    pub(super) fn new(
-        node: NodeId,
-        file: BTreeSet<NodeId>,
-        listed: BTreeMap<ShardId, BTreeSet<NodeId>>,
-    ) -> Answers {
-        let (told, refused, unheard) = Default::default();
-        Answers { node, file, listed, told, refused, unheard }
-    }
-
-    pub(super) fn take(&mut self, peer: NodeId, answer: Answer) {
-        self.refused.remove(&peer);
-        self.unheard.remove(&peer);
-        match answer {
-            Answer::Told(told) => drop(self.told.insert(peer, told)),
-            Answer::Refused(reason) => drop(self.refused.insert(peer, reason)),
-            Answer::Unheard(reason) => drop(self.unheard.insert(peer, reason)),
-        }
-    }
-
-    /// The reason of a peer that hears of the former directory.
-    pub(super) fn refusal(&self) -> Option<&str> {
-        self.refused.values().next().map(String::as_str)
-    }
-
-    /// Whether each of these peers has told what it knows.
-    pub(super) fn has_all<'a>(&self, peers: impl IntoIterator<Item = &'a NodeId>) -> bool {
-        peers.into_iter().all(|peer| self.counted(*peer).is_some())
-    }
-
-    /// Whether no peer hears of the former directory, and enough peers have answered.
-    pub(super) fn are_enough(&self) -> bool {
-        self.refused.is_empty() && self.lacks().is_empty()
-    }
-
-    /// The highest known incarnation of the node, or birth of a replica there.
-    pub(super) fn highest(&self) -> u32 {
-        self.told.values().map(|told| told.highest).max().unwrap_or(0)
-    }
-
-    /// The shards that want a replica here, so that one begins with the new directory. Those of the
-    /// cluster file have moved away if there is a wish without this node.
-    pub(super) fn begins(&self) -> BTreeSet<ShardId> {
-        self.in_question().into_iter().filter(|shard| self.wants_node(*shard)).collect()
-    }
-
-    /// The answers that are missing, for people.
-    pub(super) fn still_to_come(&self) -> String {
-        let lack = |(shard, Lack { more, of }): (Option<ShardId>, Lack)| {
-            let of: Vec<String> =
-                of.iter().map(|peer| format!("node {peer} ({})", self.why(*peer, shard))).collect();
-            let of = of.join(", ");
-            match shard {
-                Some(shard) => format!("shard {shard}: {more} of {of}"),
-                None => format!(
-                    "no shard that is known wants a replica here, so of all nodes: {more} of {of}"
-                ),
-            }
+/// What a peer has told.
+pub(super) fn told_of(told: wire::GreetResponse) -> Told {
+    let group = |group: wire::GroupTold| {
+        let member = |member: wire::GroupMember| Member {
+            node: NodeId(member.node),
+            incarnation: member.birth,
+            learner: member.learner,
         };
-        let lacks: Vec<String> = self.lacks().into_iter().map(lack).collect();
-        let refused = self.refused.values().cloned();
-        lacks.into_iter().chain(refused).collect::<Vec<_>>().join("; ")
-    }
-
-    fn why(&self, peer: NodeId, shard: Option<ShardId>) -> String {
-        if let Some(why) = self.refused.get(&peer).or(self.unheard.get(&peer)) {
-            return why.clone();
-        }
-        match (self.told.get(&peer), shard) {
-            (None, _) => "it was not asked yet".into(),
-            (Some(told), _) if told.stands_by => "it takes no part yet".into(),
-            (Some(_), Some(shard)) => format!("its replica of shard {shard} does not tell yet"),
-            (Some(_), None) => "it has answered".into(),
-        }
-    }
-
-    /// What a peer has told, if that counts.
-    fn counted(&self, peer: NodeId) -> Option<&Told> {
-        self.told.get(&peer).filter(|told| !told.stands_by)
-    }
-
-    /// What peers have told of a shard.
-    fn groups(&self, shard: ShardId) -> impl Iterator<Item = &Group> {
-        let counted = self.told.values().filter(|told| !told.stands_by);
-        counted.filter_map(move |told| told.groups.get(&shard))
-    }
-
-    fn in_question(&self) -> BTreeSet<ShardId> {
-        let names_node = |group: &Group| {
-            let is_member = group.members.iter().any(|member| member.node == self.node);
-            is_member || group.wish.as_ref().is_some_and(|wish| wish.nodes.contains(&self.node))
+        let wish = |wish: wire::GroupWish| Wish {
+            version: wish.version,
+            nodes: wish.nodes.into_iter().map(NodeId).collect(),
         };
-        let counted = self.told.values().filter(|told| !told.stands_by);
-        let groups = counted.flat_map(|told| &told.groups);
-        let told = groups.filter(|(_, group)| names_node(group)).map(|(shard, _)| *shard);
-        self.listed.keys().copied().chain(told).collect()
-    }
-
-    fn wants_node(&self, shard: ShardId) -> bool {
-        let wishes = self.groups(shard).filter_map(|group| group.wish.as_ref());
-        match wishes.max_by_key(|wish| wish.version) {
-            Some(wish) => wish.nodes.contains(&self.node),
-            // Without a wish the members stay on the nodes of the cluster file.
-            None => true,
-        }
-    }
-
-    /// What is missing: for a shard, or for the whole cluster.
-    fn lacks(&self) -> Vec<(Option<ShardId>, Lack)> {
-        let shards = self.in_question();
-        let mut lacks: Vec<(Option<ShardId>, Lack)> = Vec::new();
-        for shard in &shards {
-            lacks.extend(self.lack_of(*shard).map(|lack| (Some(*shard), lack)));
-        }
-        let is_elsewhere = |shard: &ShardId| {
-            let mut members = self.groups(*shard).flat_map(|group| &group.members);
-            members.any(|member| member.node != self.node)
+        let known = Group {
+            birth: group.birth,
+            members: group.members.into_iter().map(member).collect(),
+            conf_index: group.conf_index,
+            wish: group.wish.map(wish),
         };
-        if !shards.iter().any(|shard| is_elsewhere(shard) && self.wants_node(*shard)) {
-            let (more, of) = (majority(1 + self.file.len()), &self.file);
-            let lack = self.lack(more, of, |peer| self.counted(peer).is_some());
-            lacks.extend(lack.map(|lack| (None, lack)));
-        }
-        lacks
-    }
-
-    fn lack_of(&self, shard: ShardId) -> Option<Lack> {
-        let Some(newest) = self.groups(shard).max_by_key(|group| group.conf_index) else {
-            let others = &self.listed[&shard];
-            return self.lack(majority(1 + others.len()), others, |_| false);
-        };
-        let voters = newest.members.iter().filter(|member| !member.learner);
-        let needed = majority(voters.clone().count());
-        let others = |members: &mut dyn Iterator<Item = &Member>| -> BTreeMap<NodeId, u32> {
-            let others = members.filter(|member| member.node != self.node);
-            others.map(|member| (member.node, member.incarnation)).collect()
-        };
-        let (mut asked, mut needed) = (others(&mut voters.clone()), needed);
-        if asked.len() < needed {
-            asked = others(&mut newest.members.iter());
-            needed = asked.len();
-        }
-        let is_told = |peer: NodeId| {
-            let group = self.counted(peer).and_then(|told| told.groups.get(&shard));
-            group.is_some_and(|group| Some(&group.birth) == asked.get(&peer))
-        };
-        self.lack(needed, &asked.keys().copied().collect(), is_told)
-    }
-
-    fn lack(
-        &self,
-        needed: usize,
-        of: &BTreeSet<NodeId>,
-        has_told: impl Fn(NodeId) -> bool,
-    ) -> Option<Lack> {
-        let missing: BTreeSet<NodeId> =
-            of.iter().copied().filter(|peer| !has_told(*peer)).collect();
-        let more = needed.min(of.len()).saturating_sub(of.len() - missing.len());
-        (more > 0).then_some(Lack { more, of: missing })
-    }
-}
-
-fn majority(of: usize) -> usize {
-    of / 2 + 1
-}
-
-impl From<wire::GreetResponse> for Told {
-    fn from(told: wire::GreetResponse) -> Told {
-        let group = |group: wire::GroupTold| {
-            let member = |member: wire::GroupMember| Member {
-                node: NodeId(member.node),
-                incarnation: member.birth,
-                learner: member.learner,
-            };
-            let wish = |wish: wire::GroupWish| Wish {
-                version: wish.version,
-                nodes: wish.nodes.into_iter().map(NodeId).collect(),
-            };
-            let known = Group {
-                birth: group.birth,
-                members: group.members.into_iter().map(member).collect(),
-                conf_index: group.conf_index,
-                wish: group.wish.map(wish),
-            };
-            (ShardId(group.shard), known)
-        };
-        Told {
-            highest: told.incarnation,
-            stands_by: told.stands_by,
-            groups: told.groups.into_iter().map(group).collect(),
-        }
+        (ShardId(group.shard), known)
+    };
+    Told {
+        highest: told.incarnation,
+        stands_by: told.stands_by,
+        groups: told.groups.into_iter().map(group).collect(),
     }
 }
 
 /// What a replica with this status tells of its group.
 pub(super) fn group_of(status: &Status) -> wire::GroupTold {
-    let member = |member: &Member| wire::GroupMember {
+    let Group { birth, members, conf_index, wish } = Group::of(status);
+    let member = |member: Member| wire::GroupMember {
         node: member.node.0,
         birth: member.incarnation,
         learner: member.learner,
     };
-    let wish = status.wanted.as_ref().map(|wanted| wire::GroupWish {
-        version: wanted.version(),
-        nodes: wanted.members().keys().map(|node| node.0).collect(),
+    let wish = wish.map(|Wish { version, nodes }| wire::GroupWish {
+        version,
+        nodes: nodes.into_iter().map(|node| node.0).collect(),
     });
-    wire::GroupTold {
-        shard: status.shard.0,
-        birth: status.incarnation,
-        members: status.members.iter().map(member).collect(),
-        conf_index: status.conf_index,
-        wish,
-    }
+    let members = members.into_iter().map(member).collect();
+    wire::GroupTold { shard: status.shard.0, birth, members, conf_index, wish }
 }
-
-#[cfg(test)]
-mod tests;

@@ -2,11 +2,12 @@
 //! replica here, and the silence of the former directory.
 //!
 //! The module promises an incarnation above each birth with which a former replica of this node may
-//! have voted, in the shards that want one here (`answers.rs`). It is also the second of wall time if
-//! that is higher, because births of the topology are seconds, too. A clock that is wrong costs
-//! numbers and nothing else. The module knows nothing of the directory that will have the name.
+//! have voted, in the shards that want one here ([`shard::lost_directory`]). It is also the second
+//! of wall time if that is higher, because births of the topology are seconds, too. A clock that is
+//! wrong costs numbers and nothing else. The module knows nothing of the directory that will have
+//! the name.
 
-use super::answers::{Answer, Answers};
+use super::answers::told_of;
 use super::connect::connect;
 use super::hello::hello_without_directory;
 use crate::clock::Clock;
@@ -17,6 +18,7 @@ use crate::view::View;
 use futures_util::future::join_all;
 use net::tls::Inside;
 use routing::{Fingerprint, META, NodeId};
+use shard::lost_directory::{Answer, Answers};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -138,7 +140,7 @@ async fn ask_at(
     }
     let nodes = greeting.nodes.iter().map(|node| (NodeId(node.node), node.addresses.clone()));
     let nodes = nodes.collect();
-    Ok((Answer::Told(greeting.into()), nodes))
+    Ok((Answer::Told(told_of(greeting)), nodes))
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Replicas that come to a node while it runs, leave it, and come back, each by a call of the test.
 
 use crate::cluster::*;
-use palisade_node::{FirstStart, HostingError, Node, NodeOptions, Recorded, WantedLife};
+use palisade_node::{FirstStart, HostingError, Node, NodeOptions};
 use routing::{NodeId, Settings, ShardId};
-use shard::{Role, Status, Wanted};
+use shard::{NotYet, Recorded, Role, Status, Wanted, WantedLife};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -249,11 +249,11 @@ async fn a_replica_that_has_moved_to_a_node_comes_back_with_its_new_directory() 
     f.agree(&[leader, f.outsider]).await;
     // The topology has not recorded the directory, so no wanted life begins on it.
     let refused = f.host(f.outsider, ahead + 2).await.expect_err("it is not recorded");
-    assert!(matches!(refused, HostingError::NotRecorded), "{refused}");
+    assert!(matches!(refused, HostingError::NotYet(NotYet::NotRecorded)), "{refused}");
     let of_another = Recorded { store: Some(topology::StoreId([9; 16])), ..Recorded::default() };
     let wanted = WantedLife { directory: of_another, ..life(ahead + 2) };
     let refused = f.cluster.nodes[&f.outsider].host(SHARD, wanted).await.expect_err("another's");
-    assert!(matches!(refused, HostingError::NotRecorded), "{refused}");
+    assert!(matches!(refused, HostingError::NotYet(NotYet::NotRecorded)), "{refused}");
     f.cluster.crash(f.outsider).await;
     f.cluster.restart(f.outsider).await;
     assert_eq!(f.status(f.outsider).unwrap().incarnation, ahead + 1);
@@ -283,7 +283,7 @@ async fn a_replica_that_has_moved_away_does_not_come_back_with_a_new_directory()
     assert!(f.status(leaves).is_none());
     // It takes part once its peers have accepted the directory.
     let refused = f.host(leaves, u32::MAX).await.expect_err("it is not recorded");
-    assert!(matches!(refused, HostingError::NotRecorded), "{refused}");
+    assert!(matches!(refused, HostingError::NotYet(NotYet::NotRecorded)), "{refused}");
     f.cluster.crash(leaves).await;
     f.cluster.restart(leaves).await;
     assert!(f.status(leaves).is_none(), "nor by the cluster file at a later start");

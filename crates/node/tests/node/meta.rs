@@ -160,7 +160,7 @@ async fn meta_leaves_a_node_and_comes_back_in_another_life() {
     let node = &cluster.nodes[&leaves];
     node.unhost(META, 0).await.unwrap();
     assert_eq!((node.applied_topology().version(), node.meta_status()), (Version(0), None));
-    let wanted = palisade_node::WantedLife { birth: 100, ..Default::default() };
+    let wanted = shard::WantedLife { birth: 100, ..Default::default() };
     node.host(META, wanted).await.unwrap();
     let births = (1..=3).map(|id| (NodeId(id), if leaves.0 == id { 100 } else { 0 }));
     let wanted = shard::Wanted::new(9, births).unwrap();

@@ -3,6 +3,7 @@
 //! The same entries are durable through the log writer. Only recovery reads that copy. The size is
 //! bounded by the cuts after checkpoints.
 
+use crate::planted_bugs;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use std::cell::Cell;
@@ -72,7 +73,9 @@ impl LogStore {
     /// is dropped, because it may lack the member that it is for.
     pub(crate) fn set_conf_state(&mut self, conf_state: ConfState) {
         self.conf_state = conf_state;
-        self.snapshot = None;
+        if planted_bugs::drops_snapshot(true) {
+            self.snapshot = None;
+        }
     }
 
     /// The first index kept.

@@ -42,6 +42,9 @@ fn planted_bugs_change_the_stories() {
         Bug::OlderRoutesTaken,
         // Hosts give births, and no story has one.
         Bug::BirthReused,
+        // No story takes in two members by snapshots, or has a host that acts by the topology.
+        Bug::SnapshotWithoutReceiver,
+        Bug::DestroyedByHearsay,
         // No story has META.
         Bug::ProposalToldEarly,
         Bug::FoundersOfTheFile,

@@ -28,7 +28,7 @@ pub use steps::{Step, steps};
 use self::counts::Counts;
 use crate::command::{Command, Proposal};
 use crate::refusal::Refusal;
-use crate::state::Topology;
+use crate::state::{Topology, Version};
 use crate::why::Why;
 
 /// The next commands, and what stands in the way of others.
@@ -76,6 +76,21 @@ pub fn plan(topology: &Topology, reports: &Reports, now_ms: u64) -> Plan {
         }
     }
     round.plan
+}
+
+/// The proposals of a plan that was made at this version. Each raises it by one, so another change
+/// between two of them refuses the rest of the plan: an operator may have cancelled its job.
+pub fn proposals(
+    wall_s: u64,
+    planned_at: Version,
+    commands: Vec<Command>,
+) -> impl Iterator<Item = Proposal> {
+    let versions = std::iter::successors(Some(planned_at), |version| Some(version.next()));
+    let proposal = move |(version, command)| Proposal {
+        planned_at: Some(version),
+        ..Proposal::new(wall_s, command)
+    };
+    versions.zip(commands).map(proposal)
 }
 
 /// One plan in the making.

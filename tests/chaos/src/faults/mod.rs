@@ -10,6 +10,7 @@ mod disks;
 mod edges;
 mod machine;
 mod signals;
+mod topology;
 mod upkeep;
 
 use crate::clients::Clients;
@@ -128,6 +129,14 @@ impl Stage<'_> {
             Kind::MovedLeaders => self.move_leaders().await,
             Kind::SuspendedClient => self.suspend_a_client().await,
             Kind::OldAddresses => self.give_old_address().await,
+            Kind::NodeJoined => self.join_a_node().await,
+            Kind::NodeReplaced => self.replace_a_node().await,
+            Kind::NodeDrained => self.drain_a_node().await,
+            Kind::NodeRemoved => self.remove_a_node().await,
+            Kind::ReplicaCount => self.change_replica_count().await,
+            Kind::MemberReturned => self.move_members_back().await,
+            Kind::MetaWithoutQuorum => self.take_meta_its_quorum().await,
+            Kind::AllAddresses => self.move_all_addresses().await,
         }
     }
 

@@ -18,6 +18,7 @@ mod identity;
 mod index;
 mod late_expiry;
 mod linearizable;
+pub(crate) mod plans;
 mod session_life;
 mod tenures;
 #[cfg(test)]

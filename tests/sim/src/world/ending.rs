@@ -11,6 +11,7 @@ use super::node::OWN_TICKETS;
 use super::state::chaos::FaultKind;
 use super::state::client::{Purpose, Settled};
 use super::state::event::Event;
+use super::state::members::MovedBy;
 use super::state::node::Node;
 use super::state::{AUDITOR, Name, World};
 use crate::checker::{End, Invariant, TenureRecord, Violation};
@@ -22,6 +23,8 @@ use storage::Engine;
 
 /// The time from the last fault until every shard serves again.
 const SERVES_WITHIN_US: u64 = 45 * SECOND_US;
+/// The further time until all jobs of the topology are done.
+const JOBS_WITHIN_US: u64 = 90 * SECOND_US;
 /// The time after which a silent client's requests have been answered.
 const SETTLED_US: u64 = 9 * SECOND_US;
 /// The time after that in which every lease ends: the longest TTL, the cost of moves of leadership,
@@ -44,6 +47,7 @@ impl World {
     pub(crate) fn begin_ending(&mut self) {
         self.trace.line(self.now_us, || "----      faults stop, clients fall silent".to_owned());
         self.ending.silent = true;
+        self.all_come_back();
         self.ending.open = (0..self.names.len()).collect();
         if self.rng.percent(60) {
             self.ending.restless_until_us = self.now_us + SETTLED_US + ABANDONED_WITHIN_US;
@@ -142,7 +146,11 @@ impl World {
     /// The time in which every shard must serve again. Slow clocks make it longer. The auditor
     /// waits even longer, so that the end of a wait does not help.
     fn serves_within_us(&self) -> u64 {
-        (SERVES_WITHIN_US as f64 / self.chaos.rate_min) as u64
+        let jobs_us = match self.members.moved_by {
+            MovedBy::Topology => JOBS_WITHIN_US,
+            _ => 0,
+        };
+        ((SERVES_WITHIN_US + jobs_us) as f64 / self.chaos.rate_min) as u64
     }
 
     pub(crate) fn ending_stage(&mut self, stage: u32) {

@@ -7,6 +7,7 @@
 use super::clock::SECOND_US;
 use super::state::World;
 use super::state::chaos::FaultKind;
+use super::state::members::MovedBy;
 use crate::checker::Invariant;
 use crate::rng::Rng;
 use routing::{META, NodeId, ShardId};
@@ -16,9 +17,10 @@ use storage::Engine;
 /// The shard whose log founds META.
 const FOUNDED_BY: ShardId = ShardId(0);
 
-/// When the leaders of shard 0 begin to found META.
-pub(crate) fn founded_from_us(rng: &mut Rng) -> u64 {
-    if rng.percent(50) { 0 } else { rng.range(20, 350) * SECOND_US }
+/// When the leaders of shard 0 begin to found META. Where it moves the members, that is soon.
+pub(crate) fn founded_from_us(rng: &mut Rng, moved_by: MovedBy) -> u64 {
+    let (soon, latest_s) = if moved_by == MovedBy::Topology { (80, 60) } else { (50, 350) };
+    if rng.percent(soon) { 0 } else { rng.range(20, latest_s) * SECOND_US }
 }
 
 impl World {
@@ -45,8 +47,20 @@ impl World {
                 if founders.lives().values().any(|birth| *birth > 0) {
                     self.note(FaultKind::FounderReplaced, format!("{founders:?}"));
                 }
+                self.judge_founders(founders);
                 self.meta.founders = Some(founders.clone());
             }
+        }
+    }
+
+    /// Each founder is a life that shard 0 has had: another one might never vote.
+    fn judge_founders(&mut self, founders: &Founders) {
+        let had_log = &self.members.had_log;
+        let is_life =
+            |(node, birth): &(&NodeId, &u32)| had_log.contains_key(&(FOUNDED_BY, node.0, **birth));
+        if let Some((node, birth)) = founders.lives().iter().find(|life| !is_life(life)) {
+            let what = format!("node {node} founds with birth {birth}, which shard 0 never had");
+            self.violated_in(META, Invariant::OneLife, what);
         }
     }
 
@@ -76,11 +90,18 @@ impl World {
         if !node.is_up()
             || node.paused_until_us > self.now_us
             || node.disk.full
-            || node.lives.contains_key(&META)
+            || node.disk.engine.lives().contains_key(&META)
         {
+            return; // META cannot begin here now, or did before
+        }
+        let has_left = |meta: &topology::Shard| !meta.wanted.members.contains_key(&NodeId(id));
+        if node.following.known.shard(META).is_some_and(has_left) {
             return;
         }
         let is_told = self.meta.told.contains(&id);
+        if !is_told && self.members.moved_by == MovedBy::Topology {
+            return; // it begins when the topology that this node knows wants it here
+        }
         let is_lost = node.incarnation > birth;
         if is_told && !is_lost {
             let engine = &node.disk.engine;

@@ -36,6 +36,14 @@ impl World {
         found.into_iter().for_each(|what| self.violated_in(shard, Invariant::OneLife, what));
     }
 
+    /// Judges a snapshot that is sent: invariant 19. A member whose leader goes on sending it one
+    /// without it never comes.
+    pub(crate) fn judge_snapshot(&mut self, id: u64, shard: ShardId, to: NodeId, message: &[u8]) {
+        if shard::snapshot_has_receiver(message) == Some(false) {
+            self.found(id, shard, &format!("a snapshot for node {to} that does not have it"));
+        }
+    }
+
     /// A message has reached a node.
     pub(crate) fn note_heard(&mut self, id: u64, shard: ShardId, speaker: &Speaker) {
         let ticks = self.nodes[&id].ticks;

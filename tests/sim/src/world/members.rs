@@ -13,12 +13,14 @@ use super::clock::SECOND_US;
 use super::state::World;
 use super::state::chaos::FaultKind;
 use super::state::event::Event;
-use super::state::node::Life;
+use super::state::members::MovedBy;
+use super::state::node::{Life, Part};
 use crate::checker::{Invariant, Violation};
 use planted::Bug;
 use routing::{META, NodeId, ShardId};
-use shard::{Input, Member, Reply, Status, Wanted};
+use shard::{Input, Member, Reply, Status, Wanted, wish_due};
 use storage::{Engine, StorageError};
+use topology::Version;
 
 /// How often the world looks after the members.
 const EVERY_US: u64 = SECOND_US / 2;
@@ -48,6 +50,11 @@ impl World {
 
     /// The nodes that shall have a replica.
     pub(crate) fn wanted_nodes(&self, shard: ShardId) -> Vec<u64> {
+        if self.members.moved_by == MovedBy::Topology
+            && let Some(known) = self.meta.newest.shard(shard)
+        {
+            return known.wanted.members.keys().map(|node| node.0).collect();
+        }
         match self.wish(shard) {
             Some(wish) => wish.members().keys().map(|node| node.0).collect(),
             None => match self.meta.founders.as_ref().filter(|_| shard == META) {
@@ -66,12 +73,18 @@ impl World {
 
     /// Whether the loss of a further disk leaves this group able to finish a change of members.
     pub(crate) fn is_settled_or_whole(&self, shard: ShardId, leader: &Status) -> bool {
-        if !self.members.move_about {
-            return true;
-        }
         let wanted = self.wanted_nodes(shard);
         let nodes: Vec<u64> = leader.members.iter().map(|member| member.node.0).collect();
-        let is_told = self.wish(shard).is_none_or(|wish| leader.wanted.as_ref() == Some(wish));
+        let is_told = match self.members.moved_by {
+            MovedBy::Nobody => return true,
+            MovedBy::World => {
+                self.wish(shard).is_none_or(|wish| leader.wanted.as_ref() == Some(wish))
+            }
+            MovedBy::Topology => {
+                let taken = Version(leader.wanted.as_ref().map_or(0, Wanted::version));
+                matches!(wish_due(&self.meta.newest, shard, taken), Ok(None))
+            }
+        };
         let is_settled = is_told && nodes == wanted && leader.members.iter().all(|it| !it.learner);
         is_settled || leader.members.iter().all(|member| self.is_whole(shard, member))
     }
@@ -231,7 +244,7 @@ impl World {
 
     /// Destroys a replica with its data, as a node does: it is stopped, and once all its writes are
     /// reported, its records go and its tombstone is put.
-    fn destroy_replica(&mut self, id: u64, shard: ShardId) {
+    pub(crate) fn destroy_replica(&mut self, id: u64, shard: ShardId) {
         let node = self.nodes.get_mut(&id).expect("a node");
         if let Some(replica) = node.replicas.remove(&shard) {
             node.inbox.remove(&shard);
@@ -268,7 +281,7 @@ impl World {
             let wanted = self.wanted_nodes(shard);
             let members =
                 self.leader_status(shard).map(|status| status.members).unwrap_or_default();
-            for node in self.nodes.values() {
+            for node in self.nodes.values().filter(|node| node.part == Part::In) {
                 let life = node.lives.get(&shard).map(|life| life.birth);
                 let is_wanted = wanted.contains(&node.id);
                 let voter = |member: &&Member| {
@@ -286,6 +299,9 @@ impl World {
                 let what = format!("shard {shard}: {wanted:?} are wanted, members: {members:?}");
                 missing.push((shard, what));
             }
+        }
+        if self.members.moved_by == MovedBy::Topology {
+            missing.extend(self.unsettled());
         }
         missing
     }

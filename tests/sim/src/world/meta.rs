@@ -1,7 +1,8 @@
 //! META, the group of the topology: what the world asks it, and the judgement of its answers.
 //!
 //! The members of shard 0 have a replica from its founding on (`founding.rs`). The world proposes
-//! changes now and then, at the leader or elsewhere, and reads. Nothing acts on the topology.
+//! changes now and then, at the leader or elsewhere, and reads. In some runs nodes act on the
+//! topology (`following.rs`, `control.rs`, `jobs.rs`), and in others nothing does.
 //!
 //! What is judged:
 //!
@@ -16,6 +17,7 @@ use super::node::OWN_TICKETS;
 use super::state::World;
 use super::state::chaos::FaultKind;
 use super::state::event::Event;
+use super::state::members::MovedBy;
 use super::state::meta::{Asked, Question, follow};
 use crate::checker::Invariant;
 use routing::{AddressVersion, META, NodeId, ShardId};
@@ -26,7 +28,7 @@ use topology::{
 };
 
 /// A caller gives an operation up after this time of its node's clock.
-const PATIENCE_MS: u64 = 5_000;
+pub(crate) const PATIENCE_MS: u64 = 5_000;
 
 /// The first topology of a world with these nodes, groups and founders.
 pub(crate) fn seed(map: &routing::ShardMap, nodes: u64, founders: &[NodeId]) -> Seed {
@@ -65,8 +67,8 @@ impl World {
         }
         let leader = up.iter().copied().find(|id| self.nodes[id].leads(META));
         let id = leader.filter(|_| self.rng.percent(75)).unwrap_or(*self.rng.pick(&up));
-        let ticket = OWN_TICKETS + self.number();
         if self.rng.percent(30) {
+            let ticket = OWN_TICKETS + self.number();
             let known = self.meta.reader.version();
             let acknowledged = self.meta.acknowledged;
             let what = Question::Read { known, acknowledged };
@@ -75,15 +77,28 @@ impl World {
             return self.tell(id, META, Input::Read { ticket, query, linearizable: true });
         }
         let now = self.nodes[&id].clock.read(self.now_us);
-        let command = self.change(id);
+        let command = match self.members.moved_by {
+            MovedBy::Topology => self.harmless_change(id),
+            _ => self.change(id),
+        };
         let planned_at = self.rng.percent(20).then(|| self.meta.reader.version());
         let proposal = Proposal { wall_s: now.wall_ms / 1_000, planned_at, command };
-        self.meta.asked.insert(ticket, Asked { node: id, what: Question::Change });
-        let (command, give_up_at_ms) = (proposal.encode(), now.mono_ms + PATIENCE_MS);
-        self.tell(id, META, Input::Propose { ticket, command, wait: None, give_up_at_ms });
+        self.propose_to(id, &proposal, Question::Change);
     }
 
-    /// A change that some process could propose.
+    /// A change that some process could propose where the topology is acted on.
+    fn harmless_change(&mut self, id: u64) -> Command {
+        match self.rng.below(4) {
+            0 => Command::Bootstrap { seed: self.meta.seed.clone() },
+            1 => {
+                let bytes = self.rng.range(1, 64) << 20;
+                Command::Set { setting: Setting::SnapshotBytesPerS { bytes } }
+            }
+            _ => Command::NodeIs { told: self.told_by(id) },
+        }
+    }
+
+    /// A change that some process could propose, where nothing acts on the topology.
     fn change(&mut self, id: u64) -> Command {
         let (nodes, shards) = (self.nodes.len() as u64, self.map.shards().count() as u64);
         let node = NodeId(1 + self.rng.below(nodes));
@@ -119,7 +134,7 @@ impl World {
         }
     }
 
-    fn told_by(&self, id: u64) -> NodeTold {
+    pub(crate) fn told_by(&self, id: u64) -> NodeTold {
         let node = &self.nodes[&id];
         let incarnation = u64::from(node.incarnation);
         NodeTold {
@@ -136,10 +151,18 @@ impl World {
     /// Takes the answer to a question of the world.
     pub(crate) fn take_meta_answer(&mut self, ticket: Ticket, reply: &Reply) {
         let Some(Asked { node, what }) = self.meta.asked.remove(&ticket) else { return };
+        if let Reply::Applied(Ok(version)) = reply {
+            self.meta.acknowledged = self.meta.acknowledged.max(*version);
+        }
         match (what, reply) {
-            (Question::Change, Reply::Applied(Ok(version))) => {
+            (Question::Planned, Reply::Applied(Ok(version))) => self.planned(node, Some(*version)),
+            (Question::Planned, _) => self.planned(node, None),
+            (Question::Join { node: joiner }, Reply::Applied(Ok(_))) => self.joined(joiner, node),
+            (Question::Order { is_job: true }, Reply::Applied(Err(refusal))) => {
+                self.note(FaultKind::JobRefused, refusal.to_string());
+            }
+            (Question::Change, Reply::Applied(Ok(_))) => {
                 self.faults.add(FaultKind::TopologyChanged);
-                self.meta.acknowledged = self.meta.acknowledged.max(*version);
             }
             (Question::Change, Reply::Applied(Err(_))) => {
                 self.faults.add(FaultKind::TopologyRefused);
@@ -206,7 +229,11 @@ impl World {
         self.judge_state(id, &topology);
     }
 
-    fn judge_state(&mut self, id: u64, topology: &Topology) {
+    /// Judges a topology that this node has, or was told.
+    pub(crate) fn judge_state(&mut self, id: u64, topology: &Topology) {
+        if topology.version() > self.meta.newest.version() {
+            self.take_newest(topology.clone());
+        }
         if self.meta.differs(topology) {
             let version = topology.version();
             let what =

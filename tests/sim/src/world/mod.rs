@@ -12,12 +12,15 @@ mod ask;
 mod attacks;
 mod calls;
 mod clock;
+mod control;
 mod disk;
 mod ending;
 mod faults;
+mod following;
 mod founding;
 mod gateway;
 mod identities;
+mod jobs;
 mod judging;
 mod levels;
 mod maps;
@@ -28,6 +31,7 @@ mod node;
 mod probes;
 mod reseed;
 mod route_tables;
+mod shape;
 mod state;
 mod trace;
 mod watches;
@@ -44,12 +48,13 @@ use locks::Mode;
 use network::{Fate, Network, Place};
 use route_tables::RouteTables;
 use routing::{META, MapVersion, NodeId, Replicas, ShardId, ShardMap};
+use shape::Shape;
 use state::chaos::Chaos;
 use state::event::{Event, Message};
 use state::gateway::Gateway;
-use state::members::Members;
+use state::members::{Members, MovedBy};
 use state::meta::Meta;
-use state::node::{Node, Settings};
+use state::node::{Node, Part, Settings};
 use state::{Ending, Name, World};
 use std::collections::{BTreeMap, BTreeSet};
 use trace::Trace;
@@ -98,13 +103,10 @@ pub fn run(seed: u64, prints: bool) -> Report {
 impl World {
     fn new(seed: u64, prints: bool) -> World {
         let mut rng = Rng::new(seed);
-        let nodes = if rng.percent(55) { 3 } else { 5 };
+        let Shape { moved_by, listed, nodes, founders } = Shape::choose(&mut rng);
         let shards = rng.range(1, 4) as u32;
-        let move_about = rng.percent(40);
-        // Where members move about, three nodes or all five found the groups.
-        let founders = (1..=nodes).map(NodeId).collect();
-        let nodes = if move_about { 5 } else { nodes };
-        let members = Members::new(move_about, founders);
+        let members = Members::new(moved_by, founders);
+        // Gateways try all nodes that there can be.
         let voters: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
         let replicas = (0..shards).map(|shard| {
             let preferred_leader = members.founders[shard as usize % members.founders.len()];
@@ -139,8 +141,8 @@ impl World {
             events: 0,
             route_tables: RouteTables::new(map.clone(), &voters),
             meta: Meta::new(
-                meta::seed(&map, nodes, &members.founders),
-                founding::founded_from_us(&mut rng),
+                meta::seed(&map, listed, &members.founders),
+                founding::founded_from_us(&mut rng, moved_by),
             ),
             members,
             map,
@@ -150,7 +152,9 @@ impl World {
         for id in 1..=nodes {
             let rate = 1.0 + (world.rng.unit() - 0.5) * 2e-4;
             let sync_us = world.rng.range(200, 2_500);
-            world.nodes.insert(id, Node::new(id, settings.clone(), rate, sync_us));
+            let part = if id > listed { Part::Outside } else { Part::In };
+            let node = Node::new(id, settings.clone(), rate, sync_us);
+            world.nodes.insert(id, Node { part, ..node });
         }
         for founder in world.members.founders.clone() {
             let shards: Vec<ShardId> = world.map.shards().map(|(shard, _)| shard).collect();
@@ -207,8 +211,10 @@ impl World {
         self.agenda.push(20 * SECOND_US, Event::Sample);
         self.agenda.push(SECOND_US, Event::RouteTables);
         self.agenda.push(SECOND_US, Event::Meta);
-        if self.members.move_about {
-            self.agenda.push(20 * SECOND_US, Event::Members);
+        match self.members.moved_by {
+            MovedBy::Nobody => {}
+            MovedBy::World => self.agenda.push(20 * SECOND_US, Event::Members),
+            MovedBy::Topology => self.agenda.push(10 * SECOND_US, Event::Jobs),
         }
     }
 
@@ -253,6 +259,8 @@ impl World {
             Event::RouteTables => self.exchange_route_tables(),
             Event::Members => self.look_after_members(),
             Event::Meta => self.ask_meta(),
+            Event::Follow { node, boot } => self.look_at_topology(node, boot),
+            Event::Jobs => self.operate(),
             Event::Ending { stage } => self.ending_stage(stage),
         }
     }
@@ -262,6 +270,7 @@ impl World {
     fn paused_until(&self, event: &Event) -> Option<u64> {
         let until_us = match event {
             Event::Tick { node, .. }
+            | Event::Follow { node, .. }
             | Event::Step { node, .. }
             | Event::Disk { node, .. }
             | Event::SnapshotSent { node, .. }
@@ -287,6 +296,7 @@ impl World {
             | Event::RouteTables
             | Event::Members
             | Event::Meta
+            | Event::Jobs
             | Event::Ending { .. } => 0,
         };
         (until_us > self.now_us).then_some(until_us)
@@ -294,7 +304,14 @@ impl World {
 
     /// Sends one message, which may not arrive.
     pub(crate) fn send(&mut self, from: Place, to: Place, message: Message) {
-        let datagram = matches!(message, Message::Raft { .. } | Message::Hello { .. });
+        let datagram = matches!(
+            message,
+            Message::Raft { .. }
+                | Message::Hello { .. }
+                | Message::TopologyAsked { .. }
+                | Message::Topology(_)
+                | Message::Report(_)
+        );
         let fate = self.network.send(&mut self.rng, self.now_us, from, to, datagram);
         self.trace.mix(from.number() << 32 | to.number());
         match fate {
@@ -329,6 +346,11 @@ impl World {
             (Place::Node(to), Message::Hello { node, incarnation }) => {
                 self.hear_hello(to, node, incarnation)
             }
+            (Place::Node(to), Message::TopologyAsked { node, version }) => {
+                self.tell_topology(to, node, version)
+            }
+            (Place::Node(node), Message::Topology(topology)) => self.learn(node, &topology),
+            (Place::Node(node), Message::Report(report)) => self.take_report(node, &report),
             (Place::Node(node), Message::Request { sent_ms, operation }) => {
                 self.take_request(node, from, sent_ms, *operation);
             }

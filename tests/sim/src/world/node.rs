@@ -10,7 +10,8 @@ use super::reseed::{HELLO_TICKS, incarnation_of};
 use super::state::World;
 use super::state::chaos::FaultKind;
 use super::state::event::{Event, Message};
-use super::state::node::Pending;
+use super::state::members::MovedBy;
+use super::state::node::{Part, Pending};
 use crate::checker::{Invariant, LateGrant, Sample};
 use crate::world::ask::request_of;
 use locks::Stamp;
@@ -33,7 +34,12 @@ impl World {
     pub(crate) fn start_node(&mut self, id: u64) {
         let now_us = self.now_us;
         let node = self.nodes.get_mut(&id).expect("a node");
-        if node.is_up() || node.failed || node.awaits_reseed {
+        if node.is_up()
+            || node.failed
+            || node.awaits_reseed
+            || node.part != Part::In
+            || node.absent_until_us > now_us
+        {
             return;
         }
         node.boot += 1;
@@ -54,6 +60,9 @@ impl World {
         let after_us = self.rng.range(1, first_us);
         self.trace.line(now_us, || format!("node {id}    starts"));
         self.agenda.push(now_us + after_us, Event::Tick { node: id, boot });
+        if self.members.moved_by == MovedBy::Topology {
+            self.agenda.push(now_us + after_us, Event::Follow { node: id, boot });
+        }
         self.say_hello(id);
     }
 
@@ -139,6 +148,7 @@ impl World {
         node.inbox.clear();
         node.step_due.clear();
         node.lateness.clear();
+        node.following.stop();
         self.route_tables.forget(Place::Node(id));
         self.meta.forget(id);
         let loss = node.disk.crash(&mut self.rng);
@@ -265,6 +275,9 @@ impl World {
             let (to, is_snapshot) = (message.to.0, message.snapshot.is_some());
             let speaker = shard::speaker(&message.bytes).expect("a message of its own");
             self.judge_speaker(id, shard, &speaker);
+            if is_snapshot {
+                self.judge_snapshot(id, shard, message.to, &message.bytes);
+            }
             let bytes = match message.snapshot {
                 Some(snapshot) => {
                     join_snapshot(&message.bytes, &snapshot.data).expect("a snapshot message")
@@ -399,6 +412,9 @@ impl World {
     // ---- arrivals -------------------------------------------------------------------------------
 
     pub(crate) fn hear_peer(&mut self, id: u64, shard: ShardId, bytes: Vec<u8>, from: &Speaker) {
+        if shard == META && self.now_us < self.meta.silent_until_us {
+            return self.faults.add(FaultKind::MessageCut);
+        }
         self.note_heard(id, shard, from);
         self.tell(id, shard, Input::Peer(bytes));
     }

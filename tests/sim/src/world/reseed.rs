@@ -10,8 +10,13 @@ use super::network::Place;
 use super::state::World;
 use super::state::chaos::FaultKind;
 use super::state::event::{Event, Message};
+use super::state::following::Following;
+use super::state::members::MovedBy;
+use super::state::node::Node;
 use routing::{META, NodeId, ShardId};
+use shard::lost_directory::{Answer, Answers, Group, Told};
 use shard::{Input, Member, Role, Status};
+use std::collections::BTreeSet;
 
 /// The number of ticks between two statements of a node's identity.
 pub(crate) const HELLO_TICKS: u64 = 10;
@@ -48,21 +53,23 @@ impl World {
     /// now and while it comes back. Without such a majority the shard would never serve again, and
     /// the run would show nothing.
     pub(crate) fn may_lose(&self, id: u64) -> bool {
-        self.chaos.losses_left > 0
-            && self.nodes[&id].has_data()
-            && self.groups().into_iter().all(|shard| {
-                let Some(status) = self.leader_status(shard) else {
-                    return shard == META
-                        && !self.nodes.values().any(|it| it.lives.contains_key(&META))
-                        && self.meta_outlives(id);
-                };
-                let voters: Vec<&Member> =
-                    status.members.iter().filter(|member| !member.learner).collect();
-                let kept = voters
-                    .iter()
-                    .filter(|member| member.node.0 != id && self.is_whole(shard, member));
-                kept.count() > voters.len() / 2 && self.is_settled_or_whole(shard, &status)
-            })
+        self.chaos.losses_left > 0 && self.nodes[&id].has_data() && self.keeps_quorums_without(id)
+    }
+
+    /// Whether every shard keeps a majority of voters with their data without this node's.
+    pub(crate) fn keeps_quorums_without(&self, id: u64) -> bool {
+        self.groups().into_iter().all(|shard| {
+            let Some(status) = self.leader_status(shard) else {
+                return shard == META
+                    && !self.nodes.values().any(|it| it.lives.contains_key(&META))
+                    && self.meta_outlives(id);
+            };
+            let voters: Vec<&Member> =
+                status.members.iter().filter(|member| !member.learner).collect();
+            let kept =
+                voters.iter().filter(|member| member.node.0 != id && self.is_whole(shard, member));
+            kept.count() > voters.len() / 2 && self.is_settled_or_whole(shard, &status)
+        })
     }
 
     /// The status of the leader in the highest term.
@@ -120,17 +127,78 @@ impl World {
     pub(crate) fn reseed_node(&mut self, id: u64) {
         let node = self.nodes.get_mut(&id).expect("a node");
         debug_assert!(node.awaits_reseed && !node.is_up());
+        let (incarnation, shards) = match self.members.moved_by {
+            MovedBy::Topology => match self.ask_peers(id) {
+                Some(beginning) => beginning,
+                None => {
+                    return self.agenda.push(self.now_us + SECOND_US, Event::Reseed { node: id });
+                }
+            },
+            _ => {
+                let later = u64::from(node.incarnation.max(node.last_birth)) + 1;
+                let incarnation = (WALL_START_S + self.now_us / SECOND_US).max(later) as u32;
+                (incarnation, node.lives.keys().copied().collect())
+            }
+        };
+        let node = self.nodes.get_mut(&id).expect("a node");
         node.awaits_reseed = false;
         node.disk.replace();
         node.incarnations.clear();
-        let later = u64::from(node.incarnation.max(node.last_birth)) + 1;
-        let incarnation = (WALL_START_S + self.now_us / SECOND_US).max(later) as u32;
-        (node.incarnation, node.last_birth) = (incarnation, incarnation);
-        let shards: Vec<ShardId> = node.lives.keys().copied().collect();
+        node.lives.clear();
+        node.following = Following::default();
+        (node.incarnation, node.last_birth) = (incarnation, incarnation.max(node.last_birth));
         for shard in shards {
             assert!(self.begin_life(id, shard, incarnation), "an empty disk allows every birth");
         }
         self.note(FaultKind::Reseeded, format!("node {id}"));
         self.start_node(id);
+    }
+
+    /// What a node without its data is told, by the real rule: an incarnation above all with which
+    /// its former replicas may have voted, and the shards that want a replica on it. `None`: too
+    /// few have answered.
+    fn ask_peers(&mut self, id: u64) -> Option<(u32, Vec<ShardId>)> {
+        let own = NodeId(id);
+        let founders = self.members.founders.iter().copied();
+        let others: BTreeSet<NodeId> = founders.filter(|node| *node != own).collect();
+        let of_locks = self.map.shards().map(|(shard, _)| shard);
+        let is_listed = self.members.founders.contains(&own);
+        let listed = of_locks.filter(|_| is_listed).map(|shard| (shard, others.clone()));
+        let file = self.meta.seed.nodes.keys().copied().filter(|node| *node != own).collect();
+        let mut answers = Answers::new(own, file, listed.collect());
+        let peers: Vec<u64> = self.nodes.keys().copied().filter(|other| *other != id).collect();
+        for peer in peers {
+            let (here, there) = (Place::Node(id), Place::Node(peer));
+            let passes = self.network.passes(here, there) && self.network.passes(there, here);
+            let node = &self.nodes[&peer];
+            let is_lost = self.rng.percent(15);
+            if passes && !is_lost && node.is_up() && node.paused_until_us <= self.now_us {
+                answers.take(NodeId(peer), Answer::Told(told_by_peer(node, own)));
+            }
+        }
+        if !answers.are_enough() {
+            return None;
+        }
+        let wall_s = self.nodes[&id].clock.read(self.now_us).wall_ms / 1_000;
+        let incarnation = (answers.highest() + 1).max(wall_s as u32);
+        Some((incarnation, answers.begins().into_iter().collect()))
+    }
+}
+
+/// What a peer knows of the node `lost`.
+fn told_by_peer(peer: &Node, lost: NodeId) -> Told {
+    let statuses: Vec<Status> = peer.replicas.values().map(|replica| replica.status()).collect();
+    let births = statuses.iter().flat_map(|status| {
+        let members = status.members.iter().filter(|member| member.node == lost);
+        let wanted = status.wanted.as_ref().and_then(|wanted| wanted.members().get(&lost));
+        members.map(|member| member.incarnation).chain(wanted.copied())
+    });
+    let given = peer.following.known.node(lost).map_or(0, |node| node.last_birth.0);
+    let stated = peer.incarnations.get(&lost.0).copied().unwrap_or_default();
+    let groups = statuses.iter().map(|status| (status.shard, Group::of(status)));
+    Told {
+        highest: births.fold(given.max(stated), u32::max),
+        stands_by: false,
+        groups: groups.collect(),
     }
 }

@@ -5,6 +5,9 @@ use super::gateway::Timer;
 use crate::world::network::Place;
 use routing::ShardId;
 use shard::{Speaker, Ticket};
+use std::sync::Arc;
+use topology::plan::Report;
+use topology::{Topology, Version};
 use wire::{internal::v1 as internal, v1};
 
 /// A message between two places.
@@ -21,6 +24,14 @@ pub(crate) enum Message {
         node: u64,
         incarnation: u32,
     },
+    /// A node asks for the topology, if there is one after this version.
+    TopologyAsked {
+        node: u64,
+        version: Version,
+    },
+    Topology(Arc<Topology>),
+    /// What a node reports to the leader of META.
+    Report(Arc<Report>),
     /// A frame with one operation, which its id names.
     Request {
         sent_ms: u64,
@@ -75,5 +86,7 @@ pub(crate) enum Event {
     RouteTables,
     Members,
     Meta,
+    Follow { node: u64, boot: u64 },
+    Jobs,
     Ending { stage: u32 },
 }

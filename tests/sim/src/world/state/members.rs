@@ -5,14 +5,24 @@ use routing::{NodeId, ShardId};
 use shard::Wanted;
 use std::collections::BTreeMap;
 
+/// By whose order members move in a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum MovedBy {
+    #[default]
+    Nobody,
+    /// By the world's, which wants members for each shard itself (`world/members.rs`).
+    World,
+    /// By the topology's, as in a real cluster (`world/jobs.rs`).
+    Topology,
+}
+
 /// The members of all groups, as the world wants them, and what the judges remember.
 #[derive(Default)]
 pub(crate) struct Members {
-    /// Whether members move in this run.
-    pub move_about: bool,
+    pub moved_by: MovedBy,
     /// The nodes that every group is bootstrapped on.
     pub founders: Vec<NodeId>,
-    /// All wishes so far, the newest last. None at first.
+    /// All wishes of the world so far, the newest last. None at first.
     pub wishes: BTreeMap<ShardId, Vec<Wanted>>,
     /// Every life that a replica has begun, by node and birth, with the highest index of a log entry
     /// that was ever on its disk.
@@ -45,8 +55,8 @@ impl LastHeard {
 
 impl Members {
     /// Of groups that are bootstrapped on these nodes.
-    pub(crate) fn new(move_about: bool, founders: Vec<NodeId>) -> Members {
-        Members { move_about, founders, ..Members::default() }
+    pub(crate) fn new(moved_by: MovedBy, founders: Vec<NodeId>) -> Members {
+        Members { moved_by, founders, ..Members::default() }
     }
 }
 

@@ -1,9 +1,14 @@
 //! What the world remembers of META: its questions, what was acknowledged, and each state that any
 //! replica had.
 
+use crate::checker::plans::LifeJudge;
+use routing::{NodeId, ShardId};
 use shard::{Founders, Ticket, TopologyNews};
 use std::collections::{BTreeMap, BTreeSet};
-use topology::{Seed, Topology, Version};
+use topology::{JobId, Seed, Topology, Version};
+
+/// For each shard the members that it shall have, and the leader that it should have.
+pub(crate) type Places = BTreeMap<ShardId, (BTreeSet<NodeId>, Option<NodeId>)>;
 
 /// A question of the world to a replica of META.
 pub(crate) struct Asked {
@@ -16,6 +21,12 @@ pub(crate) enum Question {
     Change,
     /// A linearizable read, for a copy of this version. By now this version was acknowledged.
     Read { known: Version, acknowledged: Version },
+    /// A proposal of the controller on that node.
+    Planned,
+    /// An order of an operator: a job, or something else.
+    Order { is_job: bool },
+    /// This node wants to join.
+    Join { node: u64 },
 }
 
 /// What the world remembers of META.
@@ -31,6 +42,13 @@ pub(crate) struct Meta {
     pub copies: BTreeMap<u64, Topology>,
     /// A copy that follows by linearizable reads.
     pub reader: Topology,
+    /// The newest topology that any replica has applied.
+    pub newest: Topology,
+    pub lives: LifeJudge,
+    /// The members and leaders when each job began.
+    pub places: BTreeMap<JobId, Places>,
+    /// Until then no replica hears another one.
+    pub silent_until_us: u64,
     /// From this time on, leaders of shard 0 found META.
     pub founded_from_us: u64,
     /// Its founders, as the first node was told.
@@ -48,6 +66,10 @@ impl Meta {
             hashes: BTreeMap::new(),
             copies: BTreeMap::new(),
             reader: Topology::default(),
+            newest: Topology::default(),
+            lives: LifeJudge::default(),
+            places: BTreeMap::new(),
+            silent_until_us: 0,
             founded_from_us,
             founders: None,
             told: BTreeSet::new(),

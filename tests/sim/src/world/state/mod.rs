@@ -4,6 +4,7 @@
 pub(crate) mod chaos;
 pub(crate) mod client;
 pub(crate) mod event;
+pub(crate) mod following;
 pub(crate) mod gateway;
 pub(crate) mod members;
 pub(crate) mod meta;

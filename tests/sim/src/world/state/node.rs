@@ -4,6 +4,7 @@ use crate::rng::Rng;
 use crate::world::clock::Clock;
 use crate::world::disk::Disk;
 use crate::world::network::Place;
+use crate::world::state::following::Following;
 use routing::ShardId;
 use shard::{Input, RaftSettings, Replica, Role, Ticket};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +48,16 @@ pub(crate) struct Pending {
     pub taken_us: u64,
 }
 
+/// Whether a node is one of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// It may join.
+    Outside,
+    In,
+    /// It was removed, and knows that.
+    Removed,
+}
+
 /// One life of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Life {
@@ -84,6 +95,10 @@ pub(crate) struct Node {
     pub incarnations: BTreeMap<u64, u32>,
     /// Whether the disk is known to be damaged, so that the node waits for an empty one.
     pub awaits_reseed: bool,
+    pub part: Part,
+    /// The machine is away until then.
+    pub absent_until_us: u64,
+    pub following: Following,
     pub ticks: u64,
 }
 
@@ -108,6 +123,9 @@ impl Node {
             incarnation: 0,
             incarnations: BTreeMap::new(),
             awaits_reseed: false,
+            part: Part::In,
+            absent_until_us: 0,
+            following: Following::default(),
             ticks: 0,
         }
     }
@@ -118,7 +136,8 @@ impl Node {
 
     /// Whether the node has all the data that it ever confirmed, or can come back with it.
     pub(crate) fn has_data(&self) -> bool {
-        !self.failed && !self.awaits_reseed && !self.disk.is_flipped()
+        let is_sound = !self.failed && !self.awaits_reseed && !self.disk.is_flipped();
+        is_sound && self.part == Part::In
     }
 
     pub(crate) fn leads(&self, shard: ShardId) -> bool {

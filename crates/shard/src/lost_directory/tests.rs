@@ -1,4 +1,5 @@
-//! Which answers are enough: for groups that never moved, for some that did, and on random histories.
+//! Which answers are enough: for groups that never moved, for some that did, and on random
+//! histories.
 
 use super::*;
 
@@ -86,7 +87,8 @@ fn a_group_that_has_moved_is_asked_where_it_is() {
     assert!(answers.are_enough());
 }
 
-/// The file gives the node no replica, and one had moved to it. Nobody was asked, so any number did.
+/// The file gives the node no replica, and one had moved to it. Nobody was asked, so any number
+/// did.
 #[test]
 fn a_node_to_which_a_group_has_moved_asks_that_group() {
     let mut answers = Answers::new(ME, nodes(&[1, 2, 3]), BTreeMap::new());
