@@ -53,7 +53,24 @@ impl World {
     /// now and while it comes back. Without such a majority the shard would never serve again, and
     /// the run would show nothing.
     pub(crate) fn may_lose(&self, id: u64) -> bool {
-        self.chaos.losses_left > 0 && self.nodes[&id].has_data() && self.keeps_quorums_without(id)
+        self.chaos.losses_left > 0
+            && self.nodes[&id].has_data()
+            && self.keeps_quorums_without(id)
+            && self.could_be_confirmed(id)
+    }
+
+    /// Whether enough nodes of the cluster file are left that they could confirm a node's new
+    /// directory. A node that no group wants needs a majority of them, and removed ones answer no
+    /// more: its operator lets the machine join as a new node.
+    fn could_be_confirmed(&self, id: u64) -> bool {
+        let file = &self.meta.seed.nodes;
+        let is_left = |node: &&NodeId| {
+            let newest = &self.meta.newest;
+            node.0 != id
+                && (!newest.is_founded() || newest.present().any(|(left, _)| left == **node))
+        };
+        self.members.moved_by != MovedBy::Topology
+            || file.keys().filter(is_left).count() > file.len() / 2
     }
 
     /// Whether every shard keeps a majority of voters with their data without this node's.
