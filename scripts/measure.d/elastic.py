@@ -1,10 +1,11 @@
 """A million held locks, and 20,000 operations per second: a node is drained, and one that died is replaced.
 
-Five nodes, five replicas of four shards, locks on private leases. `palisade bench` gives the load, open loop: 20,000 operations per
-second, or a quarter of what a closed loop of 2,048 clients reaches on this machine with these locks, whichever is less. Where 117,000 were
-reached, 20,000 are a sixth; at more than a half, queues hide what a change costs. Its latencies of several spans without a change are compared with those while the change goes on, in the same cluster. tools/load/examples/rolling.rs runs
-beside it, for it uses the SDK: its clients keep locks, and no operation of theirs may fail. "Voters again" counts from the
-start of `palisade cluster replace-node` until each shard has five voters and none of them lags. A new node has joined before.
+Five nodes, five replicas of four shards, locks on private leases. `palisade bench` gives the load, open loop: 20,000 operations
+per second, or a quarter of what a closed loop of 2,048 clients reaches on this machine with these locks, whichever is less. Where
+117,000 were reached, 20,000 are a sixth; at more than a half, queues hide what a change costs. Its latencies of several spans
+without a change are compared with those while the change goes on, in the same cluster. tools/load/examples/rolling.rs runs beside
+it, for it uses the SDK: its clients keep locks, and no operation of theirs may fail. "Voters again" counts from the start of
+`palisade cluster replace-node` until each shard has five voters and none of them lags. A new node has joined before.
 """
 import json
 import signal
