@@ -318,7 +318,7 @@ mod tests {
     async fn meta_of_a_generation_that_was_given_up_does_not_begin() {
         let (context, _inbox) = crate::testing::context(NodeId(1), 10);
         context.engine.put_node_records(&[rebuilt::given_up(2)]).unwrap();
-        let (settings, clock) = (routing::Settings::default(), context.clock.clone());
+        let (settings, clock) = (routing::Settings::default(), context.clock);
         let seed = topology::Seed::of(&routing::ClusterConfig::dev(2, 2, 20_000).unwrap());
         let opening = Opening { node: NodeId(1), boot: 1, settings, clock, seed };
         let hosting = Hosting::new(context.clone(), opening);

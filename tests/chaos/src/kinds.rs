@@ -79,6 +79,8 @@ pub enum Kind {
     MemberReturned,
     /// The group of the topology has no quorum for a while, within a job.
     MetaWithoutQuorum,
+    /// Five nodes become eight, which all get replicas, and five again.
+    NodeCount,
     /// All nodes get other addresses at once.
     AllAddresses,
 }
@@ -129,6 +131,7 @@ impl Kind {
             Kind::ReplicaCount => "topology: replicas 5 → 3 → 5",
             Kind::MemberReturned => "topology: members moved away and back",
             Kind::MetaWithoutQuorum => "topology: its group without quorum",
+            Kind::NodeCount => "topology: nodes 5 → 8 → 5",
             Kind::AllAddresses => "topology: all addresses changed at once",
         }
     }
@@ -145,6 +148,7 @@ impl Kind {
                 | Kind::ReplicaCount
                 | Kind::MemberReturned
                 | Kind::MetaWithoutQuorum
+                | Kind::NodeCount
                 | Kind::AllAddresses
         )
     }

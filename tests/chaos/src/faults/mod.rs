@@ -136,6 +136,7 @@ impl Stage<'_> {
             Kind::ReplicaCount => self.change_replica_count().await,
             Kind::MemberReturned => self.move_members_back().await,
             Kind::MetaWithoutQuorum => self.take_meta_its_quorum().await,
+            Kind::NodeCount => self.grow_and_shrink().await,
             Kind::AllAddresses => self.move_all_addresses().await,
         }
     }

@@ -6,7 +6,7 @@
 //! cluster of their own.
 
 use super::{Stage, Wound};
-use crate::cluster::SHARDS;
+use crate::cluster::{NODES, SHARDS};
 use crate::error::{Because, Error};
 use crate::probe::all_back;
 use client::{AcquireOptions, ClientOptions};
@@ -169,6 +169,29 @@ impl Stage<'_> {
         }
         self.expect_members(&mut wound).await?;
         Ok(wound)
+    }
+
+    /// Three nodes join and get replicas, and any three nodes are removed.
+    pub(super) async fn grow_and_shrink(&mut self) -> Result<Wound, Error> {
+        let mut wound = Wound::default();
+        while (self.cluster.nodes().len() as u64) < NODES + 3 {
+            self.join().await?;
+        }
+        self.job(&["rebalance", "--members"], &mut wound).await?;
+        if let Some(id) = self.idle().await? {
+            wound.failures.push(format!("after `rebalance --members`, node {id} has no replica"));
+        }
+        self.expect_members(&mut wound).await?;
+        for _ in 0..3 {
+            let nodes: Vec<u64> = self.cluster.nodes().iter().copied().collect();
+            let old = *self.rng.pick(&nodes);
+            self.hurt.insert(old);
+            self.job(&["remove-node", &old.to_string()], &mut wound).await?;
+            self.cluster.forget(old);
+            wound.must_end.insert(old);
+        }
+        self.expect_members(&mut wound).await?;
+        Ok(wound.serves())
     }
 
     /// All nodes stop, and start at other addresses with another cluster file.
