@@ -29,7 +29,9 @@
 //! A group that moved here of which no peer that answers has a replica is not in question. That is
 //! sound, because its replica begins here only once the topology has recorded the new directory
 //! (`by_topology.rs`), with a birth above all others. If no group with a member elsewhere is known
-//! to want a replica here, a majority of the nodes of the cluster file must answer.
+//! to want a replica here, a majority of the cluster's nodes must answer. They are those of the latest
+//! topology that a peer told, because nodes of the cluster file may have been removed long ago. Without
+//! a topology they are those of the file.
 //!
 //! A group that had its only voter here is lost, unless it has moved since. If none of its present
 //! members answers, nothing but the clock keeps the incarnation above the births that it had here.
@@ -88,6 +90,17 @@ pub struct Told {
     pub stands_by: bool,
     /// The groups of which it has a replica.
     pub groups: BTreeMap<ShardId, Group>,
+    /// The nodes of the topology that it knows. `None`: it knows the cluster file only.
+    pub present: Option<Present>,
+}
+
+/// The nodes that a topology has and has not removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Present {
+    /// Generation and version of the topology. The higher one is the later one.
+    pub order: (u64, u64),
+    /// The nodes.
+    pub nodes: BTreeSet<NodeId>,
 }
 
 /// The answer of one peer.
@@ -247,11 +260,24 @@ impl Answers {
             members.any(|member| member.node != self.node)
         };
         if !shards.iter().any(|shard| is_elsewhere(shard) && self.wants_node(*shard)) {
-            let (more, of) = (majority(1 + self.file.len()), &self.file);
+            let others = self.others();
+            let (more, of) = (majority(1 + others.len()), &others);
             let lack = self.lack(more, of, |peer| self.counted(peer).is_some());
             lacks.extend(lack.map(|lack| (None, lack)));
         }
         lacks
+    }
+
+    /// The other nodes of the cluster, as far as they are known.
+    fn others(&self) -> BTreeSet<NodeId> {
+        let counted = self.told.values().filter(|told| !told.stands_by);
+        let told = counted.filter_map(|told| told.present.as_ref());
+        match told.max_by_key(|present| present.order) {
+            Some(present) => {
+                present.nodes.iter().copied().filter(|node| *node != self.node).collect()
+            }
+            None => self.file.clone(),
+        }
     }
 
     fn lack_of(&self, shard: ShardId) -> Option<Lack> {

@@ -2,7 +2,7 @@
 //! answers of all, [`shard::lost_directory`] says.
 
 use routing::{NodeId, ShardId};
-use shard::lost_directory::{Group, Told, Wish};
+use shard::lost_directory::{Group, Present, Told, Wish};
 use shard::{Member, Status};
 use wire::internal::v1 as wire;
 
@@ -29,8 +29,19 @@ pub(super) fn told_of(told: wire::GreetResponse) -> Told {
     Told {
         highest: told.incarnation,
         stands_by: told.stands_by,
+        present: present(&told),
         groups: told.groups.into_iter().map(group).collect(),
     }
+}
+
+/// The nodes that the speaker knows by a topology.
+fn present(told: &wire::GreetResponse) -> Option<Present> {
+    let speaker = told.hello.as_ref().filter(|speaker| speaker.topology_version > 0)?;
+    let others = told.nodes.iter().map(|node| NodeId(node.node));
+    Some(Present {
+        order: (speaker.topology_generation, speaker.topology_version),
+        nodes: others.chain([NodeId(speaker.node)]).collect(),
+    })
 }
 
 /// What a replica with this status tells of its group.

@@ -3,6 +3,7 @@
 
 use super::answers::group_of;
 use crate::context::Context;
+use crate::following::removal;
 use crate::limits::PROTOCOL;
 use crate::lineage::{Claim, Known, Run, StoreId};
 use crate::peer_identities::{NotAccepted, PeerRun, Standing};
@@ -288,6 +289,9 @@ impl Greeter {
                 true => format!(
                     "node {id} listens to it once it knows version {its}, as that node does"
                 ),
+                false if removal(&self.context.cluster.now(), peer).is_some() => {
+                    "it was removed: let its machine join as a new node".to_owned()
+                }
                 false => "give both the same cluster file".to_owned(),
             };
             return Err(Refusal::Stranger(format!(

@@ -124,6 +124,23 @@ fn a_node_without_any_group_asks_a_majority_of_the_cluster() {
     assert!(Answers::new(ME, nodes(&[]), BTreeMap::new()).are_enough(), "there is no other node");
 }
 
+/// Nodes 1 to 3 of the cluster file were removed, and 5 to 7 joined. Two of the removed ones had to
+/// answer, so that the re-seed never ended.
+#[test]
+fn the_nodes_of_the_latest_topology_count_and_not_those_of_the_file() {
+    let mut answers = Answers::new(ME, nodes(&[1, 2, 3]), BTreeMap::new());
+    let knows = |version, ids: &[u64]| {
+        let present = Present { order: (1, version), nodes: nodes(ids) };
+        Answer::Told(Told { present: Some(present), ..Told::default() })
+    };
+    answers.take(NodeId(5), knows(20, &[4, 5, 6, 7]));
+    answers.take(NodeId(6), knows(9, &[1, 2, 4, 5, 6]));
+    assert!(!answers.are_enough(), "two of four");
+    assert!(answers.still_to_come().contains("1 of node 7"), "{}", answers.still_to_come());
+    answers.take(NodeId(7), knows(20, &[4, 5, 6, 7]));
+    assert!(answers.are_enough(), "{}", answers.still_to_come());
+}
+
 #[test]
 fn another_life_of_a_voter_does_not_answer_for_it() {
     let members = [voter(1, 0), voter(2, 0), voter(4, 0)];
@@ -184,7 +201,8 @@ fn enough_answers_know_each_birth_that_has_voted() {
                 let births = group.members.iter().filter(|member| member.node == ME);
                 let highest = births.map(|member| member.incarnation).max().unwrap_or(0);
                 let groups = [(SHARD, group)].into();
-                answers.take(peer, Answer::Told(Told { highest, stands_by: false, groups }));
+                let told = Told { highest, groups, ..Told::default() };
+                answers.take(peer, Answer::Told(told));
             }
         }
         if answers.groups(SHARD).next().is_none() || !answers.are_enough() {

@@ -12,11 +12,12 @@ use super::state::chaos::FaultKind;
 use super::state::event::{Event, Message};
 use super::state::following::Following;
 use super::state::members::MovedBy;
-use super::state::node::Node;
+use super::state::node::{Node, Part};
 use routing::{META, NodeId, ShardId};
-use shard::lost_directory::{Answer, Answers, Group, Told};
+use shard::lost_directory::{Answer, Answers, Group, Present, Told};
 use shard::{Input, Member, Role, Status};
 use std::collections::BTreeSet;
+use topology::{NodeState, Topology};
 
 /// The number of ticks between two statements of a node's identity.
 pub(crate) const HELLO_TICKS: u64 = 10;
@@ -53,24 +54,7 @@ impl World {
     /// now and while it comes back. Without such a majority the shard would never serve again, and
     /// the run would show nothing.
     pub(crate) fn may_lose(&self, id: u64) -> bool {
-        self.chaos.losses_left > 0
-            && self.nodes[&id].has_data()
-            && self.keeps_quorums_without(id)
-            && self.could_be_confirmed(id)
-    }
-
-    /// Whether enough nodes of the cluster file are left that they could confirm a node's new
-    /// directory. A node that no group wants needs a majority of them, and removed ones answer no
-    /// more: its operator lets the machine join as a new node.
-    fn could_be_confirmed(&self, id: u64) -> bool {
-        let file = &self.meta.seed.nodes;
-        let is_left = |node: &&NodeId| {
-            let newest = &self.meta.newest;
-            node.0 != id
-                && (!newest.is_founded() || newest.present().any(|(left, _)| left == **node))
-        };
-        self.members.moved_by != MovedBy::Topology
-            || file.keys().filter(is_left).count() > file.len() / 2
+        self.chaos.losses_left > 0 && self.nodes[&id].has_data() && self.keeps_quorums_without(id)
     }
 
     /// Whether every shard keeps a majority of voters with their data without this node's.
@@ -147,6 +131,11 @@ impl World {
         let (incarnation, shards) = match self.members.moved_by {
             MovedBy::Topology => match self.ask_peers(id) {
                 Some(beginning) => beginning,
+                None if self.hears_of_removal(id) => {
+                    self.note(FaultKind::RemovedEnded, format!("node {id}"));
+                    self.nodes.get_mut(&id).expect("a node").part = Part::Removed;
+                    return;
+                }
                 None => {
                     return self.agenda.push(self.now_us + SECOND_US, Event::Reseed { node: id });
                 }
@@ -169,6 +158,17 @@ impl World {
         }
         self.note(FaultKind::Reseeded, format!("node {id}"));
         self.start_node(id);
+    }
+
+    /// Whether a peer refuses a node without its data because it was removed. Its operator gives up
+    /// then.
+    fn hears_of_removal(&self, id: u64) -> bool {
+        let is_removed = |topology: &Topology| {
+            topology.node(NodeId(id)).is_some_and(|node| node.state == NodeState::Removed)
+        };
+        let (peers, here) = (self.nodes.values().filter(|peer| peer.is_up()), Place::Node(id));
+        let mut reached = peers.filter(|peer| self.network.passes(here, Place::Node(peer.id)));
+        reached.any(|peer| is_removed(&peer.following.known))
     }
 
     /// What a node without its data is told, by the real rule: an incarnation above all with which
@@ -213,9 +213,15 @@ fn told_by_peer(peer: &Node, lost: NodeId) -> Told {
     let given = peer.following.known.node(lost).map_or(0, |node| node.last_birth.0);
     let stated = peer.incarnations.get(&lost.0).copied().unwrap_or_default();
     let groups = statuses.iter().map(|status| (status.shard, Group::of(status)));
+    let known = &peer.following.known;
+    let present = Present {
+        order: (known.cluster().generation, known.version().0),
+        nodes: known.present().map(|(node, _)| node).collect(),
+    };
     Told {
         highest: births.fold(given.max(stated), u32::max),
         stands_by: false,
         groups: groups.collect(),
+        present: known.is_founded().then_some(present),
     }
 }
