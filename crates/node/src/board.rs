@@ -130,11 +130,14 @@ impl Board {
         self.lock().values().map(|cell| cell.status.clone()).collect()
     }
 
-    /// The statuses of the replicas that have applied at least what they knew to be committed when
-    /// they were opened. The members of another one may be those of an old checkpoint.
+    /// The statuses of the replicas that have applied all that they know to be committed, at least
+    /// what they knew when they were opened. The members of another one may be those of an old
+    /// checkpoint, or of the time before entries that it applies step by step.
     pub(crate) fn settled(&self) -> Vec<Status> {
-        let is_settled =
-            |cell: &&Cell| cell.opened_at.is_some_and(|at| cell.status.applied_index >= at);
+        let is_settled = |cell: &&Cell| {
+            let applied = cell.status.applied_index;
+            cell.opened_at.is_some_and(|at| applied >= at) && applied >= cell.status.committed_index
+        };
         self.lock().values().filter(is_settled).map(|cell| cell.status.clone()).collect()
     }
 

@@ -189,7 +189,8 @@ impl Hosting {
     }
 
     /// Hosts a replica, while nothing else comes or goes. `generation` is that of the topology that
-    /// wants it. `founds` are META's founders, if this is the replica of one that has never begun.
+    /// wants it. `founds` are the founders of the cluster's first META, if this is the replica of one
+    /// that has never begun.
     ///
     /// META does not begin while it is given up, nor after that. Otherwise a replica that has been
     /// given up could vote until it hears of that.
@@ -217,18 +218,14 @@ impl Hosting {
         let group = group.ok_or(HostingError::UnknownShard(shard))?;
         let is_seated = context.host.seat(shard).is_some();
         let (engine, opening) = (context.engine.clone(), self.opening.clone());
-        let id = context.id;
         let opened = self.on_disk(move || {
             if is_seated {
                 // Another life than this one is refused.
                 engine.host_shard(shard, birth)?;
                 return Ok(Ok(None));
             }
-            let mut founds = founds;
             if shard == META {
                 rebuilt::put_life(&*engine, birth, generation)?;
-                let built_again = rebuilt::founds(&*engine, id, birth)?;
-                founds = founds.or(built_again.as_ref().and_then(rebuilt::founders_of));
             }
             if let Some(founders) = founds {
                 meta::found(&*engine, &founders, birth)?;
@@ -291,6 +288,11 @@ impl Hosting {
                 self.context.lifecycle.fail(error.to_string());
                 Err(HostingError::Failed(error.to_string()))
             }
+            Err(error) if error.is_panic() => {
+                let what = NodeError::of_task("what comes to this node or leaves it", &error);
+                self.context.lifecycle.fail(what.to_string());
+                Err(HostingError::Failed(what.to_string()))
+            }
             Err(_) => Err(HostingError::Stopping), // the runtime ends
         }
     }
@@ -325,5 +327,25 @@ mod tests {
         let refused = hosting.host_now(META, 0, FIRST, None).await.unwrap_err();
         assert!(matches!(refused, HostingError::GivenUp(FIRST)), "{refused}");
         assert!(!context.engine.lives().contains_key(&META), "nothing has begun");
+    }
+
+    /// Regression: where META had been before, the one that was founded again began nowhere. What a
+    /// founder begins with was written before its life was hosted.
+    #[tokio::test]
+    async fn a_founder_begins_where_meta_was_destroyed() {
+        let (context, _inbox) = crate::testing::context(NodeId(1), 10);
+        let topology = crate::testing::built_again(&crate::testing::founded(), 2);
+        let birth = topology.shard(META).unwrap().founders[&NodeId(1)].0;
+        context.engine.put_node_records(&[rebuilt::given_up(2)]).unwrap();
+        context.engine.put_node_records(&[rebuilt::founding(&topology)]).unwrap();
+        context.engine.host_shard(META, 0).unwrap();
+        context.engine.drop_shard(META, 0).unwrap();
+        let (settings, clock) = (routing::Settings::default(), context.clock);
+        let seed = topology::Seed::of(&routing::ClusterConfig::dev(2, 2, 20_000).unwrap());
+        let opening = Opening { node: NodeId(1), boot: 1, settings, clock, seed };
+        let hosting = Hosting::new(context.clone(), opening);
+        hosting.host_now(META, birth, 2, None).await.unwrap();
+        assert_eq!(context.engine.lives()[&META].hosted, Some(birth));
+        assert!(meta::has_begun(&*context.engine, birth).unwrap());
     }
 }

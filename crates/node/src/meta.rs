@@ -24,7 +24,8 @@ pub(crate) fn replicas(map: &ShardMap, shard: ShardId) -> Option<&Replicas> {
 }
 
 /// Writes what a founder begins with, once in the life of a data directory. Call it before the
-/// replica is hosted. Blocks on the disk.
+/// replica of a cluster's first META is hosted, and after that of a later one: a life of META was
+/// destroyed here, and nothing is written before the next one. Blocks on the disk.
 ///
 /// The record comes after the data, so a directory with the record has data, or has lost them.
 ///

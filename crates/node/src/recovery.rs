@@ -133,6 +133,15 @@ impl Opening {
         group: &Group,
     ) -> Result<Replica, NodeError> {
         engine.host_shard(shard, birth)?;
+        let built_again = match shard {
+            META => rebuilt::founds(engine, self.node, birth)?,
+            _ => None,
+        };
+        // A life is hosted before anything is written for it. If the process ended in between, what a
+        // founder begins with is written now.
+        if let Some(founders) = built_again.as_ref().and_then(rebuilt::founders_of) {
+            meta::found(engine, &founders, birth)?;
+        }
         let mut voters: Vec<NodeId> = group.founders.iter().copied().collect();
         if shard == META && !meta::has_begun(engine, birth)? {
             // A founder's life that comes empty has no say in what the founders were. It waits for
@@ -156,7 +165,7 @@ impl Opening {
             replica.found_meta();
         }
         Ok(match shard {
-            META => match rebuilt::founds(engine, self.node, birth)? {
+            META => match built_again {
                 Some(topology) => replica.with_rebuilt(topology),
                 None => replica.with_seed(self.seed.clone()),
             },

@@ -60,11 +60,15 @@ impl View {
             address_version: node.start,
             zone: node.zone.clone(),
         };
+        let is_present = |id: &NodeId| {
+            topology.node(*id).is_some_and(|node| node.state != topology::NodeState::Removed)
+        };
         let group = |shard: &topology::Shard| {
             let lives = shard.wanted.lives().chain(shard.is.lives());
+            let nodes = lives.chain(shard.leaving.keys().copied()).map(|life| life.node);
             Group {
                 founders: shard.founders.keys().copied().collect(),
-                nodes: lives.chain(shard.leaving.keys().copied()).map(|life| life.node).collect(),
+                nodes: nodes.filter(|node| is_present(node)).collect(),
                 preferred_leader: shard.preference.map(|preference| preference.node),
             }
         };

@@ -14,8 +14,9 @@
 //!
 //! 1. The group may have gone further than that configuration C. The next change is on disk at a
 //!    majority of C's voters, so one of those that answered has it in its log. None has applied it.
-//! 2. The change after that is not committed. A replica that has it in its log has applied the one
-//!    before it (`parts/membership.rs` in `shard`), and a majority has it.
+//! 2. The change after that is not committed. A replica that has it in its log knows that the one
+//!    before it is committed (`parts/membership.rs` in `shard`), and a majority has it. A peer tells of
+//!    a replica only once that has applied all that it knows to be committed.
 //! 3. So the voters are those of C with one change. That gives a vote to nobody but a learner of C.
 //!
 //! This node cannot answer, and may have been part of each majority. If the other voters are no

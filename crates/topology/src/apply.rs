@@ -41,10 +41,38 @@ impl Topology {
         if let Some(planned) = proposal.planned_at.filter(|planned| *planned != self.version) {
             return Err(Refusal::VersionMoved { planned, now: self.version });
         }
+        self.check_wishes(&rows)?;
         let delta = Delta { version: self.version.next(), rows };
         self.follow(&delta).expect("the delta follows the version");
         debug_assert_eq!(self.check(), Ok(()), "after {proposal:?}");
         Ok(Some(delta))
+    }
+
+    /// Refuses rows with a wish that no copy would take. Once committed, it would stop every replica.
+    fn check_wishes(&self, rows: &[Row]) -> Result<(), Refusal> {
+        let changed: BTreeMap<NodeId, &Node> = rows
+            .iter()
+            .filter_map(|row| match row {
+                Row::Node { id, node } => Some((*id, node)),
+                _ => None,
+            })
+            .collect();
+        for row in rows {
+            let Row::Shard { id, shard } = row else { continue };
+            for life in shard.wanted.lives() {
+                let node = changed.get(&life.node).copied().or_else(|| self.nodes.get(&life.node));
+                let is_sound = node.is_some_and(|node| {
+                    node.state != NodeState::Removed
+                        && life.birth <= node.last_birth
+                        && u64::from(life.birth.0) >= node.start.incarnation
+                });
+                if !is_sound {
+                    let why = "it would have a life that cannot be".into();
+                    return Err(Refusal::NoGroup { shard: *id, why });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The rows that the command leads to.

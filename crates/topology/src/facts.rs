@@ -138,7 +138,7 @@ impl Topology {
         let mut nodes: BTreeMap<NodeId, Node> = BTreeMap::new();
         let mut shard = known.clone();
         for life in is.lives() {
-            let known = self.present_node(life.node)?;
+            let known = self.node_of_member(known, life)?;
             let node = nodes.entry(life.node).or_insert_with(|| known.clone());
             node.last_birth = node.last_birth.max(life.birth);
             shard.adopt(life, version);
@@ -149,10 +149,17 @@ impl Topology {
             shard.is = is.clone();
         }
         if is_first {
-            let members = match is.taken > known.wanted.version {
-                true => shard.is.voters.iter().map(|life| (life.node, life.birth)).collect(),
-                false => shard.wanted.members.clone(),
-            };
+            let mut members = shard.wanted.members.clone();
+            if is.taken > known.wanted.version {
+                let present = shard.is.voters.iter().filter(|life| {
+                    nodes.get(&life.node).is_some_and(|node| node.state != NodeState::Removed)
+                });
+                let taken: BTreeMap<NodeId, Birth> = present
+                    .map(|life| (life.node, shard.birth_on(life, &nodes[&life.node])))
+                    .collect();
+                // If all of them were removed, the wish of the kept copy is as good as any.
+                members = if taken.is_empty() { members } else { taken };
+            }
             shard.want(Wanted { version, members });
         }
         let mut rows: Vec<Row> =
@@ -160,9 +167,29 @@ impl Topology {
         rows.push(Row::Shard { id, shard });
         Ok(rows)
     }
+
+    /// The node on which a group has this life.
+    ///
+    /// It may have been removed since the topology was built again: the lost group had moved the shard
+    /// to it, and nobody who answered knew. Its life leaves then.
+    fn node_of_member(&self, known: &Shard, life: Life) -> Result<&Node, Refusal> {
+        let may_be_removed = self.is_unheard(known) || known.leaving.contains_key(&life);
+        match self.nodes.get(&life.node) {
+            Some(node) if may_be_removed => Ok(node),
+            _ => self.present_node(life.node),
+        }
+    }
 }
 
 impl Shard {
+    /// The birth that is wanted on the node of this life: that of the life, unless the life was on a
+    /// directory that is lost.
+    fn birth_on(&self, life: &Life, node: &Node) -> Birth {
+        let reborn = birth_of(node.start).unwrap_or_default();
+        let wanted = self.wanted.members.get(&life.node).copied().unwrap_or_default();
+        life.birth.max(reborn).max(wanted)
+    }
+
     /// Wants another life in the place of this one.
     fn replace(&mut self, life: Life, reborn: Birth, version: Version) {
         self.wanted.members.insert(life.node, reborn);

@@ -28,7 +28,7 @@ use crate::command::{Command, Proposal};
 use crate::plan::{Report, Role};
 use crate::refusal::Refusal;
 use crate::state::*;
-use routing::{META, NodeId, ShardId};
+use routing::{AddressVersion, META, NodeId, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How far the version rises. No group makes so many changes that no node which answers has heard of.
@@ -142,6 +142,17 @@ pub enum Obstacle {
         /// The place in the log.
         index: u64,
     },
+    /// A group has a member on a node that no kept topology has.
+    #[error(
+        "shard {shard} has a member on node {node}, which no kept topology has: start node {node}, or say \
+         with `--lost {node}` that it is gone for good"
+    )]
+    UnknownMember {
+        /// The shard.
+        shard: ShardId,
+        /// The node.
+        node: NodeId,
+    },
     /// A replica is of a shard that no kept topology has.
     #[error(
         "node {node} has a replica of shard {shard}, which no kept topology has: start the nodes that \
@@ -184,6 +195,9 @@ pub enum Loss {
          cluster replace-node {0} NEW`"
     )]
     Node(NodeId),
+    /// A node of which nothing is known but that it is a member of a group is said to be gone.
+    #[error("node {0} is counted as removed: no node that answers has kept more of it than its id")]
+    Gone(NodeId),
     /// A node that was removed answers.
     #[error("node {0} was removed and answers: it stays removed, so wipe its directory")]
     Removed(NodeId),
@@ -254,11 +268,13 @@ pub fn rebuild(
     let Some((from, base)) = latest(told) else { return Err(vec![Obstacle::NothingKept]) };
     let mut obstacles = refusals(told, lost, (from, base));
     let mut building = Building::new(told, base, generation, wall_s);
+    building.remove_unknown(lost);
     obstacles.extend(building.take_facts());
     if !obstacles.is_empty() {
         return Err(obstacles);
     }
-    building.losses.extend(lost.iter().map(|node| Loss::Node(*node)));
+    let kept = lost.iter().filter(|node| base.node(**node).is_some());
+    building.losses.extend(kept.map(|node| Loss::Node(*node)));
     building.raise_births();
     building.begin(base);
     building.found_meta(base)?;
@@ -300,7 +316,7 @@ fn refusals(
     for node in lost {
         if told.contains_key(node) {
             obstacles.push(Obstacle::NotLost(*node));
-        } else if base.node(*node).is_none() {
+        } else if base.node(*node).is_none() && !members(told).contains(node) {
             obstacles.push(Obstacle::Unknown(*node));
         }
     }
@@ -309,15 +325,19 @@ fn refusals(
     obstacles
 }
 
+/// The nodes on which groups have members, as their replicas tell.
+fn members(told: &BTreeMap<NodeId, Told>) -> BTreeSet<NodeId> {
+    let replicas = told.values().flat_map(|told| told.report.replicas.values());
+    replicas.flat_map(|replica| replica.members.lives()).map(|life| life.node).collect()
+}
+
 /// The highest id that a node may have.
 fn former_ids(told: &BTreeMap<NodeId, Told>) -> NodeId {
-    let of = |told: &Told| {
-        let kept = told.kept.nodes.keys().copied().chain([told.kept.cluster.former_ids]);
-        let members = told.report.replicas.values().flat_map(|replica| replica.members.lives());
-        kept.chain(members.map(|life| life.node)).max()
-    };
-    let known = told.iter().flat_map(|(node, told)| [Some(*node), of(told)]).flatten().max();
-    NodeId(known.map_or(0, |id| id.0).saturating_add(IDS))
+    let of =
+        |told: &Told| told.kept.nodes.keys().copied().chain([told.kept.cluster.former_ids]).max();
+    let known = told.iter().flat_map(|(node, told)| [Some(*node), of(told)]).flatten();
+    let highest = known.chain(members(told)).max();
+    NodeId(highest.map_or(0, |id| id.0).saturating_add(IDS))
 }
 
 /// A topology in the making.
@@ -352,6 +372,42 @@ impl<'a> Building<'a> {
         losses.extend(removed.into_iter().map(|(node, _)| Loss::Removed(*node)));
         let told = present.into_iter().map(|(node, told)| (*node, told)).collect();
         Building { topology, told, wall_s, losses }
+    }
+
+    /// Counts the lost nodes that no kept topology has as removed. Their lives leave their groups.
+    fn remove_unknown(&mut self, lost: &BTreeSet<NodeId>) {
+        for id in lost {
+            if self.topology.nodes.contains_key(id) {
+                continue;
+            }
+            let node = Node {
+                address: String::new(),
+                zone: None,
+                state: NodeState::Removed,
+                start: AddressVersion::default(),
+                store: None,
+                levels: None,
+                binary: String::new(),
+                last_birth: Birth(0),
+                directory_since: Version(0),
+            };
+            self.topology.nodes.insert(*id, node);
+            self.losses.push(Loss::Gone(*id));
+            self.let_leave(*id);
+        }
+    }
+
+    /// Lets each life leave that groups have on a node.
+    fn let_leave(&mut self, id: NodeId) {
+        let replicas = self.told.values().flat_map(|told| &told.report.replicas);
+        for (shard, replica) in replicas {
+            let Some(shard) = self.topology.shards.get_mut(shard) else { continue };
+            let Some(node) = self.topology.nodes.get_mut(&id) else { return };
+            for life in replica.members.lives().filter(|life| life.node == id) {
+                node.last_birth = node.last_birth.max(life.birth);
+                shard.leaving.insert(life, shard.wanted.version);
+            }
+        }
     }
 
     fn apply(&mut self, node: NodeId, command: Command) -> Option<Obstacle> {
@@ -401,7 +457,12 @@ impl<'a> Building<'a> {
             self.tell_quorum(shard);
             return None;
         };
-        let obstacle = self.apply(node, Command::Is { shard, members: members.clone() });
+        let obstacle = match self.apply(node, Command::Is { shard, members: members.clone() }) {
+            Some(Obstacle::Fact { refusal: Refusal::UnknownNode(node), .. }) => {
+                Some(Obstacle::UnknownMember { shard, node })
+            }
+            obstacle => obstacle,
+        };
         if members.taken > kept && obstacle.is_none() {
             self.losses.push(Loss::Wish { shard, kept });
         }

@@ -546,15 +546,18 @@ impl Topology {
     fn check_shard(&self, shard: &Shard) -> Result<(), &'static str> {
         let rule = |holds: bool, says: &'static str| if holds { Ok(()) } else { Err(says) };
         let lives = || shard.wanted.lives().chain(shard.leaving.keys().copied());
-        let is_possible = |life: Life| {
-            self.nodes.get(&life.node).is_some_and(|node| {
-                node.state != NodeState::Removed && life.birth <= node.last_birth
-            })
+        let was_given = |life: Life| {
+            self.nodes.get(&life.node).is_some_and(|node| life.birth <= node.last_birth)
+        };
+        let is_removed = |life: Life| {
+            let node = self.nodes.get(&life.node);
+            node.is_some_and(|node| node.state == NodeState::Removed)
         };
         let is_accounted =
             |life: Life| shard.wanted.has(&life) || shard.leaving.contains_key(&life);
         rule(!shard.wanted.members.is_empty(), "a shard wants members")?;
-        rule(lives().all(is_possible), "a life is on a node, with a birth that was given")?;
+        rule(lives().all(was_given), "a life is on a node, with a birth that was given")?;
+        rule(!shard.wanted.lives().any(is_removed), "no life is wanted on a removed node")?;
         rule(shard.is.lives().all(is_accounted), "a member is wanted or leaving")?;
         rule(
             !shard.leaving.keys().any(|life| shard.wanted.has(life)),

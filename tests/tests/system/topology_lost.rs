@@ -126,3 +126,41 @@ async fn a_lost_topology_is_built_again_and_what_is_left_of_its_group_never_serv
     })
     .await;
 }
+
+/// Regression: where the lost group had been, the new one began nowhere, so of its three founders two ran.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_had_the_lost_topology_founds_the_next_one() {
+    let mut cluster = Cluster::start(Spec { nodes: 5, shards: 1, ..SPEC }).await;
+    let had_it = members(&cluster, 0);
+    eventually("each node has told what it is", async || {
+        let topology = cluster.run_json_of(&["cluster", "topology"]).await;
+        let nodes = topology["nodes"].as_array()?;
+        nodes.iter().all(|node| node["binary"] != "").then_some(())
+    })
+    .await;
+    let (lost, left) = had_it.split_at(2);
+    lost.iter().for_each(|node| cluster.kill_node(*node));
+    let named = lost.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+    let built = eventually("the topology is built again", async || {
+        let args = [REBUILD[0], REBUILD[1], "--lost", &named, "--json"];
+        let built = cluster.run(&args).await;
+        built.status.success().then_some(built.stdout)
+    })
+    .await;
+    let built: Value = serde_json::from_slice(&built).expect("a document");
+    let founders = ids(&built["topology"]["meta"]["wanted"]);
+    assert!(founders.len() == 3 && founders.contains(&left[0]), "{built:#}");
+    // With one of the others down, the one that had the lost group is part of the quorum.
+    let other = *founders.iter().find(|node| **node != left[0]).expect("two others");
+    eventually("all founders have a replica of the topology", async || {
+        (cluster.try_status().await?.topology.len() == 3).then_some(())
+    })
+    .await;
+    cluster.kill_node(other);
+    let node = left[0].to_string();
+    eventually("the new group takes a change with it", async || {
+        let args = ["cluster", "undrain", &node, "--within", "20s"];
+        cluster.run(&args).await.status.success().then_some(())
+    })
+    .await;
+}

@@ -229,7 +229,12 @@ impl Round<'_> {
             standing.left(passed.err().or_else(|| self.stuck(id)));
         }
         while let Some((id, members)) = self.evening_move() {
+            let planned = self.plan.commands.len();
             match self.wish(id, members) {
+                Ok(()) if self.plan.commands.len() == planned => {
+                    standing.left(None); // it was refused, and would be again
+                    break;
+                }
                 Ok(()) => standing.left(None),
                 Err(why) => {
                     standing.left(Some(why));

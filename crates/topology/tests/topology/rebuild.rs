@@ -343,3 +343,87 @@ fn each_time_has_a_higher_generation() {
     let told = of(&topology, 6);
     assert_eq!(Told::decode(&told.encode()), Ok(told));
 }
+
+/// One shard on nodes 1 to 3 of nine nodes, as the kept topology has it. The lost META moved it to these
+/// nodes, and its group took that wish.
+fn moved_unheard(to: [u64; 3]) -> (Topology, Members) {
+    let mut kept = founded(9, 1, 3, 0);
+    for node in 1..=9 {
+        apply(&mut kept, Command::NodeIs { told: told(node, 1) }).unwrap();
+    }
+    let mut later = kept.clone();
+    apply(&mut later, Command::Want { shard: ShardId(0), members: nodes(to) }).unwrap();
+    let wanted = &later.shard(ShardId(0)).unwrap().wanted;
+    let (taken, voters) = (wanted.version, wanted.lives().collect());
+    (kept, Members { conf_index: 90, taken, voters, ..Members::default() })
+}
+
+/// Regression: a voter on a directory that is lost was wanted again, which no copy of the topology
+/// takes. So the group of the topology failed on every node.
+#[test]
+fn a_member_on_a_lost_directory_is_wanted_in_its_next_life() {
+    let (kept, moved) = moved_unheard([2, 4, 5]);
+    let mut next = built(&all(&kept, &[6, 7, 8, 9]), &[1, 2, 3, 4, 5]).topology;
+    let start = routing::AddressVersion { incarnation: LATER_S + 5, starts: 1 };
+    let reseeded = NodeTold { start, store: StoreId([9; 16]), ..told(2, 1) };
+    apply(&mut next, Command::NodeIs { told: reseeded }).unwrap();
+    apply(&mut next, Command::Is { shard: ShardId(0), members: moved.clone() }).unwrap();
+    assert_eq!(next.check(), Ok(()));
+    let wanted = &next.shard(ShardId(0)).unwrap().wanted.members;
+    assert!(wanted.keys().eq(&nodes([2, 4, 5])), "{wanted:?}");
+    assert_eq!(wanted[&NodeId(2)], Birth(LATER_S as u32 + 5));
+    let others = moved.voters.iter().filter(|life| life.node != NodeId(2));
+    assert!(others.clone().all(|life| wanted[&life.node] == life.birth), "{wanted:?}");
+}
+
+/// Regression: what a group told was refused for ever, because one of its members had been removed as a
+/// lost node before it could tell.
+#[test]
+fn a_member_on_a_node_that_was_removed_unheard_leaves() {
+    let (kept, moved) = moved_unheard([4, 8, 9]);
+    let shard = ShardId(0);
+    let mut next = built(&all(&kept, &[1, 2, 3, 5, 6, 7]), &[4, 8, 9]).topology;
+    for state in [NodeState::Leaving, NodeState::Removed] {
+        apply(&mut next, Command::SetNodeState { node: NodeId(8), state }).unwrap();
+    }
+    apply(&mut next, Command::Is { shard, members: moved.clone() }).unwrap();
+    assert_eq!(next.check(), Ok(()));
+    let known = next.shard(shard).unwrap().clone();
+    assert!(known.wanted.members.keys().eq(&nodes([4, 9])), "{known:?}");
+    let gone = *moved.voters.iter().find(|life| life.node == NodeId(8)).unwrap();
+    assert!(!next.is_out(shard, gone), "the group has it");
+    let taken = known.wanted.version;
+    let on_its_way = Members { taken, conf_index: 91, ..moved.clone() };
+    apply(&mut next, Command::Is { shard, members: on_its_way }).unwrap();
+    let voters = moved.voters.into_iter().filter(|life| *life != gone).collect();
+    let done = Members { taken, conf_index: 95, voters, ..Members::default() };
+    apply(&mut next, Command::Is { shard, members: done }).unwrap();
+    assert!(next.is_out(shard, gone) && next.shard(shard).unwrap().is_settled());
+}
+
+/// Regression: no topology could be built again, because a node that had joined unheard was a member of a
+/// group, and `--lost` did not take it.
+#[test]
+fn a_member_on_a_node_that_no_topology_has_is_named_and_can_be_counted_as_lost() {
+    let (kept, moved) = moved_unheard([1, 2, 4]);
+    let mut told = all(&kept, &[1, 2, 4, 5, 6, 7, 8, 9]);
+    let stranger = Life { node: NodeId(11), birth: Birth(LATER_S as u32) };
+    let voters = moved.voters.iter().copied().filter(|life| life.node != NodeId(4));
+    let voters: BTreeSet<Life> = voters.chain([stranger]).collect();
+    for node in [1, 2] {
+        let replicas = &mut told.get_mut(&NodeId(node)).unwrap().report.replicas;
+        replicas.get_mut(&ShardId(0)).unwrap().members =
+            Members { voters: voters.clone(), ..moved.clone() };
+    }
+    let unknown = Obstacle::UnknownMember { shard: ShardId(0), node: NodeId(11) };
+    assert_eq!(refused(&told, &[3]), [unknown]);
+    assert!(refused(&told, &[3, 77]).contains(&Obstacle::Unknown(NodeId(77))));
+    let Rebuilt { topology: mut next, losses } = built(&told, &[3, 11]);
+    assert!(losses.contains(&Loss::Gone(NodeId(11))), "{losses:?}");
+    assert!(!losses.contains(&Loss::Node(NodeId(11))), "nothing is to be put in its place");
+    assert_eq!(next.node(NodeId(11)).unwrap().state, NodeState::Removed);
+    let is = Members { voters, ..moved };
+    apply(&mut next, Command::Is { shard: ShardId(0), members: is }).unwrap();
+    let wanted = &next.shard(ShardId(0)).unwrap().wanted.members;
+    assert!(wanted.keys().eq(&nodes([1, 2])), "{wanted:?}");
+}

@@ -212,7 +212,9 @@ fn told_by_peer(peer: &Node, lost: NodeId) -> Told {
     });
     let given = peer.following.known.node(lost).map_or(0, |node| node.last_birth.0);
     let stated = peer.incarnations.get(&lost.0).copied().unwrap_or_default();
-    let groups = statuses.iter().map(|status| (status.shard, Group::of(status)));
+    let is_settled = |status: &&Status| status.applied_index >= status.committed_index;
+    let groups = statuses.iter().filter(is_settled);
+    let groups = groups.map(|status| (status.shard, Group::of(status)));
     let known = &peer.following.known;
     let present = Present {
         order: (known.cluster().generation, known.version().0),
