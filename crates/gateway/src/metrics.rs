@@ -71,6 +71,7 @@ pub(crate) struct Metrics {
     pub(crate) streams: IntGauge,
     pub(crate) in_flight: IntGauge,
     pub(crate) frame_operations: Histogram,
+    pub(crate) result_frame_operations: Histogram,
     pub(crate) operations_refused: IntCounter,
     pub(crate) denied: IntCounter,
     pub(crate) sign_ins_failed: IntCounter,
@@ -129,6 +130,10 @@ impl Metrics {
             )
             .buckets(prometheus::exponential_buckets(0.000_25, 2.0, 18)?), // 250 us to 33 s
         )?)?;
+        let of_frames = |what: &str, help: &str| {
+            let buckets = prometheus::exponential_buckets(1.0, 2.0, 13)?; // 1 to 4,096
+            r.keep(Histogram::with_opts(HistogramOpts::new(name(what), help).buckets(buckets))?)
+        };
         let expires = r.keep(IntGaugeVec::new(
             Opts::new(
                 name("tls_certificate_expires_seconds"),
@@ -196,10 +201,11 @@ impl Metrics {
             streams: r.gauge("client_streams", "Open streams of clients.")?,
             in_flight: r
                 .gauge("operations_in_flight", "Operations not answered yet, waits included.")?,
-            frame_operations: r.keep(Histogram::with_opts(
-                HistogramOpts::new(name("frame_operations"), "Operations per frame of a client.")
-                    .buckets(prometheus::exponential_buckets(1.0, 2.0, 13)?), // 1 to 4,096
-            )?)?,
+            frame_operations: of_frames("frame_operations", "Operations per frame of a client.")?,
+            result_frame_operations: of_frames(
+                "result_frame_operations",
+                "Results per frame to a client.",
+            )?,
             operations_refused: r
                 .counter("operations_refused_total", "Refused as busy before anything was sent.")?,
             denied: r.counter(

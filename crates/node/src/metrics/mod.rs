@@ -62,6 +62,8 @@ pub(crate) struct Metrics {
     certificate_failures: IntCounter,
     queued_operations: IntGauge,
     pub(crate) step_seconds: Histogram,
+    pub(crate) frame_operations: Histogram,
+    pub(crate) result_frame_operations: Histogram,
     fsync_seconds: Histogram,
     fsync_entries: Histogram,
     fsync_shard_writes: Histogram,
@@ -149,6 +151,16 @@ impl Metrics {
                 "palisade_step_seconds",
                 "Steps of replicas: nothing else happens on their thread meanwhile.",
                 disk_buckets.clone(),
+            )?,
+            frame_operations: r.histogram(
+                "palisade_frame_operations",
+                "Operations per frame of a gateway.",
+                count_buckets.clone(),
+            )?,
+            result_frame_operations: r.histogram(
+                "palisade_result_frame_operations",
+                "Results per frame to a gateway.",
+                count_buckets.clone(),
             )?,
             fsync_seconds: r.histogram("palisade_fsync_seconds", "Synced writes of the log writer.", disk_buckets)?,
             fsync_entries: r.histogram(

@@ -115,7 +115,9 @@ impl OperateStream {
                         return;
                     }
                     self.times.flush();
-                    room.send(Ok(next_frame(&mut self.ready)));
+                    let frame = next_frame(&mut self.ready);
+                    self.context.metrics.result_frame_operations.observe(frame.results.len() as f64);
+                    room.send(Ok(frame));
                 }
                 () = outbound.closed(), if self.ready.is_empty() => return,
                 frame = self.inbound.message(), if reading && room => match frame {
@@ -139,6 +141,7 @@ impl OperateStream {
         let received = Instant::now();
         let now_ms = self.context.clock.mono_ms();
         let late_ms = self.lateness.late_ms(frame.sent_ms, now_ms);
+        self.context.metrics.frame_operations.observe(frame.operations.len() as f64);
         // One look at the map and at the seats serves the whole frame.
         let (routes, seats) = (self.context.routes.now(), self.context.host.seating());
         let mut callers = Callers::default();

@@ -75,7 +75,9 @@ pub(crate) async fn serve(
             room = outgoing.reserve(), if !ready.queue.is_empty() => match room {
                 Ok(room) => {
                     running.flush_times();
-                    room.send(Ok(ready.pack()));
+                    let frame = ready.pack();
+                    router.metrics.result_frame_operations.observe(frame.results.len() as f64);
+                    room.send(Ok(frame));
                 }
                 Err(_) => return,
             },
