@@ -159,7 +159,8 @@ async fn saying_so<T>(what: &str, work: impl Future<Output = T>) -> T {
             Err(_) => {
                 let s = began.elapsed().as_secs();
                 tracing::warn!(
-                    "still {what} after {s} s: there is much to read, or the disk is slow or hangs (dmesg, iostat)"
+                    "still {what} after {s} s: it awaits other nodes (the lines above say so), has much to read, or has a disk that \
+                     is slow or hangs (dmesg, iostat)"
                 );
             }
         }

@@ -186,8 +186,14 @@ fn print(status: &json::ClusterStatus) {
         ]);
     }
     print_table(&rows);
+    emit("");
+    if status.topology.is_none() {
+        emit(
+            "topology: no replica of its group answers, so nodes and members stay as they are, and locks \
+             are served; if its data are lost, see `palisade cluster rebuild-topology --help`",
+        );
+    }
     if let Some(group) = &status.topology {
-        emit("");
         emit(&topology_in_words(group));
         for obstacle in &group.obstacles {
             emit(&format!("the topology does not change as planned: {}", shown(obstacle)));

@@ -9,7 +9,11 @@ use routing::{META, NodeId, ShardId};
 use shard::{Founders, Member, Role, Status};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// How often replicas are looked at that are about to apply what is asked for.
+const SETTLE_LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The leader of a shard, as a replica here knows it.
 #[derive(Clone, Copy, Debug)]
@@ -130,15 +134,30 @@ impl Board {
         self.lock().values().map(|cell| cell.status.clone()).collect()
     }
 
-    /// The statuses of the replicas that have applied all that they know to be committed, at least
-    /// what they knew when they were opened. The members of another one may be those of an old
+    /// The statuses of the replicas that have applied at least what they knew to be committed when
+    /// they were opened, and when this is called. The members of another one may be those of an old
     /// checkpoint, or of the time before entries that it applies step by step.
-    pub(crate) fn settled(&self) -> Vec<Status> {
-        let is_settled = |cell: &&Cell| {
-            let applied = cell.status.applied_index;
-            cell.opened_at.is_some_and(|at| applied >= at) && applied >= cell.status.committed_index
+    ///
+    /// Under load a replica is always a little behind, so the call waits for all of them, for this
+    /// time at most.
+    pub(crate) async fn settled(&self, within: Duration) -> Vec<Status> {
+        let committed: BTreeMap<ShardId, u64> = {
+            let committed =
+                |cell: &Cell| cell.opened_at.map(|at| at.max(cell.status.committed_index));
+            let cells = self.lock();
+            cells.iter().filter_map(|(shard, cell)| Some((*shard, committed(cell)?))).collect()
         };
-        self.lock().values().filter(is_settled).map(|cell| cell.status.clone()).collect()
+        let began = Instant::now();
+        loop {
+            let applied = |status: &Status| {
+                committed.get(&status.shard).is_some_and(|at| status.applied_index >= *at)
+            };
+            let settled: Vec<Status> = self.all().into_iter().filter(applied).collect();
+            if settled.len() >= committed.len() || began.elapsed() >= within {
+                return settled;
+            }
+            tokio::time::sleep(SETTLE_LOOK_EVERY).await;
+        }
     }
 
     /// The shards with a status that is like that.

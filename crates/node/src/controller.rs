@@ -177,7 +177,12 @@ mod tests {
     }
 
     fn report(topology: &Topology, node: u64) -> Report {
-        Report { heard_ms: 0, told: told(topology, node), replicas: BTreeMap::new() }
+        Report {
+            heard_ms: 0,
+            told: told(topology, node),
+            replicas: BTreeMap::new(),
+            behind: Default::default(),
+        }
     }
 
     fn founded() -> Topology {

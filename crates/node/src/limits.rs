@@ -152,6 +152,9 @@ pub(crate) const WISHES_EVERY: Duration = Duration::from_millis(500);
 pub(crate) const META_RETRY: Duration = Duration::from_millis(200);
 /// A peer must answer a greeting within this time.
 pub(crate) const GREET_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an answer to a node that lost its directory waits for replicas to apply what they know to be
+/// committed. Less than [`GREET_TIMEOUT`]: the others are told then, and the node asks again.
+pub(crate) const SETTLES_WITHIN: Duration = Duration::from_secs(1);
 /// The period at which the answers to probes are brought up to date.
 pub(crate) const HEALTH_EVERY: Duration = Duration::from_millis(100);
 /// A node whose shard thread finishes no round for this time does not live. The watchdog of the

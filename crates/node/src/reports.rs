@@ -23,7 +23,7 @@ use tonic::transport::Channel;
 use topology::plan::Report;
 use topology::{KNOWN_LEVELS, NodeTold, StoreId};
 use wire::internal::v1::topology_service_client::TopologyServiceClient;
-use wire::internal::v1::{ClusterIdentity, NotMetaLeader, ReportRequest};
+use wire::internal::v1::{BehindVoter, ClusterIdentity, NotMetaLeader, ReportRequest};
 
 /// What this node tells of itself for as long as it runs.
 pub(crate) fn told(node: NodeId, claim: Claim, me: &NodeConfig) -> NodeTold {
@@ -90,12 +90,23 @@ fn report_of(board: &Board, told: &NodeTold, rates: &mut Rates, now_ms: u64) -> 
     let has_failed = board.meta_failure().is_some();
     let is_told =
         |status: &Status| status.node == told.node && !(has_failed && status.shard == META);
-    let statuses = board.all().into_iter().filter(is_told);
+    let statuses: Vec<Status> = board.all().into_iter().filter(is_told).collect();
+    let behind = statuses.iter().flat_map(|status| {
+        status.behind_voters().map(|node| (status.shard, node)).collect::<Vec<_>>()
+    });
+    let behind = behind.collect();
     let replica = |status: Status| {
         let ops_per_s = rates.of(status.shard, status.commands_applied, now_ms);
         (status.shard, replica_report(&status, ops_per_s))
     };
-    Report { heard_ms: 0, told: told.clone(), replicas: statuses.map(replica).collect() }
+    let replicas = statuses.into_iter().map(replica).collect();
+    Report { heard_ms: 0, told: told.clone(), replicas, behind }
+}
+
+fn request_of(report: &Report) -> ReportRequest {
+    let behind = report.behind.iter();
+    let behind = behind.map(|(shard, node)| BehindVoter { shard: shard.0, node: node.0 }).collect();
+    ReportRequest { report: report.encode(), behind }
 }
 
 /// How many operations each shard applies per second, as a mean over some seconds.
@@ -153,7 +164,7 @@ impl Sender {
         let mut search = Search::new(context.id, self.likeliest(), self.members());
         for _ in 0..REPORT_TRIES {
             let Some((node, hint)) = search.next() else { break };
-            match self.send_to(node, hint, report.encode()).await {
+            match self.send_to(node, hint, request_of(report)).await {
                 Ok(None) => {
                     self.taken_by = Some(node);
                     return true;
@@ -186,13 +197,13 @@ impl Sender {
         &mut self,
         node: NodeId,
         hint: Option<String>,
-        report: Vec<u8>,
+        report: ReportRequest,
     ) -> Result<Option<NotMetaLeader>, NotTaken> {
         let channel = match self.to.take().filter(|(known, _)| *known == node) {
             Some((_, channel)) => channel,
             None => self.connect(node, hint).await?,
         };
-        let mut request = tonic::Request::new(ReportRequest { report });
+        let mut request = tonic::Request::new(report);
         let meant = ClusterIdentity { node: node.0, ..self.context.identity.clone() };
         meant.put(request.metadata_mut());
         let mut client = TopologyServiceClient::new(channel.clone());

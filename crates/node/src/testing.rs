@@ -89,7 +89,8 @@ pub(crate) fn built_again(topology: &topology::Topology, generation: u64) -> top
             levels: topology::Levels { min: 1, max: 1 },
             binary: node.binary.clone(),
         };
-        let report = Report { heard_ms: 0, told, replicas: Default::default() };
+        let report =
+            Report { heard_ms: 0, told, replicas: Default::default(), behind: Default::default() };
         let (kept, last_birth) = (topology.clone(), topology::Birth(0));
         (*id, Told { report, kept, generation: 1, leader: None, last_birth })
     });

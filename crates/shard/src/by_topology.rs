@@ -197,6 +197,14 @@ pub fn replica_report(status: &Status, ops_per_s: u64) -> ReplicaReport {
 }
 
 impl Status {
+    /// On a leader: the nodes of voters that do not answer, or lack entries of more than two ticks ago.
+    /// Elsewhere none.
+    pub fn behind_voters(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let leads = self.role == Role::Leader;
+        let voters = self.members.iter().filter(move |member| leads && !member.learner);
+        voters.map(|member| member.node).filter(|node| !self.caught_up.contains(node))
+    }
+
     /// The entries that the replica knows to lack.
     pub fn behind_entries(&self) -> u64 {
         self.told_committed_index.saturating_sub(self.applied_index)

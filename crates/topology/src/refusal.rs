@@ -67,7 +67,8 @@ pub enum Refusal {
     },
     /// Two data directories use one id.
     #[error(
-        "node {0} has another data directory: start it on that one, or choose another id to join"
+        "node {0} has another data directory: start it on that one; if that is lost, wipe this one and start \
+         it with --reseed; another machine needs another id to join"
     )]
     IdTaken(NodeId),
     /// A program does not know the active level.

@@ -84,7 +84,14 @@ async fn look(client: &Client, id: u64, at_least_version: u64) -> Result<Seen, U
         let failure = Failure::new(Exit::Error, "JOB_FORGOTTEN", message, next);
         Unseen { failure, passes: false }
     })?;
-    Ok(Seen { job, topology })
+    Ok(Seen { job: resting(job, &topology), topology })
+}
+
+/// The job with the reason that nothing goes on, if all jobs rest.
+fn resting(job: Job, topology: &Topology) -> Job {
+    let rests = topology.settings.paused && job.state == "running";
+    let why = "jobs rest: let them go on with `palisade cluster resume`";
+    if rests { Job { why: why.into(), ..job } } else { job }
 }
 
 fn unseen(id: u64, error: client::Error) -> Unseen {
@@ -100,7 +107,7 @@ fn say(before: Option<&Job>, job: &Job) {
     if before.is_none() {
         emit(&format!("job {}: {}", job.job, in_words(job)));
     }
-    if job.state == "running" && job.total > 0 {
+    if job.state == "running" && (job.total > 0 || !job.why.is_empty()) {
         emit(&format!("  {}", progress(job)));
     }
 }

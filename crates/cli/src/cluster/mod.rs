@@ -20,6 +20,14 @@ use client::{JobKind, JobSpec, Setting};
 /// # Errors
 /// If no gateway answers, the change is refused, or its job does not end in time.
 pub async fn run(verb: &Cluster) -> Result<(), Failure> {
+    // What a server refuses here is seldom a wrong value: the cluster is not in the state for it.
+    run_verb(verb).await.map_err(|failure| match failure.code.as_str() {
+        "INVALID_ARGUMENT" => Failure { next: "nothing was changed".into(), ..failure },
+        _ => failure,
+    })
+}
+
+async fn run_verb(verb: &Cluster) -> Result<(), Failure> {
     let on = |kind: JobKind, node| JobSpec { kind: kind.into(), node, ..JobSpec::default() };
     match verb {
         Cluster::Status(args) => status::run(args).await,

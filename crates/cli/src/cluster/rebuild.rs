@@ -2,11 +2,17 @@
 
 use super::show;
 use crate::args::ClusterRebuild;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::output::{emit, print_json};
 use crate::shown::shown;
 use crate::verbs;
-use wire::json::Rebuilt;
+use client::Client;
+use std::time::{Duration, Instant};
+use wire::json::{ClusterStatus, Rebuilt};
+
+/// The longest time until the new group has a leader.
+const LEADER_WITHIN: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 /// Builds the topology again, or shows what would be founded.
 ///
@@ -22,7 +28,33 @@ pub(super) async fn run(args: &ClusterRebuild) -> Result<(), Failure> {
     }
     lines(&rebuilt).iter().for_each(|line| emit(line));
     show::groups(&rebuilt.topology);
-    Ok(())
+    match args.dry_run {
+        true => Ok(()),
+        false => await_leader(&client, rebuilt.topology.version).await,
+    }
+}
+
+/// Returns once the new group has a leader.
+///
+/// # Errors
+/// If it has none within [`LEADER_WITHIN`].
+async fn await_leader(client: &Client, version: u64) -> Result<(), Failure> {
+    let began = Instant::now();
+    while began.elapsed() < LEADER_WITHIN {
+        if let Ok(status) = client.cluster_status().await {
+            let group = ClusterStatus::from(&status).topology;
+            let leader = group.filter(|group| group.version >= version).and_then(|it| it.leader);
+            if let Some(leader) = leader {
+                emit(&format!("node {leader} leads it: nodes and members can change again"));
+                return Ok(());
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    let message = format!("its group has no leader after {} s", LEADER_WITHIN.as_secs());
+    let next =
+        "start the nodes that it was founded on, and see `palisade cluster status` and their logs";
+    Err(Failure::new(Exit::Error, "NO_LEADER", message, next))
 }
 
 fn lines(rebuilt: &Rebuilt) -> Vec<String> {

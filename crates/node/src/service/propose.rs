@@ -14,7 +14,7 @@ use crate::giving_way::giving_way;
 use crate::limits::{PREVIEWS_AT_ONCE, PROPOSALS_AT_ONCE};
 use crate::proposals::{self, NotApplied};
 use crate::roles::Caller;
-use routing::META;
+use routing::{META, NodeId, ShardId};
 use std::sync::Arc;
 use tonic::Status;
 use topology::plan::{self, Report, Reports};
@@ -39,6 +39,8 @@ pub(crate) fn report(
     let now = context.clock.now();
     let report = Report::decode(&request.report, now.wall_ms)
         .map_err(|error| Status::invalid_argument(format!("the report is damaged: {error}")))?;
+    let behind = request.behind.iter().map(|one| (ShardId(one.shard), NodeId(one.node)));
+    let report = Report { behind: behind.collect(), ..report };
     let node = report.told.node;
     if !caller.may_be(node) {
         return Err(refused(
@@ -286,8 +288,13 @@ mod tests {
     }
 
     fn request_of(node: u64) -> ReportRequest {
-        let report = Report { heard_ms: 0, told: told(node), replicas: BTreeMap::new() };
-        ReportRequest { report: report.encode() }
+        let report = Report {
+            heard_ms: 0,
+            told: told(node),
+            replicas: BTreeMap::new(),
+            behind: Default::default(),
+        };
+        ReportRequest { report: report.encode(), behind: Vec::new() }
     }
 
     fn leads_meta(context: &Context, role: Role, leader: Option<u64>) {
@@ -316,7 +323,7 @@ mod tests {
         assert_eq!(elsewhere(report(&context, &by(Some(2)), request_of(2))), None);
         let other = report(&context, &by(Some(3)), request_of(2)).unwrap_err();
         assert_eq!(other.code(), Code::PermissionDenied);
-        let damaged = ReportRequest { report: vec![1, 2, 3] };
+        let damaged = ReportRequest { report: vec![1, 2, 3], behind: Vec::new() };
         let damaged = report(&context, &by(None), damaged).unwrap_err();
         assert_eq!(damaged.code(), Code::InvalidArgument);
     }

@@ -3,8 +3,7 @@
 
 use super::answers::group_of;
 use crate::context::Context;
-use crate::following::removal;
-use crate::limits::PROTOCOL;
+use crate::limits::{PROTOCOL, SETTLES_WITHIN};
 use crate::lineage::{Claim, Known, Run, StoreId};
 use crate::peer_identities::{NotAccepted, PeerRun, Standing};
 use crate::rebuilt::FIRST;
@@ -15,7 +14,7 @@ use shard::Input;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Status;
-use topology::{KNOWN_LEVELS, Levels, Topology};
+use topology::{KNOWN_LEVELS, Levels, NodeState, Topology};
 use wire::internal::v1::{GreetResponse, Hello, NodeAddress, StoreRun, StoreSeen};
 use wire::v1::{Error, ErrorCode};
 
@@ -180,7 +179,7 @@ impl Greeter {
     ///
     /// # Errors
     /// [`Refusal`], logged here.
-    pub(crate) fn check_lost(
+    pub(crate) async fn check_lost(
         &self,
         hello: &Hello,
         caller: &Caller,
@@ -195,6 +194,7 @@ impl Greeter {
         });
         self.note(hello.node, caller, judged.as_ref().err());
         let incarnation = judged?;
+        let settled = context.board.settled(SETTLES_WITHIN).await;
         let view = context.view.now();
         let others = view.peers(context.id).filter(|other| other.0 != hello.node);
         let nodes =
@@ -204,9 +204,14 @@ impl Greeter {
             refused_store: String::new(),
             incarnation,
             stands_by: !context.identities.takes_part(),
-            groups: context.board.settled().iter().map(group_of).collect(),
+            groups: settled.iter().map(group_of).collect(),
             nodes: nodes.collect(),
         })
+    }
+
+    fn was_removed(&self, peer: NodeId) -> bool {
+        let topology = self.context.cluster.now();
+        topology.node(peer).is_some_and(|node| node.state == NodeState::Removed)
     }
 
     /// The highest birth that was given to a peer by the topology, or with which it is a member of a
@@ -289,7 +294,7 @@ impl Greeter {
                 true => format!(
                     "node {id} listens to it once it knows version {its}, as that node does"
                 ),
-                false if removal(&self.context.cluster.now(), peer).is_some() => {
+                false if self.was_removed(peer) => {
                     "it was removed: let its machine join as a new node".to_owned()
                 }
                 false => "give both the same cluster file".to_owned(),

@@ -98,7 +98,7 @@ impl PeerService for Peers {
         let caller = Caller::of(request.extensions());
         let GreetRequest { hello } = request.into_inner();
         if let Some(hello) = hello.as_ref().filter(|hello| hello.is_lost) {
-            return match self.greeter.check_lost(hello, &caller) {
+            return match self.greeter.check_lost(hello, &caller).await {
                 Ok(greeting) => Ok(Response::new(greeting)),
                 Err(Refusal::Store(refused_store)) => {
                     Ok(Response::new(GreetResponse { refused_store, ..GreetResponse::default() }))

@@ -223,8 +223,10 @@ async fn strangers_and_wrong_callers_change_nothing() {
         levels: node.levels.unwrap(),
         binary: node.binary.clone(),
     };
-    let report = Report { heard_ms: 0, told, replicas: Default::default() }.encode();
-    let mut request = Request::new(ReportRequest { report });
+    let report =
+        Report { heard_ms: 0, told, replicas: Default::default(), behind: Default::default() }
+            .encode();
+    let mut request = Request::new(ReportRequest { report, behind: Vec::new() });
     cluster.identity(leader.0).put(request.metadata_mut());
     let refused = client.report(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");

@@ -53,7 +53,8 @@ pub struct ClusterConfig {
     pub gateways: Vec<GatewayConfig>,
     /// Number of shards. Frozen.
     pub shards: u32,
-    /// Number of replicas of each shard. Frozen.
+    /// Number of replicas of each shard at the beginning. Frozen in the file; `palisade cluster
+    /// replicas` changes it later.
     pub replicas: u32,
     /// Explicit placement. Without it, shards are spread over zones and leaders are balanced. The
     /// resulting placement is frozen.

@@ -4,8 +4,8 @@
 //! new controller goes on where the last one stopped. This module knows nothing of how members and
 //! leaders are chosen.
 
-use super::Round;
 use super::steps::quorum;
+use super::{LEVEL_LAG_ENTRIES, Round};
 use crate::command::Command;
 use crate::state::*;
 use crate::why::{Lack, Unready, Why};
@@ -87,17 +87,29 @@ impl Round<'_> {
         standing
     }
 
-    /// Why a shard would have no quorum of level voters without a node, if so.
+    /// Why a shard would have no quorum of level voters without a node, if so. Nodes that are drained may
+    /// be stopped at any time, so they do not count.
     fn needs(&self, id: ShardId, node: NodeId) -> Option<Why> {
         let voters = &self.topology.shard(id)?.is.voters;
         if !voters.iter().any(|life| life.node == node) {
             return None;
         }
         let others = voters.iter().filter(|life| life.node != node);
-        let is_level = |life: &&Life| self.reports.is_level(id, **life, self.now_ms);
+        let is_level = |life: &&Life| {
+            self.reports.is_level(id, **life, self.now_ms)
+                && !self.reports.is_behind(id, life.node, self.now_ms)
+        };
         let (level, others): (Vec<&Life>, Vec<&Life>) = others.partition(is_level);
-        if level.len() >= quorum(voters.len()) {
+        let is_drained = |node: NodeId| {
+            self.topology.node(node).is_some_and(|node| node.state == NodeState::Draining)
+        };
+        let drained: Vec<NodeId> =
+            level.iter().map(|life| life.node).filter(|node| is_drained(*node)).collect();
+        if level.len() - drained.len() >= quorum(voters.len()) {
             return None;
+        }
+        if let Some(node) = drained.first().filter(|_| level.len() >= quorum(voters.len())) {
+            return Some(Why::NotServing { node: *node });
         }
         if others.is_empty() {
             return Some(Why::TooFew { shard: id, node, voters: voters.len() as u32 });
@@ -112,6 +124,12 @@ impl Round<'_> {
         let report = self.reports.nodes.get(&node).filter(|_| self.is_heard(node));
         let lack = match report.map(|report| report.replicas.get(&id)) {
             None => Lack::Down,
+            Some(Some(replica))
+                if replica.lag_entries <= LEVEL_LAG_ENTRIES
+                    && self.reports.is_behind(id, node, self.now_ms) =>
+            {
+                Lack::Down
+            }
             Some(Some(replica)) if replica.birth == life.birth => {
                 Lack::Entries { entries: roughly(replica.lag_entries) }
             }

@@ -6,7 +6,7 @@ use crate::codec::{Reader, Record, Result, record, tagged};
 use crate::command::NodeTold;
 use crate::state::{Birth, Life, Members, Topology};
 use routing::{NodeId, ShardId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A node is heard of if its last report is at most this old. Reports come every 5 s at least.
 pub const HEARD_MS: u64 = 15_000;
@@ -32,6 +32,10 @@ pub struct Report {
     pub told: NodeTold,
     /// Its replicas.
     pub replicas: BTreeMap<ShardId, ReplicaReport>,
+    /// Of the shards that it leads: the nodes of voters that do not answer, or lack entries of more than
+    /// two ticks ago. So a node that died is known within a second, and not only when its reports stay
+    /// away. Not part of the encoding.
+    pub behind: BTreeSet<(ShardId, NodeId)>,
 }
 
 /// One replica, as its node reports it.
@@ -73,7 +77,7 @@ impl Report {
             };
             report.replicas.iter().map(|(shard, replica)| (*shard, rough(replica))).collect()
         };
-        self.told != before.told || rough(self) != rough(before)
+        self.told != before.told || self.behind != before.behind || rough(self) != rough(before)
     }
 }
 
@@ -106,6 +110,13 @@ impl Reports {
             .max_by_key(|(node, replica)| (replica.term, std::cmp::Reverse(*node)))
     }
 
+    /// Whether the leader of a shard misses the voter on this node.
+    pub fn is_behind(&self, shard: ShardId, node: NodeId, now_ms: u64) -> bool {
+        let leader = self.leader(shard, now_ms).map(|(leader, _)| leader);
+        let report = leader.and_then(|leader| self.nodes.get(&leader));
+        report.is_some_and(|report| report.behind.contains(&(shard, node)))
+    }
+
     /// Whether this life of a replica is heard of and has nearly all of the log.
     pub fn is_level(&self, shard: ShardId, life: Life, now_ms: u64) -> bool {
         let report = self.nodes.get(&life.node).filter(|_| self.is_heard(life.node, now_ms));
@@ -118,7 +129,7 @@ impl Reports {
 record!(ReplicaReport { birth, role, term, lag_entries, members, ops_per_s });
 tagged!(Role { 1 => Leader, 2 => Follower, 3 => Learner });
 
-/// All but `heard_ms`, which is not of the node that reports.
+/// All but `heard_ms`, which is not of the node that reports, and `behind`.
 impl Record for Report {
     fn put(&self, into: &mut Vec<u8>) {
         self.told.put(into);
@@ -126,6 +137,7 @@ impl Record for Report {
     }
 
     fn take(from: &mut Reader<'_>) -> Result<Report> {
-        Ok(Report { heard_ms: 0, told: Record::take(from)?, replicas: Record::take(from)? })
+        let (told, replicas) = (Record::take(from)?, Record::take(from)?);
+        Ok(Report { heard_ms: 0, told, replicas, behind: BTreeSet::new() })
     }
 }

@@ -179,6 +179,39 @@ fn a_drain_says_which_shard_needs_the_node_and_why() {
     world.run_until(|world| world.is_done(job));
 }
 
+/// Regression: for 15 s after a node had died, a drain of another one was done, and said that this one
+/// could be stopped.
+#[test]
+fn a_drain_right_after_another_node_died_waits_for_that() {
+    let mut world = World::new(3, 1, 3, 0, 1);
+    world.run(20);
+    world.kill(2);
+    let job = world.job(JobKind::Drain { node: NodeId(1) }).unwrap();
+    world.run(8);
+    assert!(world.reports.is_heard(NodeId(2), world.now_s * 1_000), "as far as its reports say");
+    let why = world.topology.jobs()[&job].why.clone();
+    let (shard, node, other) = (ShardId(0), NodeId(1), NodeId(2));
+    assert_eq!((world.is_done(job), why), (false, Some(Why::Needed { shard, node, other })));
+    world.start(2);
+    world.run_until(|world| world.is_done(job));
+}
+
+/// Regression: two drained nodes could each be stopped, as they said, and their shards had no quorum
+/// without both.
+#[test]
+fn a_drain_counts_on_no_node_that_is_drained() {
+    let mut world = World::new(3, 1, 3, 0, 1);
+    world.run(20);
+    let first = world.job(JobKind::Drain { node: NodeId(1) }).unwrap();
+    world.run_until(|world| world.is_done(first));
+    let second = world.job(JobKind::Drain { node: NodeId(2) }).unwrap();
+    world.run(60);
+    let why = world.topology.jobs()[&second].why.clone();
+    assert_eq!(why, Some(Why::NotServing { node: NodeId(1) }));
+    world.job(JobKind::Undrain { node: NodeId(1) }).unwrap();
+    world.run_until(|world| world.is_done(second));
+}
+
 #[test]
 fn a_shard_on_one_node_cannot_do_without_it() {
     let mut world = World::new(2, 1, 1, 0, 1);

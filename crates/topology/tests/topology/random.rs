@@ -64,9 +64,12 @@ fn heal(world: &mut World) {
     }
 }
 
-/// Whether a job cannot end, because there are too few nodes. It says so.
+/// Whether a job cannot end, because there are too few nodes or another one is drained. It says so.
 fn is_out_of_room(job: &Job) -> bool {
-    matches!(job.why, Some(Why::NoRoom { .. } | Why::TooFew { .. } | Why::Leads { .. }))
+    let no_room =
+        matches!(job.why, Some(Why::NoRoom { .. } | Why::TooFew { .. } | Why::Leads { .. }));
+    let is_drain = matches!(job.kind, JobKind::Drain { .. });
+    no_room || (is_drain && matches!(job.why, Some(Why::NotServing { .. })))
 }
 
 #[test]

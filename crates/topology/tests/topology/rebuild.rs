@@ -38,7 +38,7 @@ fn of(topology: &Topology, node: u64) -> Told {
     };
     let shards = topology.shards().iter().filter(|(shard, _)| **shard != META);
     let replicas = shards.filter_map(|(shard, known)| Some((*shard, replica(known)?))).collect();
-    let report = Report { heard_ms: 0, told: told(node, 1), replicas };
+    let report = Report { heard_ms: 0, told: told(node, 1), replicas, behind: BTreeSet::new() };
     let kept = topology.clone();
     Told { report, kept, generation: 1, leader: None, last_birth: Birth(0) }
 }

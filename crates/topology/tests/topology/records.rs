@@ -61,7 +61,7 @@ fn report() -> Report {
     let roles = [Role::Leader, Role::Follower, Role::Learner];
     let replicas = roles.into_iter().enumerate();
     let replicas = replicas.map(|(shard, role)| (ShardId(shard as u32), replica(role))).collect();
-    Report { heard_ms: NOW_S * 1_000, told: told(3, 2), replicas }
+    Report { heard_ms: NOW_S * 1_000, told: told(3, 2), replicas, behind: Default::default() }
 }
 
 fn refusals() -> Vec<Refusal> {

@@ -88,7 +88,7 @@ fn a_fact_that_is_not_believed_is_never_proposed_and_said_with_its_reason() {
     let now_ms = world.now_s * 1_000;
     let report = |world: &World, node: u64, told: NodeTold| {
         let replicas = world.reports.nodes[&NodeId(node)].replicas.clone();
-        Report { heard_ms: now_ms, told, replicas }
+        Report { heard_ms: now_ms, told, replicas, behind: Default::default() }
     };
     let other_store = NodeTold { store: StoreId([99; 16]), ..told(2, 5) };
     let no_address = NodeTold { address: "nowhere".to_owned(), ..told(3, 5) };

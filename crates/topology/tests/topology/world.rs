@@ -447,8 +447,16 @@ impl World {
                 (*id, report)
             };
             let replicas = machine.replicas.iter().map(|(id, at)| replica(id, at)).collect();
-            let heard_ms = self.now_s * 1_000;
-            let report = Report { heard_ms, told: machine.told.clone(), replicas };
+            let is_down = |voter: &&Life| !self.machines[&voter.node].is_up;
+            let led = self
+                .groups
+                .iter()
+                .filter(|(_, group)| group.leader.is_some_and(|leader| leader.node == *node));
+            let behind = led.flat_map(|(id, group)| {
+                group.members.voters.iter().filter(is_down).map(|voter| (*id, voter.node))
+            });
+            let (behind, heard_ms) = (behind.collect(), self.now_s * 1_000);
+            let report = Report { heard_ms, told: machine.told.clone(), replicas, behind };
             self.reports.nodes.insert(*node, report);
         }
     }

@@ -188,7 +188,12 @@ impl World {
         let replicas = node.replicas.iter();
         let replicas =
             replicas.map(|(shard, replica)| (*shard, replica_report(&replica.status(), 0)));
-        let report = Report { heard_ms: 0, told: self.told_by(id), replicas: replicas.collect() };
+        let behind = node.replicas.iter().flat_map(|(shard, replica)| {
+            let status = replica.status();
+            status.behind_voters().map(|voter| (*shard, voter)).collect::<Vec<_>>()
+        });
+        let (replicas, behind) = (replicas.collect(), behind.collect());
+        let report = Report { heard_ms: 0, told: self.told_by(id), replicas, behind };
         let is_due = node.following.reported.as_ref().is_none_or(|(at_us, before)| {
             self.now_us >= at_us + REPORT_EVERY_US || report.is_news_after(before)
         });
