@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
-use topology::Topology;
 use topology::plan::{self, Plan, Report, Reports};
+use topology::{NodeTold, Topology};
 
 /// The controller's part of a node, whether META is led here or not.
 #[derive(Debug, Default)]
@@ -63,6 +63,19 @@ impl Controller {
             self.news.notify_one();
         }
         true
+    }
+
+    /// Counts a node that joins as heard of, until it reports. Otherwise a plan that is made before that
+    /// passes it over.
+    pub(crate) fn hear_joiner(&self, board: &Board, now: Now, told: NodeTold) {
+        if let Some(tenure) = &mut *self.tenure(board, now) {
+            let heard_ms = tenure.time_ms(now);
+            let joiner = || {
+                let (replicas, behind) = Default::default();
+                Report { heard_ms, told: told.clone(), replicas, behind }
+            };
+            tenure.reports.nodes.entry(told.node).or_insert_with(joiner);
+        }
     }
 
     /// What stands in the way of the last plan. Empty if META is not led here.
@@ -148,7 +161,7 @@ mod tests {
     use routing::{ClusterConfig, NodeId, ShardId};
     use shard::Status;
     use topology::plan::HEARD_MS;
-    use topology::{Command, Levels, NodeTold, Proposal, Seed, StoreId};
+    use topology::{Command, Levels, Proposal, Seed, StoreId};
 
     fn now(mono_ms: u64, wall_ms: u64) -> Now {
         Now { mono_ms, wall_ms }
@@ -202,6 +215,25 @@ mod tests {
         }
         let without = Board::new([ShardId(0)]);
         assert!(!controller.take(&without, now(0, 0), report(&topology, 1)));
+    }
+
+    /// Regression: `rebalance --members` right after a join was done without the new node.
+    #[test]
+    fn a_node_that_joins_is_heard_of_before_its_first_report() {
+        let (topology, controller) = (founded(), Controller::default());
+        let (board, at) = (board(4, Role::Leader), now(1_000, 1_700_000_000_000));
+        let told_of = |binary: &str| NodeTold { binary: binary.into(), ..told(&topology, 3) };
+        let heard = || {
+            let (reports, now_ms) = controller.sight(&board, at).unwrap();
+            let report =
+                reports.nodes.get(&NodeId(3)).filter(|_| reports.is_heard(NodeId(3), now_ms));
+            report.map(|report| report.told.binary.clone())
+        };
+        assert_eq!(heard(), None);
+        controller.hear_joiner(&board, at, told_of("1"));
+        assert_eq!(heard().as_deref(), Some("1"));
+        controller.hear_joiner(&board, at, told_of("2"));
+        assert_eq!(heard().as_deref(), Some("1"), "a report tells more");
     }
 
     #[test]
