@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+/// How many of the nodes that joined before are named to one that joins.
+const JOIN_ASKS_MAX: usize = 8;
+
 /// Interval between two checks of a process that was told to stop.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -192,7 +195,15 @@ impl Processes {
                 let data = launch.data.clone().unwrap_or_else(|| self.data(id));
                 program.args(["node", "--id", &id.to_string(), "--data-dir"]).arg(data);
                 if let Some(address) = self.joining.get(&id) {
-                    program.args(["--join", "--address", address]);
+                    // By now the cluster file may have none of the present nodes.
+                    let others = self.joining.iter().rev().filter(|(other, _)| **other != id);
+                    let others: Vec<&str> =
+                        others.take(JOIN_ASKS_MAX).map(|(_, address)| address.as_str()).collect();
+                    program.arg("--join");
+                    if !others.is_empty() {
+                        program.arg(others.join(","));
+                    }
+                    program.args(["--address", address]);
                 }
             }
             Member::Gateway(_) => {
