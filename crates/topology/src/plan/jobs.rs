@@ -100,8 +100,13 @@ impl Round<'_> {
                 && !self.reports.is_behind(id, life.node, self.now_ms)
         };
         let (level, others): (Vec<&Life>, Vec<&Life>) = others.partition(is_level);
-        let is_drained = |node: NodeId| {
-            self.topology.node(node).is_some_and(|node| node.state == NodeState::Draining)
+        // Of two drains under way, each would wait for the other.
+        let is_under_way = |node: NodeId| {
+            self.topology.running().any(|(_, job)| job.kind == JobKind::Drain { node })
+        };
+        let is_drained = |id: NodeId| {
+            let node = self.topology.node(id);
+            node.is_some_and(|node| node.state == NodeState::Draining) && !is_under_way(id)
         };
         let drained: Vec<NodeId> =
             level.iter().map(|life| life.node).filter(|node| is_drained(*node)).collect();

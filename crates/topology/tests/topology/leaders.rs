@@ -212,6 +212,19 @@ fn a_drain_counts_on_no_node_that_is_drained() {
     world.run_until(|world| world.is_done(second));
 }
 
+/// Regression: two drains that were under way at once waited for each other.
+#[test]
+fn of_two_drains_at_once_one_is_done() {
+    let mut world = World::new(3, 1, 3, 0, 1);
+    world.run(20);
+    let jobs = [1, 2].map(|node| world.job(JobKind::Drain { node: NodeId(node) }).unwrap());
+    world.run_until(|world| jobs.iter().any(|job| world.is_done(*job)));
+    world.run(60);
+    let (done, waits) = if world.is_done(jobs[0]) { (1, jobs[1]) } else { (2, jobs[0]) };
+    let why = world.topology.jobs()[&waits].why.clone();
+    assert_eq!(why, Some(Why::NotServing { node: NodeId(done) }));
+}
+
 #[test]
 fn a_shard_on_one_node_cannot_do_without_it() {
     let mut world = World::new(2, 1, 1, 0, 1);
