@@ -142,6 +142,9 @@ impl Failure {
     }
 }
 
+/// The advice for a value that a server refuses, if nothing more is known.
+pub const CORRECT_THE_VALUE: &str = "correct the value and run it again";
+
 impl From<client::Error> for Failure {
     fn from(error: client::Error) -> Failure {
         if error.is_unreachable() {
@@ -150,7 +153,7 @@ impl From<client::Error> for Failure {
         }
         let code = error.code;
         let (exit, next) = match code {
-            ErrorCode::InvalidArgument => (Exit::Usage, "correct the value and run it again"),
+            ErrorCode::InvalidArgument => (Exit::Usage, CORRECT_THE_VALUE),
             ErrorCode::VersionMoved => {
                 (Exit::Error, "plan again with --dry-run, and give the version that it shows")
             }

@@ -12,7 +12,7 @@ use crate::levels::FIRST_LEVEL;
 use crate::refusal::Refusal;
 use crate::seed::Seed;
 use crate::state::*;
-use routing::{AddressVersion, META, NodeId, ShardId};
+use routing::{META, NodeId, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many jobs that ended are remembered.
@@ -118,16 +118,8 @@ impl Topology {
             level: FIRST_LEVEL,
             ..Cluster::default()
         };
-        let node = |listed: &crate::seed::SeedNode| Node {
-            address: listed.address.clone(),
-            zone: listed.zone.clone(),
-            state: NodeState::Serving,
-            start: AddressVersion::default(),
-            store: None,
-            levels: None,
-            binary: String::new(),
-            last_birth: Birth(0),
-            directory_since: Version(0),
+        let node = |listed: &crate::seed::SeedNode| {
+            Node::untold(listed.address.clone(), listed.zone.clone(), NodeState::Serving)
         };
         let mut rows = vec![Row::Cluster { cluster }, Row::Slots { runs: seed.slots.clone() }];
         rows.extend(

@@ -28,7 +28,7 @@ use crate::command::{Command, Proposal};
 use crate::plan::{Report, Role};
 use crate::refusal::Refusal;
 use crate::state::*;
-use routing::{AddressVersion, META, NodeId, ShardId};
+use routing::{META, NodeId, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How far the version rises. No group makes so many changes that no node which answers has heard of.
@@ -380,17 +380,7 @@ impl<'a> Building<'a> {
             if self.topology.nodes.contains_key(id) {
                 continue;
             }
-            let node = Node {
-                address: String::new(),
-                zone: None,
-                state: NodeState::Removed,
-                start: AddressVersion::default(),
-                store: None,
-                levels: None,
-                binary: String::new(),
-                last_birth: Birth(0),
-                directory_since: Version(0),
-            };
+            let node = Node::untold(String::new(), None, NodeState::Removed);
             self.topology.nodes.insert(*id, node);
             self.losses.push(Loss::Gone(*id));
             self.let_leave(*id);

@@ -159,6 +159,21 @@ pub struct Node {
 }
 
 impl Node {
+    /// A node that has told nothing of itself.
+    pub(crate) fn untold(address: String, zone: Option<String>, state: NodeState) -> Node {
+        Node {
+            address,
+            zone,
+            state,
+            start: AddressVersion::default(),
+            store: None,
+            levels: None,
+            binary: String::new(),
+            last_birth: Birth(0),
+            directory_since: Version(0),
+        }
+    }
+
     /// Gives a birth that is higher than all before on this node: the second of wall time, or one
     /// more than the last. `None` once all are used up.
     pub(crate) fn give_birth(&mut self, wall_s: u64) -> Option<Birth> {

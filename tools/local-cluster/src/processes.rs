@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-/// How many of the nodes that joined before are named to one that joins.
+/// How many of the nodes that joined are named to one that joins, and to a gateway.
 const JOIN_ASKS_MAX: usize = 8;
 
 /// Interval between two checks of a process that was told to stop.
@@ -188,6 +188,13 @@ impl Processes {
         self.config.gateways.iter().map(|gateway| gateway.address.clone()).collect()
     }
 
+    /// Addresses of the latest nodes that the cluster file does not have. It may have none of the
+    /// present nodes by now.
+    fn joined_but(&self, id: Option<u64>) -> Vec<&str> {
+        let others = self.joining.iter().rev().filter(|(other, _)| Some(**other) != id);
+        others.take(JOIN_ASKS_MAX).map(|(_, address)| address.as_str()).collect()
+    }
+
     /// The command that runs a member: `program` with the member's arguments.
     pub fn command(&self, member: Member, mut program: Command, launch: &Launch) -> Command {
         match member {
@@ -195,11 +202,8 @@ impl Processes {
                 let data = launch.data.clone().unwrap_or_else(|| self.data(id));
                 program.args(["node", "--id", &id.to_string(), "--data-dir"]).arg(data);
                 if let Some(address) = self.joining.get(&id) {
-                    // By now the cluster file may have none of the present nodes.
-                    let others = self.joining.iter().rev().filter(|(other, _)| **other != id);
-                    let others: Vec<&str> =
-                        others.take(JOIN_ASKS_MAX).map(|(_, address)| address.as_str()).collect();
                     program.arg("--join");
+                    let others = self.joined_but(Some(id));
                     if !others.is_empty() {
                         program.arg(others.join(","));
                     }
@@ -208,6 +212,9 @@ impl Processes {
             }
             Member::Gateway(_) => {
                 program.args(["gateway", "--listen", self.address(member)]);
+                for address in self.joined_but(None) {
+                    program.args(["--seed", address]);
+                }
             }
         }
         // Clusters of tests have neither TLS nor identities. Those that lie in network namespaces

@@ -11,7 +11,7 @@ mod show;
 mod upgrade;
 
 use crate::args::{Cluster, RepairAfter};
-use crate::failure::Failure;
+use crate::failure::{CORRECT_THE_VALUE, Failure};
 use crate::{cluster_file, status};
 use client::{JobKind, JobSpec, Setting};
 
@@ -21,8 +21,8 @@ use client::{JobKind, JobSpec, Setting};
 /// If no gateway answers, the change is refused, or its job does not end in time.
 pub async fn run(verb: &Cluster) -> Result<(), Failure> {
     // What a server refuses here is seldom a wrong value: the cluster is not in the state for it.
-    run_verb(verb).await.map_err(|failure| match failure.code.as_str() {
-        "INVALID_ARGUMENT" => Failure { next: "nothing was changed".into(), ..failure },
+    run_verb(verb).await.map_err(|failure| match failure.next.as_str() {
+        CORRECT_THE_VALUE => Failure { next: "nothing was changed".into(), ..failure },
         _ => failure,
     })
 }

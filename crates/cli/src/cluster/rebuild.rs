@@ -24,29 +24,32 @@ pub(super) async fn run(args: &ClusterRebuild) -> Result<(), Failure> {
     let rebuilt = Rebuilt::new(&answer, args.dry_run);
     if args.remote.json {
         print_json(&rebuilt);
+    } else {
+        lines(&rebuilt).iter().for_each(|line| emit(line));
+        show::groups(&rebuilt.topology);
+    }
+    if args.dry_run {
         return Ok(());
     }
-    lines(&rebuilt).iter().for_each(|line| emit(line));
-    show::groups(&rebuilt.topology);
-    match args.dry_run {
-        true => Ok(()),
-        false => await_leader(&client, rebuilt.topology.version).await,
+    let leader = leader_of(&client, rebuilt.topology.version).await?;
+    if !args.remote.json {
+        emit(&format!("node {leader} leads it: nodes and members can change again"));
     }
+    Ok(())
 }
 
-/// Returns once the new group has a leader.
+/// The leader of the new group, once it has one.
 ///
 /// # Errors
 /// If it has none within [`LEADER_WITHIN`].
-async fn await_leader(client: &Client, version: u64) -> Result<(), Failure> {
+async fn leader_of(client: &Client, version: u64) -> Result<u64, Failure> {
     let began = Instant::now();
     while began.elapsed() < LEADER_WITHIN {
         if let Ok(status) = client.cluster_status().await {
             let group = ClusterStatus::from(&status).topology;
             let leader = group.filter(|group| group.version >= version).and_then(|it| it.leader);
             if let Some(leader) = leader {
-                emit(&format!("node {leader} leads it: nodes and members can change again"));
-                return Ok(());
+                return Ok(leader);
             }
         }
         tokio::time::sleep(LOOK_EVERY).await;

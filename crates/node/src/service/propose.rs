@@ -88,10 +88,13 @@ pub(crate) async fn propose(
     })?;
     // Births come from the time of a command, so all times are of the clocks of META's leaders.
     let wall_s = context.clock.now().wall_ms / 1_000;
-    let command = proposal.command.clone();
+    let joiner = match &proposal.command {
+        Command::NodeIs { told } => Some(told.clone()),
+        _ => None,
+    };
     let outcome = match proposals::propose(context, &Proposal { wall_s, ..proposal }).await {
         Ok(version) => {
-            if let Command::NodeIs { told } = command {
+            if let Some(told) = joiner {
                 context.controller.hear_joiner(&context.board, context.clock.now(), told);
             }
             context.controller.wake(); // an operator waits for what follows

@@ -188,13 +188,13 @@ impl Greeter {
         let judged = self.check_setup(Some(hello), caller.node).and_then(|(peer, _)| {
             let now_ms = context.clock.mono_ms();
             let known = context.identities.lost_by(peer, hello.force, now_ms);
-            known
-                .map(|known| known.max(self.highest_birth(peer)))
-                .map_err(|alive| Refusal::Store(alive.to_string()))
+            known.map(|known| (peer, known)).map_err(|alive| Refusal::Store(alive.to_string()))
         });
         self.note(hello.node, caller, judged.as_ref().err());
-        let incarnation = judged?;
+        let (peer, known) = judged?;
         let settled = context.board.settled(SETTLES_WITHIN).await;
+        // Looked up last: each birth that the groups tell of must be counted.
+        let incarnation = known.max(self.highest_birth(peer));
         let view = context.view.now();
         let others = view.peers(context.id).filter(|other| other.0 != hello.node);
         let nodes =

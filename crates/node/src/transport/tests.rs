@@ -328,6 +328,15 @@ async fn a_replica_tells_of_its_group_once_it_has_applied_what_it_knew_as_commit
         at(15, 12);
     });
     assert_eq!(groups, [0, 1], "under load it is always a little behind");
+    // Regression: the highest birth was looked up before the members that were told with it.
+    let lost = super::hello::hello_without_directory(NodeId(1), FINGERPRINT);
+    let ask = greet(&address, Hello { is_lost: true, ..lost });
+    let (greeting, ()) = tokio::join!(ask, async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let reborn = of_two(ShardId(0), 70_000);
+        context.board.publish(Status { committed_index: 20, applied_index: 20, ..reborn });
+    });
+    assert_eq!((greeting.groups.len(), greeting.incarnation), (2, 70_000));
     context.lifecycle.enter(Phase::Stopped);
 }
 

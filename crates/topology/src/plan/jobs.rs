@@ -129,14 +129,14 @@ impl Round<'_> {
         let report = self.reports.nodes.get(&node).filter(|_| self.is_heard(node));
         let lack = match report.map(|report| report.replicas.get(&id)) {
             None => Lack::Down,
-            Some(Some(replica))
-                if replica.lag_entries <= LEVEL_LAG_ENTRIES
-                    && self.reports.is_behind(id, node, self.now_ms) =>
-            {
-                Lack::Down
-            }
             Some(Some(replica)) if replica.birth == life.birth => {
-                Lack::Entries { entries: roughly(replica.lag_entries) }
+                // Its node has died, and its last report is of the time before.
+                let is_silent = replica.lag_entries <= LEVEL_LAG_ENTRIES
+                    && self.reports.is_behind(id, node, self.now_ms);
+                match is_silent {
+                    true => Lack::Down,
+                    false => Lack::Entries { entries: roughly(replica.lag_entries) },
+                }
             }
             Some(_) => Lack::Replica,
         };

@@ -18,6 +18,7 @@ use crate::checker::Invariant;
 use routing::{META, NodeId, ShardId};
 use topology::{
     Balance, Command, JobKind, JobState, NodeState, Proposal, RequestId, Setting, Shard, Topology,
+    Why,
 };
 
 /// The fewest nodes that stay.
@@ -43,6 +44,15 @@ impl World {
                 self.order(leader, Command::Set { setting: Setting::Paused { paused: false } });
             }
             return;
+        }
+        // A drain waits for a node that is drained, until its operator takes that back.
+        let waits_for = newest.running().find_map(|(_, job)| match (&job.kind, &job.why) {
+            (JobKind::Drain { .. }, Some(Why::NotServing { node })) => Some(*node),
+            _ => None,
+        });
+        if let Some(node) = waits_for.filter(|_| self.ending.silent) {
+            let (request, kind) = (RequestId(self.number().into()), JobKind::Undrain { node });
+            return self.order(leader, Command::Job { request, kind });
         }
         if !self.chaos.is_on(self.now_us) {
             return;
