@@ -46,13 +46,14 @@ def measure(run):
             phase.change("undrain", None, "cluster", "undrain", DRAINED, "--within", "60s")
             calm = phase.calm("before the kill")
             kept.begin("kill")
+            before_kill = slow_steps(cluster)
             cluster.kill(f"node-{DEAD}")
             phase.spans("failover", until=time.monotonic() + 2)
             cluster.start_node(JOINS, "--join", "--address", f"127.0.0.1:{cluster.port + JOINS}", "--listen-metrics",
                                f"127.0.0.1:{cluster.port + 100 + JOINS}")
             cluster.wait(lambda: joined(cluster), 60, f"node {JOINS} did not join")
             replace_s = phase.change("replace", calm, "cluster", "replace-node", DEAD, JOINS, "--within", "300s",
-                                     done=lambda: voters(cluster))
+                                     done=lambda: voters(cluster), since=before_kill)
             phase.calm("after")
         finally:
             failed, lost = kept.end()
@@ -96,10 +97,11 @@ class Phase:
         self.run.say(f"{what}: {more(before, slow_steps(self.cluster)):.0f} steps above {STEP_MAX_MS} ms")
         return p99s
 
-    def change(self, what, calm_ms, *command, done=None):
-        """Runs a verb under load; how long it took. Judges the load's latency meanwhile, and the longest step."""
+    def change(self, what, calm_ms, *command, done=None, since=None):
+        """Runs a verb under load; how long it took. Judges the load's latency meanwhile, and the longest step: since a moment
+        before if it is given."""
         self.kept.begin(what)
-        before, took = slow_steps(self.cluster), []
+        before, took = since or slow_steps(self.cluster), []
 
         def work():
             time.sleep(1.5)

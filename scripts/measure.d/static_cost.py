@@ -1,8 +1,10 @@
 """What a cluster costs whose topology nobody changes: this build beside another one.
 
 PALISADE_BEFORE names the other program. Clusters of both take turns; both get the same open loop of acquires and releases. Processor
-time of all nodes and the gateway is divided by operations. Memory is RssAnon of the largest node after the load, with the locks
-of the load gone.
+time of all nodes and the gateway is divided by operations. Memory is RssAnon of a node. Under this load it depends on when RocksDB
+happened to begin a new memtable: by 13 of 35 to 50 MiB from node to node of one cluster. So what a build takes more is judged before the
+load, where all nodes are within 0.3 MiB, as a share of what a node of the former build has after it. What each lock takes is for the part
+`memory`.
 """
 import os
 import time
@@ -28,13 +30,18 @@ def measure(run):
     run.palisade = ours
     for name, rounds in found.items():
         run.row(program=name, rounds=len(rounds), **{key: median([one[key] for one in rounds]) for key in rounds[0]})
-    for key, what in [("us_per_operation", "processor time per operation"), ("MiB", "memory of the largest node")]:
-        more = median([ours[key] / theirs[key] for ours, theirs in zip(found["this build"], found["before"])]) - 1
-        run.judge(f"{what}, more than before", 100 * more, f"≤ {MORE_MAX:.0%}", more <= MORE_MAX, "%")
+    pairs = list(zip(found["this build"], found["before"]))
+    loaded_before = median([theirs["loaded_MiB"] for _, theirs in pairs])
+    more = {"processor time per operation": median([ours["us_per_operation"] / theirs["us_per_operation"] for ours, theirs in pairs]) - 1,
+            "memory of a node": median([ours["idle_MiB"] - theirs["idle_MiB"] for ours, theirs in pairs]) / loaded_before}
+    for what, share in more.items():
+        run.judge(f"{what}, more than before", 100 * share, f"≤ {MORE_MAX:.0%}", share <= MORE_MAX, "%")
 
 
 def loaded(run, name):
     with run.cluster(name) as cluster:
+        time.sleep(2)
+        idle_mib = memory(cluster)
         load = ["--rate", RATE, "--clients", CLIENTS, "--streams", 4, "--names", 100_000]
         used = {}
 
@@ -47,6 +54,11 @@ def loaded(run, name):
         idle = cpu_s(cluster.pids())
         time.sleep(run.choose(5, 1))
         idle_s = (cpu_s(cluster.pids()) - idle) / run.choose(5, 1)
-        largest = max(rss_anon_bytes(pid) for pid in cluster.node_pids())
+        loaded_mib = memory(cluster)
     return {"us_per_operation": 1e6 * used["s"] / used["span_s"] / report["operations_per_s"], "p99_ms": report["latency"]["all"]["p99_ms"],
-            "idle_percent_of_a_core": 100 * idle_s, "MiB": largest / 2**20}
+            "idle_percent_of_a_core": 100 * idle_s, "idle_MiB": idle_mib, "loaded_MiB": loaded_mib}
+
+
+def memory(cluster):
+    """The median of the nodes."""
+    return median([rss_anon_bytes(pid) for pid in cluster.node_pids()]) / 2**20

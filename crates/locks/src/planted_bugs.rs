@@ -172,3 +172,9 @@ pub(crate) fn settled_after_expiry(shipped: u32, queue_len: u32, none: u32) -> u
 pub(crate) fn waiters_that_leave(shipped: Vec<u32>) -> Vec<u32> {
     if planted::is(Bug::GrantToDeadWaiter) { Vec::new() } else { shipped }
 }
+
+/// The row at which a new leader goes on. With [`Bug::RowNotTakenOver`] it passes over one.
+#[inline]
+pub(crate) fn next_row(shipped: u32) -> u32 {
+    if planted::is(Bug::RowNotTakenOver) { shipped + 1 } else { shipped }
+}

@@ -32,6 +32,7 @@ pub enum Bug {
     OtherIdentityReleases,
     OtherIdentityCancels,
     QuotaNotRestored,
+    RowNotTakenOver,
     // Planted in `shard`.
     ReadContextReused,
     ReadsWhileDeposed,
@@ -99,6 +100,7 @@ impl Bug {
         Bug::OtherIdentityReleases,
         Bug::OtherIdentityCancels,
         Bug::QuotaNotRestored,
+        Bug::RowNotTakenOver,
         Bug::ReadContextReused,
         Bug::ReadsWhileDeposed,
         Bug::AckBeforeFsync,

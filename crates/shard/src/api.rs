@@ -425,6 +425,10 @@ pub struct Status {
     /// members, those with the higher index are not the older ones. From level 2 on, all replicas
     /// have the same, and a restart changes nothing of it.
     pub conf_index: u64,
+    /// On a leader: whether a majority of the members know from their own disks that these are the
+    /// members. Before, a replica that has left the group must stay: see
+    /// [`replica_report`](crate::replica_report). Elsewhere false.
+    pub members_durable: bool,
     /// The level of formats and commands that the group has reached, as of the applied index.
     pub level: u32,
     /// The members that the group shall have, as of the applied index. `None`: the log has no wish,

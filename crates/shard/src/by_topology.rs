@@ -166,12 +166,17 @@ impl WantedLife {
 }
 
 /// The report of a replica with this status, which applies so many operations per second.
+///
+/// What the topology takes for members decides which replicas are destroyed. So a leader whose
+/// members are not durable in the group ([`Status::members_durable`]) tells them with index and
+/// version 0, which the topology does not take.
 pub fn replica_report(status: &Status, ops_per_s: u64) -> ReplicaReport {
-    let mut members = Members {
-        conf_index: status.conf_index,
-        taken: Version(status.wanted.as_ref().map_or(0, Wanted::version)),
-        ..Members::default()
-    };
+    let leads = status.role == Role::Leader;
+    let mut members = Members::default();
+    if !leads || status.members_durable {
+        members.conf_index = status.conf_index;
+        members.taken = Version(status.wanted.as_ref().map_or(0, Wanted::version));
+    }
     for member in &status.members {
         let life = Life { node: member.node, birth: Birth(member.incarnation) };
         match member.learner {
@@ -180,7 +185,6 @@ pub fn replica_report(status: &Status, ops_per_s: u64) -> ReplicaReport {
         };
     }
     let own = Life { node: status.node, birth: Birth(status.incarnation) };
-    let leads = status.role == Role::Leader;
     let role = match () {
         () if leads => plan::Role::Leader,
         () if members.voters.contains(&own) => plan::Role::Follower,

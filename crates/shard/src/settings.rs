@@ -31,6 +31,9 @@ pub struct RaftSettings {
     pub log_keep_bytes: u64,
     /// The time that a waiter keeps its place after its stream is gone.
     pub waiter_grace_ms: u64,
+    /// Rows of the table that a new leader takes over per step. All at once held up a shard with
+    /// 250,000 locks for 25 ms on a quiet machine, and for 87 ms on a busy one.
+    pub take_over_rows: u32,
 }
 
 impl From<&routing::Settings> for RaftSettings {
@@ -45,6 +48,7 @@ impl From<&routing::Settings> for RaftSettings {
             checkpoint_log_bytes: settings.checkpoint_log_bytes,
             log_keep_bytes: settings.log_keep_bytes,
             waiter_grace_ms: settings.waiter_grace_ms,
+            take_over_rows: 8_192,
         }
     }
 }

@@ -91,6 +91,7 @@ impl Group {
                 checkpoint_log_bytes: 1 << 10,
                 log_keep_bytes: 256,
                 waiter_grace_ms: 1_000,
+                take_over_rows: 64,
             },
             election_seed: Some(7),
         }

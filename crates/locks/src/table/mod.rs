@@ -8,7 +8,8 @@
 //! - `rows`, `slab`, `chain`, `index`, `tokens`, `recent`, `shares`, `texts` and `principals` store
 //!   them.
 //! - `durable`, `header` and `records` turn rows into bytes, `hashing` and `sums` hash these.
-//! - `pages`, `picture` and `order` serve reads of many rows, and `telling` makes events.
+//! - `pages`, `picture` and `order` serve reads of many rows, `timed` those of a new leader, and
+//!   `telling` makes events.
 //!
 //! The table knows nothing of the log that its commands come from.
 
@@ -38,6 +39,7 @@ mod telling;
 #[cfg(test)]
 mod tests;
 mod texts;
+mod timed;
 mod tokens;
 
 use crate::command::{Caller, Command};
@@ -55,6 +57,7 @@ use recent::{EndedGrant, EndedSession, Ring};
 use rows::{GrantRow, Lease, LockRow, RenewalState, SessionRow, Terms, WaiterRow};
 use slab::{NONE, Slab, Tracked};
 use texts::Texts;
+pub use timed::{Timed, TimedPlace};
 use tokens::Tokens;
 
 /// All locks, leases, queues and recent requests of one shard. The crate's page has an example.
@@ -203,33 +206,6 @@ impl LockTable {
     /// Number of waiters in the queue of a name.
     pub fn queue_len(&self, name: &str) -> u32 {
         self.find_lock(name).map_or(0, |lock| self.locks[lock].queue_len)
-    }
-
-    /// All leases in force, by id. A new leader needs them to give each lease the rest of its time.
-    pub fn leases(&self) -> impl ExactSizeIterator<Item = LiveLease> {
-        let private = self.grants.iter().filter_map(|(_, grant)| match &grant.lease {
-            Lease::Private { state, terms } => Some((LeaseId(grant.token.get()), state, terms)),
-            Lease::Session { .. } => None,
-        });
-        let of_sessions = self
-            .sessions
-            .iter()
-            .filter_map(|(_, row)| Some((row.lease_id()?, &row.state, &row.terms)));
-        let mut leases: Vec<LiveLease> = private
-            .chain(of_sessions)
-            .map(|(lease, state, terms)| state.live(lease, terms))
-            .collect();
-        leases.sort_unstable_by_key(|live| live.lease);
-        leases.into_iter()
-    }
-
-    /// All waiters as (name, request id), longest waiting first. A new leader needs them to give
-    /// each waiter time to report again.
-    pub fn waiters(&self) -> impl Iterator<Item = (&str, RequestId)> + '_ {
-        self.waiters.by_number().into_iter().map(|at| {
-            let waiter = &self.waiters[at];
-            (&*self.locks[waiter.lock].name, waiter.request)
-        })
     }
 
     /// The highest token issued so far.

@@ -137,6 +137,7 @@ fn status(role: Role) -> Status {
         told_committed_index: 90,
         applied_index: 60,
         conf_index: 44,
+        members_durable: role == Role::Leader,
         members: vec![member(1, 0, false), member(3, 5, false), member(4, 9, true)],
         ..Status::default()
     }
@@ -161,6 +162,9 @@ fn a_replica_is_reported_as_its_status_has_it() {
         ops_per_s: 800,
     };
     assert_eq!(leads, expected);
+    let doubted = Status { members_durable: false, ..status(Role::Leader) };
+    let not_taken = Members { conf_index: 0, ..members.clone() };
+    assert_eq!(replica_report(&doubted, 0).members, not_taken);
     let follows = replica_report(&status(Role::Candidate), 800);
     assert_eq!((follows.role, follows.ops_per_s), (plan::Role::Follower, 0));
     // Another life of this node has the vote.

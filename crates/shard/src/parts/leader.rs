@@ -7,14 +7,15 @@
 //! * A lease that comes due here is only *proposed* to end, under the name of the life that was
 //!   timed (`renewal_seq`). A renewal that is applied first wins.
 
-use crate::api::{ReplicaConfig, Reply, Ticket, Wait};
+use crate::api::{Reply, Ticket, Wait};
 use crate::parts::group::Wanted;
 use crate::parts::proposals::{Caller, Proposals};
 use crate::parts::shard_time::{LeaderClock, Observation};
 use crate::parts::spares::Spares;
 use crate::parts::timers::Timers;
 use crate::planted_bugs;
-use locks::{Command, DropReason, Grant, LeaseEvent, LeaseId, LockTable, RequestId};
+use crate::settings::RaftSettings;
+use locks::{Command, DropReason, Grant, LeaseEvent, LeaseId, LockTable, RequestId, TimedPlace};
 use std::collections::BTreeMap;
 
 /// A proposed expiry or cancellation is proposed again after this long, in milliseconds, unless it
@@ -35,7 +36,9 @@ struct Waiter {
 /// The state that only a leader has. It begins and ends with one leadership.
 ///
 /// * `by_ticket` has exactly the waiters with a ticket.
-/// * `leases` has every lease of the table, and `waiters` every queued acquire.
+/// * `leases` has every lease of the table, and `waiters` every queued acquire, except those that
+///   are still to be taken over: unchanged since this leadership began, and at `takes_over` or
+///   after it. Until they are, they cannot come due.
 pub(crate) struct LeaderState {
     pub term: u64,
     pub spares: Spares,
@@ -58,26 +61,26 @@ pub(crate) struct LeaderState {
     pub leases: Timers<LeaseId, u64>,
     waiters: Timers<RequestId, Waiter>,
     by_ticket: BTreeMap<Ticket, RequestId>,
+    /// The place in the table whose rows are taken over next.
+    takes_over: Option<TimedPlace>,
+    take_over_rows: u32,
 }
 
 impl LeaderState {
-    /// Takes over a table that was observed last by `observation`, if the shard has one. Every lease
-    /// gets the rest of its TTL, and every waiter the grace period to attach itself again.
+    /// The state at the beginning, when all of `table` is still to be taken over.
     pub(crate) fn new(
         term: u64,
         (now_ms, tick): (u64, u64),
-        observation: &Observation,
-        config: &ReplicaConfig,
+        settings: &RaftSettings,
         table: Option<&LockTable>,
     ) -> LeaderState {
-        let grace_ms = config.raft.waiter_grace_ms;
         let mut leader = LeaderState {
             term,
-            spares: Spares::new(config.raft.append_hold_ms),
+            spares: Spares::new(settings.append_hold_ms),
             clock: LeaderClock::default(),
             since_ms: now_ms,
             since_tick: tick,
-            grace_ms,
+            grace_ms: settings.waiter_grace_ms,
             contact_ms: BTreeMap::new(),
             contact_tick: BTreeMap::new(),
             wish: None,
@@ -88,18 +91,38 @@ impl LeaderState {
             leases: Timers::new(),
             waiters: Timers::new(),
             by_ticket: BTreeMap::new(),
+            takes_over: table.map(|_| TimedPlace::default()),
+            take_over_rows: settings.take_over_rows,
         };
-        let Some(table) = table else { return leader };
-        // Nothing else happens on the thread meanwhile, and a shard may have a million leases.
-        leader.leases.set_new(table.leases().map(|live| {
-            let deadline_ms = observation.deadline_ms(&live, now_ms);
-            let deadline_ms = planted_bugs::taken_over_until_ms(deadline_ms, live.ttl_ms);
-            (live.lease, deadline_ms, live.renewal_seq)
-        }));
-        for (name, request_id) in table.waiters() {
-            leader.attach(request_id, name, None, now_ms + grace_ms);
+        if let Some(counts) = table.map(LockTable::counts) {
+            // At least as many as there are, because a session's grants share its lease.
+            leader.leases.reserve((counts.grants + counts.sessions) as usize);
+            leader.waiters.reserve(counts.waiters as usize);
         }
         leader
+    }
+
+    /// Whether rows are still to be taken over.
+    pub(crate) fn is_taking_over(&self) -> bool {
+        self.takes_over.is_some()
+    }
+
+    /// Takes over the next rows of a table that was observed last by `observation`. Every lease gets
+    /// the rest of its TTL, and every waiter the grace period to attach itself again. What changed
+    /// since this leadership began has its deadline from the change.
+    pub(crate) fn take_over(&mut self, table: &LockTable, observation: &Observation, now_ms: u64) {
+        let Some(from) = self.takes_over else { return };
+        let (timed, next) = table.timed(from, self.take_over_rows);
+        self.takes_over = next;
+        for live in timed.leases {
+            let deadline_ms = observation.deadline_ms(&live, now_ms);
+            let deadline_ms = planted_bugs::taken_over_until_ms(deadline_ms, live.ttl_ms);
+            self.leases.set_if_new(live.lease, deadline_ms, || live.renewal_seq);
+        }
+        for (name, request_id) in timed.waits {
+            let waiter = || Waiter { name: name.to_owned(), ticket: None, timed_out: false };
+            self.waiters.set_if_new(request_id, now_ms + self.grace_ms, waiter);
+        }
     }
 
     /// Notes that a member has answered in this term.
@@ -195,8 +218,13 @@ impl LeaderState {
         true
     }
 
-    /// Queues the ends of leases and waits that have come due.
+    /// Queues the ends of leases and waits that have come due, once all rows are taken over. Those
+    /// steps follow each other at once, so that the ends of a table that was without a leader for
+    /// long would otherwise fill the queue.
     pub(crate) fn propose_due(&mut self, now_ms: u64, proposals: &mut Proposals) {
+        if self.is_taking_over() {
+            return;
+        }
         for _ in 0..DUE_PER_STEP_MAX {
             if !proposals.has_room_for_own() {
                 return;
@@ -257,4 +285,80 @@ fn push(proposals: &mut Proposals, command: &Command<'_>) {
     let mut bytes = Vec::with_capacity(32);
     command.encode(&mut bytes);
     proposals.push_own(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Now;
+    use locks::{Effects, Mode, Stamp, Token};
+
+    const TTL_MS: u32 = 10_000;
+
+    fn acquire(number: u128, name: &str) -> Command<'_> {
+        Command::Acquire {
+            request_id: RequestId(number),
+            name,
+            owner: "ann",
+            ttl_ms: TTL_MS,
+            mode: Mode::Exclusive,
+            wait: true,
+            session: "",
+            metadata: "",
+            claim_ttl_ms: 0,
+        }
+    }
+
+    /// Takes all leases that are due.
+    fn due(leader: &mut LeaderState, now_ms: u64) -> Vec<u64> {
+        std::iter::from_fn(|| leader.leases.pop_due(now_ms).map(|(lease, _)| lease.0)).collect()
+    }
+
+    /// Regression: a new leader gave all leases their deadlines in one step. With 250,000 of them
+    /// the shard stood still for up to 87 ms.
+    #[test]
+    fn a_large_table_is_taken_over_in_pieces_while_it_changes() {
+        let (mut table, mut effects) = (LockTable::new(), Effects::default());
+        let granted = 20_000;
+        for number in 1..=granted {
+            let name = format!("lock-{number}");
+            table.apply(Stamp::default(), &acquire(number.into(), &name), &mut effects);
+        }
+        table.apply(Stamp::default(), &acquire(30_000, "lock-1"), &mut effects);
+        effects.leases.clear();
+        let settings = RaftSettings::from(&routing::Settings::default());
+        let mut leader = LeaderState::new(2, (0, 0), &settings, Some(&table));
+        let observation = Observation::new(0, Now { mono_ms: 0, wall_ms: 0 });
+        let mut pieces = 0;
+        while leader.is_taking_over() {
+            leader.take_over(&table, &observation, pieces);
+            pieces += 1;
+            if pieces == 1 {
+                // One of the first piece, and two that are still to come: renewed, released, renewed.
+                let at = Stamp { wall_ms: 5_000, shard_ms: 5_000 };
+                let last = format!("lock-{granted}");
+                for command in [
+                    Command::Renew { name: "lock-3", token: Token(3) },
+                    Command::Release { name: "lock-19999", token: Token(19_999), by: None },
+                    Command::Renew { name: &last, token: Token(granted) },
+                ] {
+                    table.apply(at, &command, &mut effects);
+                }
+                assert_eq!(effects.leases.len(), 3);
+                effects.leases.drain(..).for_each(|event| leader.on_lease(event, 5_000));
+            }
+        }
+        // Three for the grants, one for the sessions, one for the waiters.
+        assert_eq!(pieces, 5, "a piece is bounded");
+        let ttl_ms = u64::from(TTL_MS);
+        assert_eq!(due(&mut leader, ttl_ms), []);
+        let renewed = [3, 19_999, granted];
+        let others: Vec<u64> = (1..=granted).filter(|lease| !renewed.contains(lease)).collect();
+        assert_eq!(due(&mut leader, ttl_ms + 10), others, "in order, for all were granted at once");
+        assert_eq!(due(&mut leader, ttl_ms + 5_000), []);
+        assert_eq!(due(&mut leader, ttl_ms + 5_001), [3, granted]);
+        let waiter =
+            leader.waiters.pop_due(u64::MAX).map(|(request, waiter)| (request, waiter.name));
+        assert_eq!(waiter, Some((RequestId(30_000), "lock-1".to_owned())));
+    }
 }

@@ -168,6 +168,7 @@ impl Replica {
         self.observation = Observation::new(self.machine.shard_ms(), self.now);
         (self.applied_index, self.applied_term) = (meta.index, meta.term);
         self.conf_index = self.kept.reached.map_or(meta.index, |reached| reached.conf_index);
+        self.members_doubted_at = Some(meta.index);
         self.raw.mut_store().reset_to(snapshot);
         self.incarnations.learn_members(meta.get_conf_state());
         let records = records.into_iter().map(|change| (change.key, change.value));

@@ -13,7 +13,7 @@ impl Replica {
     ///
     /// A replica that ceases to lead drops its leader state and fails its proposals. If it handed
     /// leadership over, those that are queued wait until the successor is known. A replica that
-    /// begins to lead sets up its leader state from the table.
+    /// begins to lead takes over the table in the steps that follow.
     pub(super) fn note_leadership(&mut self) {
         let raft = &self.raw.raft;
         let leader = (raft.leader_id != 0).then(|| node_of(raft.leader_id));
@@ -38,11 +38,15 @@ impl Replica {
             self.proposals.refuse_queued(&self.not_leading(), &mut self.out.replies);
         }
         if is_me && self.leader_state.is_none() {
+            if self.members_doubted_at.is_some() {
+                // The last entry is the first one of this term. It is sent with a commit index that
+                // covers the members as they are here.
+                self.members_doubted_at = Some(self.raw.raft.raft_log.last_index() - 1);
+            }
             self.leader_state = Some(LeaderState::new(
                 known.term,
                 (self.now.mono_ms, self.stats.ticks),
-                &self.observation,
-                &self.config,
+                &self.config.raft,
                 self.machine.locks(),
             ));
         }

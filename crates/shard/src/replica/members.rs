@@ -187,6 +187,36 @@ impl Replica {
         }
     }
 
+    /// On a leader: sees whether a majority of the members know from their disks that they are the
+    /// members, and proposes an empty entry if nothing else is there to carry it.
+    ///
+    /// An entry that is sent after a change was applied comes with a commit index that covers the
+    /// change, and both are in one write (`ready.rs`). So once such an entry is committed, a majority
+    /// of the new members have the change as committed on disk. How it goes wrong if a replica that
+    /// was removed is destroyed before that:
+    ///
+    /// 1. Nodes 1, 2, 4 and 5 have votes. The removal of 5 is committed, and no entry follows.
+    /// 2. Node 5 is destroyed, and node 1 loses its disk.
+    /// 3. The power fails. Nodes 2 and 4 start with the removal in their logs. That it is committed,
+    ///    neither has on disk, so each needs three votes of four, and the shard never has a leader
+    ///    again. Two of the three members live.
+    pub(super) fn confirm_members(&mut self) {
+        let Some(doubted_at) = self.members_doubted_at else { return };
+        let raft = &self.raw.raft;
+        if raft.state != StateRole::Leader || !raft.commit_to_current_term() {
+            return;
+        }
+        if raft.raft_log.committed > doubted_at {
+            self.members_doubted_at = None;
+        } else if raft.raft_log.last_index() <= doubted_at
+            && !self.handover.is_under_way()
+            && !self.disk.hangs()
+        {
+            // raft-rs refuses while too much is uncommitted: then entries follow anyway.
+            let _ = self.raw.propose(Vec::new(), Vec::new());
+        }
+    }
+
     /// Applies a committed change, on every replica at the same place in the log.
     ///
     /// # Errors
@@ -213,6 +243,10 @@ impl Replica {
         conf.voters.sort_unstable();
         conf.learners.sort_unstable();
         self.incarnations.learn_members(&conf);
+        let former = &self.raw.store().conf_state().voters;
+        if former.iter().any(|id| !conf.voters.contains(id)) {
+            self.members_doubted_at = Some(self.raw.raft.raft_log.last_index());
+        }
         self.raw.mut_store().set_conf_state(conf);
         self.note_conf_change(entry.index);
         Ok(())

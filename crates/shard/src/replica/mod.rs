@@ -94,6 +94,9 @@ pub struct Replica {
     /// The index of the last change of members, or of the checkpoint or snapshot that was loaded after
     /// it. From level 2 on the record has it (`parts/level.rs`).
     conf_index: u64,
+    /// Until a majority of the members know from their disks that they are the members: the last
+    /// entry that may have been sent without a word of it (`members.rs`).
+    members_doubted_at: Option<u64>,
     /// The last wish of the log for members, the founders of META, and the level, as of the applied
     /// index.
     kept: Kept,
@@ -198,6 +201,7 @@ impl Replica {
             incarnation: incarnation_of(raft.id),
             members: self.members(),
             conf_index: self.conf_index,
+            members_durable: is_leader && self.members_doubted_at.is_none(),
             wanted: self.kept.wanted.clone(),
             level: self.level(),
             topology_version: self.topology().map(Topology::version),

@@ -104,6 +104,7 @@ impl Replica {
             now,
             applied_index: applied.index,
             conf_index: kept.reached.map_or(applied.index, |reached| reached.conf_index),
+            members_doubted_at: Some(stored_last),
             applied_term: applied.term,
             leader_state: None,
             leadership: Leadership::default(),

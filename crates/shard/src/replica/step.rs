@@ -1,7 +1,8 @@
 //! One step: inputs in, outputs out.
 //!
 //! 1. Each input is handled in order. Most of them only queue something, or tell raft-rs.
-//! 2. A leader queues the ends of leases and waits that have come due.
+//! 2. A new leader takes over some rows of the table. A leader queues the ends of leases and waits
+//!    that have come due.
 //! 3. All that raft-rs has ready is drained (`ready.rs`), and new proposals and reads go into it,
 //!    until nothing is left to do.
 //! 4. Reads are answered, a checkpoint is taken if one is due, and the step's one write is handed
@@ -11,6 +12,7 @@ use super::Replica;
 use super::meta::refused_unfounded;
 use crate::api::*;
 use crate::machine::{Machine, ProposalsEntry};
+use crate::parts::leader::LeaderState;
 use crate::parts::oldest::Oldest;
 use crate::parts::proposals::Caller;
 use crate::planted_bugs;
@@ -35,6 +37,9 @@ impl Replica {
         for input in inputs {
             self.handle(input)?;
         }
+        if let (Some(leader), Some(table)) = (&mut self.leader_state, self.machine.locks()) {
+            leader.take_over(table, &self.observation, now.mono_ms);
+        }
         if let Some(leader) = &mut self.leader_state
             && !self.disk.hangs()
         {
@@ -50,6 +55,7 @@ impl Replica {
             self.drain_ready()?;
             self.ask_successor();
             self.propose();
+            self.confirm_members();
             self.start_read_rounds();
             if !self.raw.has_ready() || self.has_applied_enough() {
                 break;
@@ -64,7 +70,8 @@ impl Replica {
         self.tell_topology();
         self.tell_founders();
         let delayed_until_ms = self.send_delayed();
-        let goes_on = self.has_applied_enough() && self.raw.has_ready();
+        let goes_on = self.has_applied_enough() && self.raw.has_ready()
+            || self.leader_state.as_ref().is_some_and(LeaderState::is_taking_over);
         let wakes = [
             self.proposals.wake_at_ms(now.mono_ms),
             delayed_until_ms,

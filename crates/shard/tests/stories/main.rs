@@ -40,6 +40,8 @@ fn planted_bugs_change_the_stories() {
         Bug::RetriedUnderNewId,
         Bug::ValidityTooLong,
         Bug::OlderRoutesTaken,
+        // No table of a story is taken over in several pieces.
+        Bug::RowNotTakenOver,
         // Hosts give births, and no story has one.
         Bug::BirthReused,
         // No story takes in two members by snapshots, or has a host that acts by the topology.

@@ -321,7 +321,8 @@ fn wish(bytes: &[u8]) -> String {
     format!("wish {version}: {} shall be members", members.join(" "))
 }
 
-/// A change of members, a wish for them, a level, or the empty entry that a leader begins with.
+/// A change of members, a wish for them, a level, or an empty entry: a leader begins with one, and has
+/// one follow a removal.
 pub fn special_entry(entry: &Entry) -> String {
     if entry.data.first() == Some(&LEVEL) && entry.entry_type() == EntryType::EntryNormal {
         return level(&entry.data);
@@ -330,7 +331,7 @@ pub fn special_entry(entry: &Entry) -> String {
         return wish(&entry.data);
     }
     if entry.entry_type() == EntryType::EntryNormal {
-        return "nothing, a new leader's first".to_owned();
+        return "nothing".to_owned();
     }
     let change = ConfChange::decode(entry.data.as_slice()).expect("a change of the replica's own");
     let what = match change.change_type() {

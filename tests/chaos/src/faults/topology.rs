@@ -150,7 +150,8 @@ impl Stage<'_> {
                 "shard {shard} did not serve on {live:?} while the topology's group had no quorum: {error}"
             ));
         }
-        let (has_succeeded, said) = self.verb(&["drain", "1"]).await?;
+        let drained = live.first().expect("two of its replicas live").to_string();
+        let (has_succeeded, said) = self.verb(&["drain", &drained]).await?;
         if has_succeeded {
             wound.failures.push(format!("a drain without the topology's group: {said}"));
         }
@@ -164,7 +165,9 @@ impl Stage<'_> {
             wound.failures.push(format!("not every node was back within {BACK_WITHIN:?}"));
         }
         let asked = Instant::now();
-        // The former order may have been lost with its leader, and is at work otherwise.
+        // The drain may be done now, as the verb said: the order was in the log of a member that
+        // lived. The former order may have been lost with its leader, and is at work otherwise.
+        self.job(&["undrain", &drained], &mut wound).await?;
         while !self.misplaced().await?.is_empty() && asked.elapsed() < ENDS_WITHIN {
             self.verb(&["replicas", "5", "--detach"]).await?;
             sleep(Duration::from_secs(1)).await;

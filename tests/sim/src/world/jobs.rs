@@ -45,9 +45,24 @@ impl World {
             }
             return;
         }
-        // A drain waits for a node that is drained, until its operator takes that back.
+        // A drain waits for a node that is drained, and a removal for room that a drained node would
+        // have, or one that was to leave by a job that was cancelled. So its operator takes it back.
+        let leaves = |node| {
+            newest.running().any(|(_, job)| match job.kind {
+                JobKind::RemoveNode { node: gone } | JobKind::ReplaceNode { old: gone, .. } => {
+                    gone == node
+                }
+                _ => false,
+            })
+        };
+        let idle = newest.nodes().iter().find(|(id, node)| match node.state {
+            NodeState::Draining => true,
+            NodeState::Leaving => !leaves(**id),
+            NodeState::Serving | NodeState::Removed => false,
+        });
         let waits_for = newest.running().find_map(|(_, job)| match (&job.kind, &job.why) {
             (JobKind::Drain { .. }, Some(Why::NotServing { node })) => Some(*node),
+            (_, Some(Why::NoRoom { .. })) => idle.map(|(id, _)| *id),
             _ => None,
         });
         if let Some(node) = waits_for.filter(|_| self.ending.silent) {

@@ -18,7 +18,7 @@ use super::state::node::{Life, Part};
 use crate::checker::{Invariant, Violation};
 use planted::Bug;
 use routing::{META, NodeId, ShardId};
-use shard::{Input, Member, Reply, Status, Wanted, wish_due};
+use shard::{Input, Member, Reply, Role, Status, Wanted, replica_report, wish_due};
 use storage::{Engine, StorageError};
 use topology::Version;
 
@@ -189,12 +189,14 @@ impl World {
             (Some(&birth), None) => self.create_replica(id, shard, birth),
             (Some(birth), Some(life)) if life >= *birth => {}
             (_, Some(life)) => {
+                // As the topology would: by what a leader reports.
                 let all = self.nodes.values().filter_map(|node| node.replicas.get(&shard));
-                let newest = all.map(|it| it.status()).max_by_key(|status| status.applied_index);
+                let led = all.map(|it| it.status()).filter(|status| status.role == Role::Leader);
+                let newest = led.max_by_key(|status| status.applied_index);
                 let is_out = newest.is_some_and(|status| {
-                    status.wanted.as_ref() == Some(wish)
-                        && !(status.members.iter())
-                            .any(|it| (it.node.0, it.incarnation) == (id, life))
+                    let told = replica_report(&status, 0).members;
+                    told.taken.0 == wish.version()
+                        && !told.lives().any(|it| (it.node.0, it.birth.0) == (id, life))
                 });
                 if is_out {
                     self.destroy_replica(id, shard);

@@ -146,6 +146,7 @@ impl Cluster {
                 checkpoint_log_bytes: 16 << 10,
                 log_keep_bytes,
                 waiter_grace_ms: 1_000,
+                take_over_rows: 64,
             },
             election_seed: self.election_seed,
         };

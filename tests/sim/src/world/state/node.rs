@@ -32,6 +32,7 @@ impl Settings {
                 checkpoint_log_bytes: *rng.pick(&[1 << 10, 4 << 10, 16 << 10]),
                 log_keep_bytes: *rng.pick(&[0, 512, 4 << 10]),
                 waiter_grace_ms: *rng.pick(&[1_000, 3_000]),
+                take_over_rows: rng.range(1, 4) as u32,
             },
             election_seed: seed,
         }
