@@ -164,10 +164,14 @@ impl Stage<'_> {
         if !all_answer(self, BACK_WITHIN).await {
             wound.failures.push(format!("not every node was back within {BACK_WITHIN:?}"));
         }
-        let asked = Instant::now();
         // The drain may be done now, as the verb said: the order was in the log of a member that
-        // lived. The former order may have been lost with its leader, and is at work otherwise.
-        self.job(&["undrain", &drained], &mut wound).await?;
+        // lived. While it is at work, it cannot be taken back.
+        let asked = Instant::now();
+        while !self.verb(&["undrain", &drained]).await?.0 && asked.elapsed() < ENDS_WITHIN {
+            sleep(Duration::from_millis(500)).await;
+        }
+        // The former order may have been lost with its leader, and is at work otherwise.
+        let asked = Instant::now();
         while !self.misplaced().await?.is_empty() && asked.elapsed() < ENDS_WITHIN {
             self.verb(&["replicas", "5", "--detach"]).await?;
             sleep(Duration::from_secs(1)).await;
@@ -310,16 +314,27 @@ impl Stage<'_> {
         Ok(nodes_of(group.ok_or("a topology has every shard")?, "voters"))
     }
 
-    /// The topology, as soon as a gateway tells it.
+    /// The newest topology that a gateway tells, as soon as one does. A job was seen to be done at
+    /// one of them, and another one may be behind.
     async fn topology(&mut self) -> Result<Value, Error> {
         let asked = Instant::now();
         loop {
-            let (has_succeeded, said) = self.verb(&["topology", "--json"]).await?;
-            if has_succeeded {
-                return serde_json::from_str(&said).because("a topology");
+            let (mut newest, mut refused) = (None, String::new());
+            for endpoint in self.cluster.processes.endpoints() {
+                let (has_succeeded, said) =
+                    self.verb(&["topology", "--json", "--endpoint", &endpoint]).await?;
+                if !has_succeeded {
+                    refused = said;
+                    continue;
+                }
+                let told: Value = serde_json::from_str(&said).because("a topology")?;
+                newest = newest.into_iter().chain([told]).max_by_key(version);
+            }
+            if let Some(newest) = newest {
+                return Ok(newest);
             }
             if asked.elapsed() > SHOWN_WITHIN {
-                return Err(Error::Reason(format!("no topology: {said}")));
+                return Err(Error::Reason(format!("no topology: {refused}")));
             }
             sleep(Duration::from_millis(200)).await;
         }
@@ -364,6 +379,10 @@ async fn all_answer(stage: &Stage<'_>, within: Duration) -> bool {
         sleep(Duration::from_millis(100)).await;
     }
     false
+}
+
+fn version(topology: &Value) -> u64 {
+    topology["version"].as_u64().unwrap_or_default()
 }
 
 fn nodes_of(group: &Value, which: &str) -> BTreeSet<u64> {
