@@ -32,7 +32,7 @@ pub struct RaftSettings {
     /// The time that a waiter keeps its place after its stream is gone.
     pub waiter_grace_ms: u64,
     /// Rows of the table that a new leader takes over per step. All at once held up a shard with
-    /// 250,000 locks for 25 ms on a quiet machine, and for 87 ms on a busy one.
+    /// 250,000 locks for 25 to 87 ms.
     pub take_over_rows: u32,
 }
 

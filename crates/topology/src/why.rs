@@ -53,8 +53,8 @@ pub enum Why {
     },
     /// No node can take the replica.
     #[error(
-        "no node can take another replica of shard {shard}: add a node, take one that is drained or leaves back with undrain, or lower \
-         the replica count"
+        "no node can take another replica of shard {shard}: add a node, take one back with \
+         `undrain`, or lower the replica count"
     )]
     NoRoom {
         /// The shard.

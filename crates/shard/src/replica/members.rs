@@ -212,7 +212,7 @@ impl Replica {
             && !self.handover.is_under_way()
             && !self.disk.hangs()
         {
-            // raft-rs refuses while too much is uncommitted: then entries follow anyway.
+            // raft-rs refuses while too much is uncommitted. The next step tries again.
             let _ = self.raw.propose(Vec::new(), Vec::new());
         }
     }

@@ -167,7 +167,15 @@ impl Stage<'_> {
         // The drain may be done now, as the verb said: the order was in the log of a member that
         // lived. While it is at work, it cannot be taken back.
         let asked = Instant::now();
-        while !self.verb(&["undrain", &drained]).await?.0 && asked.elapsed() < ENDS_WITHIN {
+        loop {
+            let (has_succeeded, said) = self.verb(&["undrain", &drained]).await?;
+            if has_succeeded {
+                break;
+            }
+            if asked.elapsed() > ENDS_WITHIN {
+                wound.failures.push(format!("palisade cluster undrain {drained}: {said}"));
+                break;
+            }
             sleep(Duration::from_millis(500)).await;
         }
         // The former order may have been lost with its leader, and is at work otherwise.
