@@ -1,35 +1,54 @@
 //! What the topology may never do, whatever plans it: invariants 18 and 19 as they concern it.
 //!
 //! * A life that is out is never wanted again, because its votes are forgotten.
-//! * No members are wanted of which fewer than a quorum is heard of.
+//! * No members are wanted of which fewer than a quorum is heard of, and none for a group of which
+//!   fewer than a quorum of the present voters is heard of. Facts that the plan records before a
+//!   wish count for it.
 //!
 //! The module knows nothing of how a plan is made.
 
 use routing::{NodeId, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
-use topology::{Command, Life, Topology};
+use topology::{Command, Life, Proposal, Topology};
 
-/// Judges the wishes of a plan.
+/// Judges the wishes of a plan, each by the topology as it is then.
 pub(crate) fn judge(
     topology: &Topology,
     is_heard: impl Fn(NodeId) -> bool,
+    wall_s: u64,
     commands: &[Command],
 ) -> Vec<String> {
     let mut found = Vec::new();
+    let mut topology = topology.clone();
     for command in commands {
-        let Command::Want { shard, members } = command else { continue };
-        let heard = members.iter().filter(|node| is_heard(**node)).count();
-        if 2 * heard <= members.len() {
-            found.push(format!("of {members:?} of shard {shard} only {heard} are heard of"));
+        if let Command::Want { shard, members } = command {
+            found.extend(judge_wish(&topology, &is_heard, *shard, members));
         }
-        let Some(known) = topology.shard(*shard) else { continue };
-        let voters = &known.is.voters;
-        let heard = voters.iter().filter(|life| is_heard(life.node)).count();
-        if 2 * heard <= voters.len() {
-            found.push(format!(
-                "wants {members:?} of shard {shard}, and hears of {heard} of {voters:?}"
-            ));
+        if topology.apply(&Proposal::new(wall_s, command.clone())).is_err() {
+            break; // one that is refused ends a plan
         }
+    }
+    found
+}
+
+fn judge_wish(
+    topology: &Topology,
+    is_heard: impl Fn(NodeId) -> bool,
+    shard: ShardId,
+    members: &BTreeSet<NodeId>,
+) -> Vec<String> {
+    let mut found = Vec::new();
+    let heard = members.iter().filter(|node| is_heard(**node)).count();
+    if 2 * heard <= members.len() {
+        found.push(format!("of {members:?} of shard {shard} only {heard} are heard of"));
+    }
+    let Some(known) = topology.shard(shard) else { return found };
+    let voters = &known.is.voters;
+    let heard = voters.iter().filter(|life| is_heard(life.node)).count();
+    if 2 * heard <= voters.len() {
+        found.push(format!(
+            "wants {members:?} of shard {shard}, and hears of {heard} of {voters:?}"
+        ));
     }
     found
 }
@@ -63,9 +82,10 @@ impl LifeJudge {
 mod tests {
     use super::*;
     use routing::ClusterConfig;
-    use topology::{Members, Proposal, Seed};
+    use topology::{Birth, Members, Seed};
 
     const SHARD: ShardId = ShardId(0);
+    const WALL_S: u64 = 1_700_000_000;
 
     fn founded() -> Topology {
         let mut topology = Topology::default();
@@ -75,7 +95,7 @@ mod tests {
     }
 
     fn apply(topology: &mut Topology, command: Command) {
-        topology.apply(&Proposal::new(1_700_000_000, command)).unwrap().unwrap();
+        topology.apply(&Proposal::new(WALL_S, command)).unwrap().unwrap();
     }
 
     #[test]
@@ -86,11 +106,39 @@ mod tests {
         let wants = [Command::Want { shard: SHARD, members: members.clone() }];
         let found = |silent: usize| {
             let silent: BTreeSet<NodeId> = members.iter().copied().take(silent).collect();
-            judge(&topology, |node| !silent.contains(&node), &wants).len()
+            judge(&topology, |node| !silent.contains(&node), WALL_S, &wants).len()
         };
         // Of the members that are wanted, and of those that are there.
         assert_eq!((found(0), found(1), found(2)), (0, 0, 2));
-        assert_eq!(judge(&topology, |_| false, &[]), [""; 0]);
+        assert_eq!(judge(&topology, |_| false, WALL_S, &[]), [""; 0]);
+    }
+
+    /// Seed 13261: the leader told the members that its group has by now, and the plan recorded them
+    /// before its wish. The wish was held against the voters that were known before.
+    #[test]
+    fn a_wish_is_judged_by_the_facts_before_it_in_the_plan() {
+        let topology = founded();
+        let life = |node| Life { node: NodeId(node), birth: Birth(0) };
+        let known = topology.shard(SHARD).unwrap();
+        let members: BTreeSet<NodeId> = known.wanted.members.keys().copied().collect();
+        let voters: BTreeSet<Life> = known.wanted.lives().collect();
+        let (first, silent) = (*members.first().unwrap(), members.iter().skip(1).copied());
+        let silent: BTreeSet<NodeId> = silent.collect();
+        let grown = [first.0, 4, 5];
+        let fact = Command::Is {
+            shard: SHARD,
+            members: Members {
+                conf_index: 7,
+                taken: known.wanted.version,
+                voters: voters.into_iter().chain([life(4), life(5)]).collect(),
+                ..Members::default()
+            },
+        };
+        let wish = Command::Want { shard: SHARD, members: grown.map(NodeId).into() };
+        let found =
+            |plan: &[Command]| judge(&topology, |node| !silent.contains(&node), WALL_S, plan).len();
+        assert_eq!(found(std::slice::from_ref(&wish)), 1, "1 of 3 voters is heard of");
+        assert_eq!(found(&[fact, wish]), 0, "3 of 5 are");
     }
 
     #[test]

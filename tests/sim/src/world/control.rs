@@ -42,7 +42,7 @@ impl World {
         let time_ms = tenure.time_ms(now);
         let plan = plan::plan(topology, &tenure.reports, time_ms);
         let is_heard = |node| tenure.reports.is_heard(node, time_ms);
-        let found = plans::judge(topology, is_heard, &plan.commands);
+        let found = plans::judge(topology, is_heard, time_ms / 1_000, &plan.commands);
         let repairs = plan.commands.iter().filter(|command| {
             let is_unasked = topology.running().next().is_none();
             matches!(command, Command::Want { shard, .. } if *shard != META && is_unasked)
