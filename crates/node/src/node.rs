@@ -23,6 +23,7 @@ use crate::peer_identities::{FirstStart, PeerIdentities};
 use crate::recovery::{Opened, Opening, begin_new_terms, groups_of, hosted_shards};
 use crate::refusals::say_refusals;
 use crate::routes::KnownRoutes;
+use crate::seeds::find_peers;
 use crate::service::Shards;
 use crate::taking_part::{keep_identities, take_part};
 use crate::topology_copy::TopologyCopy;
@@ -52,8 +53,8 @@ pub struct NodeOptions {
     pub id: NodeId,
     /// This node, if the cluster file does not have it. It joins the cluster at its first start.
     pub joins: Option<NodeConfig>,
-    /// Addresses of further nodes as `host:port`, for a node that joins or is re-seeded: the cluster
-    /// file may have none of the present ones.
+    /// Addresses of further nodes as `host:port`, for a node that joins, is re-seeded, or does not find
+    /// its peers: the cluster file may have none of the present ones.
     pub seeds: Vec<String>,
     /// The node's store. No other process may write to it while the node runs.
     pub engine: Arc<dyn Engine>,
@@ -298,6 +299,9 @@ impl Node {
         handle.tasks.spawn(keep_links(context.clone(), greeter.clone(), outboxes.clone()));
         handle.tasks.spawn(send_snapshots(context.clone(), greeter.clone(), snapshot_jobs));
         handle.spawn_until_leaving(take_part(context.clone()));
+        if !seeds.is_empty() {
+            handle.spawn_until_leaving(find_peers(context.clone(), seeds));
+        }
         handle.spawn_until_leaving(following::follow(context.clone()));
         handle.spawn_until_leaving(members::give_wishes(context.clone()));
         handle.spawn_until_leaving(levels::keep_level(context.clone()));

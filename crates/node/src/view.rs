@@ -12,7 +12,7 @@
 use crate::meta;
 use routing::{ClusterConfig, META, Member, NodeId, RouteTable, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 /// The nodes and groups of a cluster, as of one version of its topology.
@@ -116,6 +116,8 @@ pub(crate) struct KnownView {
     /// The addresses of the cluster file. They are tried even if the topology has others, so that a
     /// corrected file helps where all addresses have changed.
     file: BTreeMap<NodeId, String>,
+    /// Where nodes have answered as seeds.
+    seeds: Mutex<BTreeMap<NodeId, String>>,
     current: watch::Sender<Arc<View>>,
     later: Mutex<Option<Later>>,
 }
@@ -132,6 +134,7 @@ impl KnownView {
         let addresses = file.nodes.iter().map(|(node, member)| (*node, member.address.clone()));
         KnownView {
             file: addresses.collect(),
+            seeds: Mutex::default(),
             current: watch::Sender::new(Arc::new(view)),
             later: Mutex::default(),
         }
@@ -157,17 +160,28 @@ impl KnownView {
         self.current.borrow().nodes.contains_key(&node)
     }
 
-    /// The addresses of a node by the topology and by the cluster file, in this order.
+    /// The addresses of a node by the topology, by the cluster file, and where it answered as a seed,
+    /// in this order.
     pub(crate) fn addresses(&self, node: NodeId) -> Vec<String> {
-        let view = self.current.borrow();
+        let (view, found) = (self.current.borrow(), self.seeds());
         let mut addresses = Vec::new();
         let of_topology = view.nodes.get(&node).map(|member| &member.address);
-        for address in of_topology.into_iter().chain(self.file.get(&node)) {
+        let listed = of_topology.into_iter().chain(self.file.get(&node));
+        for address in listed.chain(found.get(&node)) {
             if !addresses.contains(address) {
                 addresses.push(address.clone());
             }
         }
         addresses
+    }
+
+    /// Notes that a node has answered at the address of a seed. Tells whether that is news.
+    pub(crate) fn found(&self, node: NodeId, address: &str) -> bool {
+        self.seeds().insert(node, address.to_owned()).is_none_or(|former| former != address)
+    }
+
+    fn seeds(&self) -> MutexGuard<'_, BTreeMap<NodeId, String>> {
+        self.seeds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replaces the view if this one has a higher version, and tells whether it has.

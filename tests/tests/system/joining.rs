@@ -105,7 +105,7 @@ async fn nodes_and_gateways_find_a_cluster_whose_file_has_none_of_its_nodes_by_s
     let mut cluster = Cluster::start(spec).await;
     let client = cluster.client();
     let lock = client.acquire(AcquireOptions::new("kept").ttl(LONG)).await.expect("a free lock");
-    let addresses = free_addresses(2).expect("free ports");
+    let addresses = free_addresses(4).expect("free ports");
     let nodes = async |cluster: &Cluster| {
         let topology = cluster.run_json_of(&["cluster", "topology"]).await;
         let nodes = topology["nodes"].as_array().cloned().unwrap_or_default();
@@ -117,7 +117,7 @@ async fn nodes_and_gateways_find_a_cluster_whose_file_has_none_of_its_nodes_by_s
     let joins = |seed: Option<&str>, nth: usize, more: &[&str]| {
         let mut command = Command::new(palisade_binary());
         command.args(["node", "--address", &addresses[nth], "--join"]).args(seed).args(more);
-        command.arg("--data-dir").arg(dir.join(format!("seeded-{nth}")));
+        command.arg("--data-dir").arg(dir.join(format!("seeded-{}", nth % 2)));
         command.arg("--config").arg(&config);
         Process::spawn(command, &dir.join(format!("seeded-{nth}.log"))).expect("a node")
     };
@@ -155,5 +155,17 @@ async fn nodes_and_gateways_find_a_cluster_whose_file_has_none_of_its_nodes_by_s
     let moved = cluster.run(&["cluster", "replicas", "2", "--within", "60s"]).await;
     assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
     assert_eq!(nodes(&cluster).await.len(), 3, "no id was given twice");
+
+    // Both move at once. Regression: no file and no peer told either where the other one was, and a
+    // seed was asked by nodes that join only.
+    drop((second, third));
+    let second = joins(Some(&addresses[3]), 2, &[]);
+    let third = joins(Some(&addresses[2]), 3, &["--id", "3"]);
+    cluster.kill_gateway(1);
+    cluster.start_gateway_with(1, &["--seed", &addresses[2]]);
+    eventually("the lock is kept by nodes that moved", async || {
+        client.renew(&lock.resource_name, lock.fencing_token).await.ok()
+    })
+    .await;
     drop((second, third));
 }
