@@ -1,8 +1,9 @@
 //! Seeds: addresses of nodes whose ids are not known. They tell which nodes there are.
 //!
 //! A cluster file may have none of the present nodes. So a node may be given addresses in addition:
-//! to join, if it lost its directory, and to find its peers after all of them moved. With TLS inside the cluster a seed proves that it is some node of
-//! the cluster. The module knows nothing of what the nodes are asked then.
+//! to join, if it lost its directory, and to find its peers after all of them moved. With TLS inside
+//! the cluster a seed proves that it is some node of the cluster. The module knows nothing of what
+//! the nodes are asked then.
 
 use crate::context::Context;
 use crate::following::news_of;
