@@ -97,7 +97,7 @@ impl Context {
     }
 
     /// The addresses at which a node may be found, the likeliest first: the one that it announced,
-    /// then those of the route table and of the cluster file.
+    /// then those of the topology, of the cluster file and of seeds.
     pub(crate) fn addresses(&self, node: NodeId) -> Vec<String> {
         self.routes.addresses(node, self.view.addresses(node))
     }

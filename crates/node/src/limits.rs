@@ -127,7 +127,7 @@ pub(crate) const FOLLOW_PAUSE: (Duration, Duration) =
     (Duration::from_millis(100), Duration::from_secs(5));
 /// The period at which a node looks whether it is told the topology.
 pub(crate) const FOLLOW_LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often seeds are asked which nodes they are, at most, while a peer is not connected.
+/// The longest pause between two questions to seeds, while a peer is not connected.
 pub(crate) const SEEDS_ASKED_EVERY: Duration = Duration::from_secs(5);
 /// A node that watches the topology of another one goes on to the next after this silence. Most
 /// silences are those of a topology that does not change, so this costs a call now and again.

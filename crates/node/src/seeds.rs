@@ -82,28 +82,23 @@ pub(crate) async fn ask(
 pub(crate) async fn find_peers(context: Arc<Context>, seeds: Vec<String>) {
     loop {
         tokio::time::sleep(SEEDS_ASKED_EVERY.mul_f64(rand::random_range(0.5..1.0))).await;
-        let (view, routes) = (context.view.now(), context.routes.now());
+        let view = context.view.now();
         let is_connected = |peer: &NodeId| context.metrics.peer(*peer).connected.get() > 0;
-        let (connected, lost): (Vec<NodeId>, Vec<_>) =
-            view.peers(context.id).partition(is_connected);
+        let lost: Vec<NodeId> = view.peers(context.id).filter(|peer| !is_connected(peer)).collect();
         if lost.is_empty() {
             continue;
         }
-        let is_used = |seed: &&String| {
-            connected.iter().any(|peer| routes.address(*peer) == Some(seed.as_str()))
-                || seed.as_str() == context.routes.own_address()
-        };
-        let asked = seeds.iter().filter(|seed| !is_used(seed)).map(|seed| {
+        let asked = seeds.iter().map(|seed| {
             let known = context.cluster.now().version().0;
             let asked = open(context.tls.as_ref(), &context.identity, seed, known);
-            async move { (seed, tokio::time::timeout(GREET_TIMEOUT, asked).await) }
+            async move { (seed, tokio::time::timeout(GREET_TIMEOUT * 2, asked).await) }
         });
         for (seed, answer) in join_all(asked).await {
             if let Ok(Ok((node, _))) = answer
                 && lost.contains(&node)
                 && context.view.found(node, seed)
             {
-                tracing::info!(peer = %node, address = %seed, "a seed is a peer that was not found");
+                tracing::info!(peer = %node, address = %seed, "a seed is a peer that is not connected");
             }
         }
     }

@@ -116,8 +116,8 @@ pub(crate) struct KnownView {
     /// The addresses of the cluster file. They are tried even if the topology has others, so that a
     /// corrected file helps where all addresses have changed.
     file: BTreeMap<NodeId, String>,
-    /// Where nodes have answered as seeds.
-    seeds: Mutex<BTreeMap<NodeId, String>>,
+    /// Where nodes have answered as seeds. There are no more addresses than seeds.
+    seeds: Mutex<BTreeMap<NodeId, Vec<String>>>,
     current: watch::Sender<Arc<View>>,
     later: Mutex<Option<Later>>,
 }
@@ -167,7 +167,7 @@ impl KnownView {
         let mut addresses = Vec::new();
         let of_topology = view.nodes.get(&node).map(|member| &member.address);
         let listed = of_topology.into_iter().chain(self.file.get(&node));
-        for address in listed.chain(found.get(&node)) {
+        for address in listed.chain(found.get(&node).into_iter().flatten()) {
             if !addresses.contains(address) {
                 addresses.push(address.clone());
             }
@@ -177,10 +177,16 @@ impl KnownView {
 
     /// Notes that a node has answered at the address of a seed. Tells whether that is news.
     pub(crate) fn found(&self, node: NodeId, address: &str) -> bool {
-        self.seeds().insert(node, address.to_owned()).is_none_or(|former| former != address)
+        let mut seeds = self.seeds();
+        let found = seeds.entry(node).or_default();
+        let is_news = !found.iter().any(|known| known == address);
+        if is_news {
+            found.push(address.to_owned());
+        }
+        is_news
     }
 
-    fn seeds(&self) -> MutexGuard<'_, BTreeMap<NodeId, String>> {
+    fn seeds(&self) -> MutexGuard<'_, BTreeMap<NodeId, Vec<String>>> {
         self.seeds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -223,6 +229,19 @@ mod tests {
 
     fn file() -> View {
         View::of(&ClusterConfig::dev(4, 5, 20_000).unwrap())
+    }
+
+    /// A wrong one of two seeds once hid the right one.
+    #[test]
+    fn a_node_is_looked_for_wherever_it_answered_as_a_seed() {
+        let known = KnownView::new(file());
+        let listed = known.addresses(NodeId(2));
+        assert!(known.found(NodeId(2), "one:1"));
+        assert!(known.found(NodeId(2), "two:1"));
+        assert!(!known.found(NodeId(2), "one:1"), "no news, and no line of the log");
+        assert!(known.found(NodeId(2), &listed[0]));
+        let expected = [listed.as_slice(), &["one:1".into(), "two:1".into()]].concat();
+        assert_eq!(known.addresses(NodeId(2)), expected);
     }
 
     #[test]

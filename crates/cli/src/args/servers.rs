@@ -120,8 +120,8 @@ pub struct Node {
     #[arg(long, num_args = 0.., value_delimiter = ',', value_parser = address)]
     #[arg(value_name = "HOST:PORT", requires = "address", conflicts_with = "new_cluster")]
     pub join: Option<Vec<String>>,
-    /// Ask the node at this address for the present nodes, too: with --reseed, and while peers are not
-    /// found. For a cluster file that has none of them
+    /// With --reseed: ask the node at this address for the present nodes, too. And while a peer is not
+    /// connected: ask which node is there. For a cluster file that has none of them
     #[arg(long, value_delimiter = ',', value_parser = address, value_name = "HOST:PORT")]
     pub seed: Vec<String>,
     /// With --join: the address at which other processes reach this node

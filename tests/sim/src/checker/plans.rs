@@ -24,8 +24,9 @@ pub(crate) fn judge(
         if let Command::Want { shard, members } = command {
             found.extend(judge_wish(&topology, &is_heard, *shard, members));
         }
-        if topology.apply(&Proposal::new(wall_s, command.clone())).is_err() {
-            break; // one that is refused ends a plan
+        if let Err(refusal) = topology.apply(&Proposal::new(wall_s, command.clone())) {
+            found.push(format!("plans {command:?}, which is refused: {refusal}"));
+            break;
         }
     }
     found
