@@ -116,7 +116,7 @@ pub(crate) struct KnownView {
     /// The addresses of the cluster file. They are tried even if the topology has others, so that a
     /// corrected file helps where all addresses have changed.
     file: BTreeMap<NodeId, String>,
-    /// Where nodes have answered as seeds. There are no more addresses than seeds.
+    /// Where nodes have answered as seeds: of each node at most as many addresses as there are seeds.
     seeds: Mutex<BTreeMap<NodeId, Vec<String>>>,
     current: watch::Sender<Arc<View>>,
     later: Mutex<Option<Later>>,

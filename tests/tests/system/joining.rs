@@ -156,8 +156,8 @@ async fn nodes_and_gateways_find_a_cluster_whose_file_has_none_of_its_nodes_by_s
     assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
     assert_eq!(nodes(&cluster).await.len(), 3, "no id was given twice");
 
-    // Both move at once. Regression: no file and no peer told either where the other one was, and a
-    // seed was asked by nodes that join only.
+    // Both move at once. Regression: neither the file nor a peer told either where the other one was,
+    // and only nodes that joined or were re-seeded asked seeds.
     drop((second, third));
     let second = joins(Some(&addresses[3]), 2, &[]);
     let third = joins(Some(&addresses[2]), 3, &["--id", "3"]);

@@ -11,7 +11,8 @@ use routing::{NodeId, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
 use topology::{Command, Life, Proposal, Topology};
 
-/// Judges the wishes of a plan, each by the topology as it is then.
+/// Judges the wishes of a plan that is made at `wall_s`, each by the topology as the commands before
+/// it leave it. No command may be one that the topology refuses.
 pub(crate) fn judge(
     topology: &Topology,
     is_heard: impl Fn(NodeId) -> bool,
