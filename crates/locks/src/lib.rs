@@ -56,7 +56,7 @@ pub use limits::{
     validate_session, validate_token, validate_ttl,
 };
 pub use table::{
-    HoldersPage, ListOf, ListPage, LockTable, Paused, PictureOf, PicturePage, PicturePlace, Timed,
-    TimedPlace,
+    HoldersPage, ListOf, ListPage, LockTable, Paused, PictureOf, PicturePage, PicturePlace,
+    SnapshotBuilder, Timed, TimedPlace,
 };
 pub use types::*;

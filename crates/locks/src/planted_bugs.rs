@@ -53,11 +53,11 @@ pub(crate) fn is_buried(shipped: bool) -> bool {
     shipped && !planted::is(Bug::TombstoneForgotten)
 }
 
-/// The waiters in a snapshot. With [`Bug::SnapshotWithoutQueue`] a replica that catches up forgets
-/// all of them.
+/// Whether a record is in a snapshot. With [`Bug::SnapshotWithoutQueue`] those of waiters are not, so
+/// a replica that catches up forgets them.
 #[inline]
-pub(crate) fn saved_waiters(shipped: Vec<u32>) -> Vec<u32> {
-    if planted::is(Bug::SnapshotWithoutQueue) { Vec::new() } else { shipped }
+pub(crate) fn is_saved(of_a_waiter: bool) -> bool {
+    !(of_a_waiter && planted::is(Bug::SnapshotWithoutQueue))
 }
 
 /// The last token of a restored table. With [`Bug::TokenCounterLostBySnapshot`] tokens continue

@@ -12,7 +12,7 @@
 //!                              other replica ◄── LoadedSnapshot ◄── load_snapshot
 //! ```
 
-use crate::machine::{Machine, MachineError};
+use crate::machine::{Joined, Machine, MachineError};
 use crate::parts::applied::{AppliedError, decode_applied};
 use crate::parts::group::WantedError;
 use crate::parts::kept::Kept;
@@ -23,7 +23,7 @@ use raft::eraftpb::{Message, MessageType, SnapshotMetadata};
 use raft_prost::Message as _;
 use routing::ShardId;
 use std::fmt;
-use storage::Recovered;
+use storage::{Engine, StorageError};
 
 /// A snapshot for peers that fell behind.
 #[derive(Clone)]
@@ -64,19 +64,24 @@ enum Damage {
     State(#[source] MachineError),
 }
 
-/// Makes a snapshot of a shard's last checkpoint, as [`Engine::table`](storage::Engine::table)
-/// found it. `None`: there is no checkpoint yet. This takes seconds for a large one.
+/// Makes a snapshot of a shard's last checkpoint in the engine. `None`: there is no checkpoint yet.
+/// This takes a while for a large one.
 ///
 /// # Errors
-/// If the bytes that were found are damaged.
+/// If the engine cannot read it, or what it reads is damaged. Of a lock table only the checksum of
+/// each record is looked at. Whoever loads the snapshot looks at all of it.
 pub fn build_snapshot(
     shard: ShardId,
-    found: Recovered,
-) -> Result<Option<BuiltSnapshot>, SnapshotError> {
-    let Some(applied) = found.applied else { return Ok(None) };
-    let (metadata, kept) = decode_applied(&applied).map_err(Damage::Applied)?;
-    let machine = Machine::load(shard, found.table).map_err(Damage::Checkpoint)?;
-    Ok(Some(BuiltSnapshot { metadata, kept, data: machine.snapshot().into() }))
+    engine: &dyn Engine,
+) -> Result<Option<BuiltSnapshot>, StorageError> {
+    let mut data = Joined::of(shard);
+    let applied = engine.table(shard, &mut |key, value| data.add(key, value))?;
+    let Some(applied) = applied else { return Ok(None) };
+    let damaged = |damage: Damage| StorageError::Damaged(format!("shard {shard}: {damage}"));
+    let (metadata, kept) =
+        decode_applied(&applied).map_err(|error| damaged(Damage::Applied(error)))?;
+    let data = data.finish().map_err(|error| damaged(Damage::Checkpoint(error)))?;
+    Ok(Some(BuiltSnapshot { metadata, kept, data: data.into() }))
 }
 
 /// The data of a snapshot on its way to a peer. It goes with the message that has its header.

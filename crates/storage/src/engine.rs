@@ -162,11 +162,17 @@ pub trait Engine: Send + Sync + 'static {
     /// are consecutive.
     fn recover(&self, shard: ShardId) -> Result<Recovered, StorageError>;
 
-    /// Reads the lock table of a shard and its applied record, both of one moment, without blocking
-    /// writers. The other fields stay empty.
-    fn table(&self, shard: ShardId) -> Result<Recovered, StorageError> {
+    /// Reads the lock table of a shard: calls `each` with the key and the value of all its records,
+    /// by rising key, and returns the applied record, which is of the same moment. It blocks no
+    /// writer.
+    fn table(
+        &self,
+        shard: ShardId,
+        each: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<Option<Vec<u8>>, StorageError> {
         let Recovered { applied, table, .. } = self.recover(shard)?;
-        Ok(Recovered { applied, table, ..Recovered::default() })
+        table.iter().for_each(|(key, value)| each(key, value));
+        Ok(applied)
     }
 
     /// The newest `limit` ended grants of a name, highest token first.

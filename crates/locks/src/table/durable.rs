@@ -148,13 +148,12 @@ impl LockTable {
     /// Encodes the whole table as one byte string with a version and a CRC-32C. Equal tables give
     /// equal bytes.
     pub fn snapshot(&self) -> Vec<u8> {
-        let mut bytes = vec![SNAPSHOT_VERSION, 0, 0, 0, 0];
+        let mut snapshot = SnapshotBuilder::default();
         let mut value = Vec::new();
         let mut add = |kind: u8, number: u64, encode: &dyn Fn(&mut Vec<u8>)| {
             value.clear();
             encode(&mut value);
-            put_bytes(&mut bytes, &key(kind, number));
-            put_bytes(&mut bytes, &value);
+            snapshot.add(&key(kind, number), &value);
         };
         add(kind::HEADER, 0, &|into| self.header().encode(into));
         for at in self.sessions.by_number() {
@@ -164,7 +163,7 @@ impl LockTable {
         for at in self.grants.by_number() {
             add(kind::GRANT, self.grants[at].token.get(), &|into| self.encode_grant(at, into));
         }
-        for at in planted_bugs::saved_waiters(self.waiters.by_number()) {
+        for at in self.waiters.by_number() {
             add(kind::WAITER, self.waiters[at].number, &|into| self.encode_waiter(at, into));
         }
         for block in self.ended_grants.block_span() {
@@ -173,9 +172,7 @@ impl LockTable {
         for block in self.ended_sessions.block_span() {
             add(kind::ENDED_SESSIONS, block, &|into| self.ended_sessions.encode_block(block, into));
         }
-        let crc = crc32c::crc32c(&bytes[RECORDS_AT..]);
-        bytes[CRC_AT..RECORDS_AT].copy_from_slice(&crc.to_le_bytes());
-        bytes
+        snapshot.finish()
     }
 
     /// Decodes a [`snapshot`](Self::snapshot). Every row counts as changed, so that the next
@@ -219,6 +216,36 @@ impl LockTable {
         self.ended_grants.mark_saved();
         self.ended_sessions.mark_saved();
         self.saved_header = Some(self.header());
+    }
+}
+
+/// Puts the records of a table together to a [snapshot](LockTable::snapshot), without the table,
+/// which takes more memory and time.
+pub struct SnapshotBuilder {
+    bytes: Vec<u8>,
+}
+
+impl Default for SnapshotBuilder {
+    fn default() -> Self {
+        SnapshotBuilder { bytes: vec![SNAPSHOT_VERSION, 0, 0, 0, 0] }
+    }
+}
+
+impl SnapshotBuilder {
+    /// Adds a record of the checkpoints so far. Records come by rising key, each once. They are not
+    /// checked here: [`LockTable::restore`] does it.
+    pub fn add(&mut self, key: &[u8], value: &[u8]) {
+        if planted_bugs::is_saved(key.first() == Some(&kind::WAITER)) {
+            put_bytes(&mut self.bytes, key);
+            put_bytes(&mut self.bytes, value);
+        }
+    }
+
+    /// Returns the snapshot of the records so far.
+    pub fn finish(mut self) -> Vec<u8> {
+        let crc = crc32c::crc32c(&self.bytes[RECORDS_AT..]);
+        self.bytes[CRC_AT..RECORDS_AT].copy_from_slice(&crc.to_le_bytes());
+        self.bytes
     }
 }
 

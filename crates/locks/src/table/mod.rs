@@ -47,6 +47,7 @@ use crate::effects::Effects;
 use crate::tenure::End;
 use crate::types::*;
 use ask::Ask;
+pub use durable::SnapshotBuilder;
 use header::Header;
 use index::Index;
 use order::Order;

@@ -45,8 +45,12 @@ impl Engine for Watched {
         self.inner.recover(shard)
     }
 
-    fn table(&self, shard: ShardId) -> Result<Recovered, StorageError> {
-        self.inner.table(shard)
+    fn table(
+        &self,
+        shard: ShardId,
+        each: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<Option<Vec<u8>>, StorageError> {
+        self.inner.table(shard, each)
     }
 
     fn history(

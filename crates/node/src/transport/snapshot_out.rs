@@ -117,12 +117,7 @@ pub(crate) async fn send_snapshots(
 async fn build(context: &Arc<Context>, shard: ShardId) -> Option<BuiltSnapshot> {
     context.writer.barrier().await.ok()?;
     let engine = context.engine.clone();
-    let built = giving_way(move || {
-        let found = engine.table(shard)?;
-        shard::build_snapshot(shard, found)
-            .map_err(|what| StorageError::Damaged(format!("shard {shard}: {what}")))
-    });
-    match built.await {
+    match giving_way(move || shard::build_snapshot(shard, &*engine)).await {
         Ok(Ok(built)) => built,
         // Locks are served without META, and its other replicas may have a better one.
         Ok(Err(StorageError::Damaged(what))) if shard == META => {

@@ -70,6 +70,7 @@ impl Resets {
         let Some((write, done)) = self.waiting.pop_front() else { return };
         self.under_way = Some(write.shard);
         let (engine, lifecycle, to_writer) = (engine.clone(), lifecycle.clone(), to_writer());
+        // It does not give way, because other writes wait while it puts the records into memory.
         let job = {
             let lifecycle = lifecycle.clone();
             move || {

@@ -14,7 +14,7 @@ pub(crate) use entry::{EntryBuilder, ProposalsEntry};
 pub(crate) use topology_machine::TopologyMachine;
 pub use topology_machine::TopologyNews;
 
-use locks::{Change, LockTable};
+use locks::{Change, LockTable, SnapshotBuilder};
 use routing::{META, ShardId};
 
 /// The state of one replica.
@@ -31,6 +31,39 @@ pub(crate) enum MachineError {
     Locks(#[from] locks::DecodeError),
     #[error(transparent)]
     Topology(#[from] topology::DecodeError),
+}
+
+/// The bytes of a [snapshot](Machine::snapshot), from the records of the checkpoints so far and
+/// without a machine of locks, which may be large.
+pub(crate) enum Joined {
+    Locks(SnapshotBuilder),
+    Topology(Vec<(Vec<u8>, Vec<u8>)>),
+}
+
+impl Joined {
+    pub(crate) fn of(shard: ShardId) -> Joined {
+        match shard {
+            META => Joined::Topology(Vec::new()),
+            _ => Joined::Locks(SnapshotBuilder::default()),
+        }
+    }
+
+    /// Adds a record. They come by rising key.
+    pub(crate) fn add(&mut self, key: &[u8], value: &[u8]) {
+        match self {
+            Joined::Locks(snapshot) => snapshot.add(key, value),
+            Joined::Topology(records) => records.push((key.to_vec(), value.to_vec())),
+        }
+    }
+
+    /// # Errors
+    /// If the records are no topology. Those of locks are not looked at.
+    pub(crate) fn finish(self) -> Result<Vec<u8>, MachineError> {
+        Ok(match self {
+            Joined::Locks(snapshot) => snapshot.finish(),
+            Joined::Topology(records) => TopologyMachine::load(records)?.topology().encode(),
+        })
+    }
 }
 
 impl Machine {

@@ -141,8 +141,7 @@ fn a_snapshot_of_other_members_is_not_sent() {
     c.holds_builds = true;
     c.start(3);
     c.run_ms(500);
-    let found = storage::Engine::table(&*c.peers[&1].engine, SHARD).expect("read");
-    let old = build_snapshot(SHARD, found).expect("sound");
+    let old = build_snapshot(SHARD, &*c.peers[&1].engine).expect("sound");
     // Node 3 loses its disk meanwhile: it comes back as another member.
     c.reseed(3);
     c.run_ms(1_000);

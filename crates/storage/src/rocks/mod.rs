@@ -316,10 +316,14 @@ impl Engine for RocksEngine {
         Ok(recovered)
     }
 
-    fn table(&self, shard: ShardId) -> Result<Recovered, StorageError> {
-        let mut found = Recovered::default();
+    fn table(
+        &self,
+        shard: ShardId,
+        each: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<Option<Vec<u8>>, StorageError> {
+        let mut applied = None;
         // One iterator sees one moment. Later writes are not in it.
-        let (applied, whole) =
+        let (applied_key, whole) =
             (keys::applied(shard), (keys::shard_start(shard), keys::shard_end(shard)));
         self.store.scan(
             keys::CF_STATE,
@@ -327,17 +331,16 @@ impl Engine for RocksEngine {
             &format!("shard {shard}, lock table"),
             |key, value| {
                 let bytes =
-                    keys::unseal(key, value, || format!("shard {shard}, the record {key:02x?}"))?
-                        .to_vec();
-                if *key == *applied {
-                    found.applied = Some(bytes);
+                    keys::unseal(key, value, || format!("shard {shard}, the record {key:02x?}"))?;
+                if *key == *applied_key {
+                    applied = Some(bytes.to_vec());
                 } else {
-                    found.table.push((keys::table_record(key).unwrap_or_default().to_vec(), bytes));
+                    each(keys::table_record(key).unwrap_or_default(), bytes);
                 }
                 Ok(())
             },
         )?;
-        Ok(found)
+        Ok(applied)
     }
 
     fn history(

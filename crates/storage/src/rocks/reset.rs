@@ -27,13 +27,21 @@ use crate::{ShardWrite, StorageError, keys};
 use rocksdb::WriteBatch;
 use std::sync::atomic::Ordering;
 
+/// What a record takes in a batch beside key and value, at most: its shard, its checksum, and lengths.
+const RECORD_OVERHEAD: usize = 32;
+
 /// Writes a reset, which is on disk when this returns.
 ///
 /// # Errors
 /// [`StorageError::Io`] if a write failed. The engine takes no writes any more then.
 pub(super) fn reset(store: &Store, write: &ShardWrite) -> Result<(), StorageError> {
     assert!(write.reset, "only a reset replaces a shard");
-    let mut batch = WriteBatch::default();
+    let records_bytes: usize = write
+        .table
+        .iter()
+        .map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len) + RECORD_OVERHEAD)
+        .sum();
+    let mut batch = WriteBatch::with_capacity_bytes(records_bytes);
     store.add_to_batch(&mut batch, write, u64::MAX);
     let mut next = 0;
     store.change(|writer| {

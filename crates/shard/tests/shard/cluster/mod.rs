@@ -489,8 +489,7 @@ impl Peer {
 
     /// As its host does, of what is on its disk.
     pub fn build_snapshot(&mut self) {
-        let found = self.engine.table(self.shard).expect("can be read");
-        let built = build_snapshot(self.shard, found).expect("sound");
+        let built = build_snapshot(self.shard, &*self.engine).expect("sound");
         self.inbox.push(Input::SnapshotBuilt(built));
     }
 }
