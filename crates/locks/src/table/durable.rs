@@ -219,7 +219,7 @@ impl LockTable {
     }
 }
 
-/// Puts the records of a table together to a [snapshot](LockTable::snapshot), without the table,
+/// Joins the records of a table into a [snapshot](LockTable::snapshot), without building the table,
 /// which takes more memory and time.
 pub struct SnapshotBuilder {
     bytes: Vec<u8>,
