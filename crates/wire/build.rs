@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".palisade.internal.v1.InstallSnapshotRequest.data")
         .compile_protos(
             &[
+                "../../proto/palisade/internal/v1/frames.proto",
                 "../../proto/palisade/internal/v1/gateway.proto",
                 "../../proto/palisade/internal/v1/peer.proto",
                 "../../proto/palisade/internal/v1/routes.proto",

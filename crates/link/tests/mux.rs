@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use net::dial::Target;
 use palisade_link::mux::{Failure, Link, LinkOptions, Locks};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use wire::v1::operation::Op;
 use wire::v1::{AcquireRequest, Operation};
 
@@ -76,6 +77,21 @@ async fn a_frame_stays_below_its_size() {
     let answers = join_all((0..20).map(|_| link.call(acquire(&name), 60_000))).await;
     assert!(answers.iter().all(Result::is_ok));
     assert!(fake.frames().iter().all(|count| *count <= 3), "{:?}", fake.frames());
+}
+
+/// Regression: while nobody answered, what did not fit the first frame was not sent.
+#[tokio::test]
+async fn all_frames_go_though_nobody_answers() {
+    let fake = Fake::start(|_| Reaction::Silence).await;
+    let link =
+        link_with(&fake.endpoint(), LinkOptions { frame_bytes: 1_000, ..LinkOptions::default() });
+    let name = "n".repeat(300);
+    let all = join_all((0..20).map(|_| link.call(acquire(&name), 60_000)));
+    let seen = tokio::time::timeout(Duration::from_secs(20), fake.until_seen(20, |_| true));
+    tokio::select! {
+        _ = all => unreachable!("nobody answers"),
+        seen = seen => drop(seen.expect("all are sent")),
+    }
 }
 
 #[tokio::test]

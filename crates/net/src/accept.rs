@@ -18,7 +18,7 @@ mod gather;
 mod handshake;
 mod pages;
 
-pub use connection::{Connection, Cut, Peer};
+pub use connection::{Connection, Cut, Peer, Speaks};
 pub use counts::{Accepted, source_of};
 
 use crate::io::Io;
@@ -232,6 +232,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frames::PREFACE as FRAMES_PREFACE;
     use crate::recheck::Changes;
     use crate::reload::File;
     use crate::tls::{ClientCertificates, ClientTls, ServerTls};
@@ -347,6 +348,28 @@ mod tests {
                 assert_eq!((written.unwrap(), polls > 1), (bytes, yields), "{begins:?}");
                 connection.flush().await.unwrap();
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_preface_of_frames_is_taken_and_all_else_is_left_for_its_reader() {
+        let (mut incoming, address, _) = listening(2).await;
+        let mut other_version = *FRAMES_PREFACE;
+        other_version[20] += 1;
+        for (begins, spoken, left) in [
+            (&FRAMES_PREFACE[..], Some(Speaks::Frames), &b"and more"[..]),
+            (&PREFACE[..], Some(Speaks::Http), b"PRI * HTTP/2.0"),
+            (b"GET /", Some(Speaks::Http), b"GET /and more"),
+            (&other_version[..], None, b""),
+        ] {
+            let mut client = std::net::TcpStream::connect(address).unwrap();
+            std::io::Write::write_all(&mut client, begins).unwrap();
+            std::io::Write::write_all(&mut client, b"and more").unwrap();
+            let mut connection = next(&mut incoming).await;
+            assert_eq!(connection.speaks().await.ok(), spoken, "{begins:?}");
+            let mut read = vec![0; left.len()];
+            connection.read_exact(&mut read).await.unwrap();
+            assert_eq!(read, left);
         }
     }
 

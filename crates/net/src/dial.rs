@@ -15,13 +15,16 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+use crate::frames::Frames;
 use crate::tls::Inside;
 use connector::Connector;
+pub use connector::Dialled;
 use rustls::pki_types::ServerName;
 use security::Security;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
+use tower_service::Service as _;
 use words::Refusal;
 
 pub use crate::verify::{Expected, NotExpected};
@@ -121,6 +124,24 @@ impl Target {
         let connecting = endpoint.connect_with_connector(connector);
         match tokio::time::timeout(timeout, connecting).await {
             Ok(connected) => connected.map_err(|error| DialError::of(&error)),
+            Err(_) => Err(DialError::TimedOut { ms: timeout.as_millis() as u64 }),
+        }
+    }
+
+    /// Like [`connect`](Self::connect), for a connection that does not speak HTTP.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn connect_frames(
+        &self,
+        timeout: Duration,
+        frame_bytes_max: usize,
+        silence: Duration,
+    ) -> Result<Frames<Dialled>, DialError> {
+        let mut connector = Connector::new(self.security.clone(), self.refusal.clone(), timeout);
+        let connecting = connector.call(self.endpoint.uri().clone());
+        match tokio::time::timeout(timeout, connecting).await {
+            Ok(connected) => Ok(Frames::begin(connected?.into_inner(), frame_bytes_max, silence)),
             Err(_) => Err(DialError::TimedOut { ms: timeout.as_millis() as u64 }),
         }
     }

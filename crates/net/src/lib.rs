@@ -2,12 +2,13 @@
 //!
 //! - [`accept`] is the listening side: connections are taken within bounds, with TLS or without.
 //! - [`dial`] is the other side: a [`Target`](dial::Target) is a server with the proof that it owes.
+//! - [`frames`] is a stream of messages on a connection without HTTP/2.
 //! - [`tls`] makes both sides' settings from files, and [`reload`] reads the files again.
 //! - [`role`] names the processes of a cluster, as their certificates do.
 //! - [`token`] is the bearer token that a client sends with its calls.
 //!
 //! TLS is version 1.3 and without resumption, so every connection shows its certificate. The crate
-//! knows nothing of the protocol on a connection, and nothing of the rights of a peer there.
+//! knows nothing of the messages on a connection, and nothing of the rights of a peer there.
 //!
 //! ```no_run
 //! use palisade_net::role::{Process, Role};
@@ -34,6 +35,7 @@
 pub mod accept;
 pub mod certificate;
 pub mod dial;
+pub mod frames;
 mod io;
 mod recheck;
 pub mod reload;

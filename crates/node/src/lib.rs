@@ -22,6 +22,7 @@ mod draining;
 mod error;
 mod following;
 mod founding;
+mod frames;
 mod giving_way;
 mod guard;
 mod handle;
@@ -54,6 +55,7 @@ mod routes;
 mod seeds;
 mod server;
 mod service;
+mod sorting;
 mod taking_part;
 #[cfg(test)]
 mod testing;

@@ -335,8 +335,8 @@ impl Node {
         }
         let election = Duration::from_millis(settings.tick_ms * settings.election_ticks as u64);
         let (shards, peers) = (
-            Shards::new(context.clone(), election),
-            Peers::new(context.clone(), greeter, outboxes),
+            Arc::new(Shards::new(context.clone(), election)),
+            Arc::new(Peers::new(context.clone(), greeter, outboxes)),
         );
         handle.tasks.spawn(server::serve(listener, context.clone(), shards, peers));
         tracing::info!(node = %id, %address, "node serves");

@@ -63,7 +63,11 @@ impl std::fmt::Display for Caller {
 impl Caller {
     /// The caller of the request with these extensions.
     pub(crate) fn of(extensions: &http::Extensions) -> Caller {
-        let Some(peer) = extensions.get::<Peer<()>>() else { return Caller::default() };
+        extensions.get::<Peer<()>>().map(Caller::of_peer).unwrap_or_default()
+    }
+
+    /// The process at the other end of a connection.
+    pub(crate) fn of_peer(peer: &Peer<()>) -> Caller {
         let certificate = peer.certificate.as_ref();
         let role = certificate.and_then(|certificate| Role::of(certificate).ok());
         let node = role.and_then(|role| match role.process {
@@ -132,10 +136,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let check = |role| permitted(request.uri().path(), &role);
-        if self.with_tls
-            && let Err(error) = role_of(&request).and_then(check)
-        {
+        let peer = request.extensions().get::<Peer<()>>();
+        if let Err(error) = check_call(self.with_tls, peer, request.uri().path()) {
             self.audit.record(refusal(&request, &error));
             return Either::Right(ready(Ok(Status::from(*error).into_http())));
         }
@@ -149,16 +151,27 @@ fn refusal<B>(request: &Request<B>, error: &Error) -> Event {
     Event { name: request.uri().path().to_owned(), ..refused }
 }
 
-fn role_of<B>(request: &Request<B>) -> Result<Role, Box<Error>> {
+/// Whether the process at the other end of a connection may call the method at `path`. Without TLS
+/// it may.
+///
+/// # Errors
+/// The reason, for the caller.
+pub(crate) fn check_call(
+    with_tls: bool,
+    peer: Option<&Peer<()>>,
+    path: &str,
+) -> Result<(), Box<Error>> {
+    if !with_tls {
+        return Ok(());
+    }
     let denied = |why: String| Box::new(Error::new(ErrorCode::Unauthenticated, why));
-    let certificate =
-        request.extensions().get::<Peer<()>>().and_then(|peer| peer.certificate.as_ref());
-    let certificate = certificate.ok_or_else(|| {
+    let certificate = peer.and_then(|peer| peer.certificate.as_ref()).ok_or_else(|| {
         denied(
             "this node takes calls from the inside of its cluster only: show a certificate".into(),
         )
     })?;
-    Role::of(certificate).map_err(|error| denied(error.to_string()))
+    let role = Role::of(certificate).map_err(|error| denied(error.to_string()))?;
+    permitted(path, &role)
 }
 
 /// Whether a process with this role may call the method at `path`, as in

@@ -9,17 +9,22 @@ use crate::limits::{DESCRIPTORS_RESERVED, PEER_FRAME_BYTES_MAX, TOPOLOGY_BYTES_M
 use crate::metrics::Present;
 use crate::roles::OnlyPermitted;
 use crate::service::{Shards, Topologies};
+use crate::sorting::sort;
 use crate::transport::Peers;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use axum::{Json, Router};
+use futures_util::StreamExt;
 use net::accept::{Incoming, connections_max};
 use net::tls::ServerSide;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use wire::internal::v1::peer_service_server::PeerServiceServer;
 use wire::internal::v1::shard_service_server::ShardServiceServer;
@@ -65,8 +70,8 @@ pub(crate) fn local_address(
 pub(crate) async fn serve(
     listener: TcpListener,
     context: Arc<Context>,
-    shards: Shards,
-    peers: Peers,
+    shards: Arc<Shards>,
+    peers: Arc<Peers>,
 ) {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
@@ -77,6 +82,27 @@ pub(crate) async fn serve(
         context.tls.clone().map(|tls| tls as Arc<dyn ServerSide>),
         |_| (),
     );
+    // Connections of frames are told from the others before these go to their server.
+    let (http, connections) = mpsc::channel(1);
+    let mut streams = JoinSet::new();
+    let sorting = async {
+        let mut incoming = incoming;
+        loop {
+            let connection = tokio::select! {
+                connection = incoming.next() => connection,
+                Some(_) = streams.join_next() => continue,
+                () = context.lifecycle.reached(Phase::Draining) => break,
+            };
+            let Some(Ok(connection)) = connection else { continue };
+            let (http, context) = (http.clone(), context.clone());
+            let (shards, peers) = (shards.clone(), peers.clone());
+            streams.spawn(sort(connection, http, context, shards, peers));
+        }
+        // Whoever dials from here on is refused at once.
+        drop(incoming);
+        while streams.join_next().await.is_some() {}
+        Ok(())
+    };
     let serving = Server::builder()
         .tcp_nodelay(true)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
@@ -89,16 +115,24 @@ pub(crate) async fn serve(
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
         .layer(OnlyPermitted { with_tls: context.tls.is_some(), audit: context.audit.clone() })
-        .add_service(ShardServiceServer::new(shards).max_decoding_message_size(FRAME_BYTES_MAX))
-        .add_service(PeerServiceServer::new(peers).max_decoding_message_size(PEER_FRAME_BYTES_MAX))
+        .add_service(
+            ShardServiceServer::from_arc(shards.clone()).max_decoding_message_size(FRAME_BYTES_MAX),
+        )
+        .add_service(
+            PeerServiceServer::from_arc(peers.clone())
+                .max_decoding_message_size(PEER_FRAME_BYTES_MAX),
+        )
         .add_service(
             TopologyServiceServer::new(Topologies::new(context.clone()))
                 .max_decoding_message_size(TOPOLOGY_BYTES_MAX),
         )
         .add_service(health)
-        .serve_with_incoming_shutdown(incoming, context.lifecycle.reached(Phase::Draining));
+        .serve_with_incoming_shutdown(
+            ReceiverStream::new(connections),
+            context.lifecycle.reached(Phase::Draining),
+        );
     let served = tokio::select! {
-        served = serving => served,
+        served = futures_util::future::try_join(serving, sorting) => served.map(drop),
         () = health::report(context.clone(), reporter) => Ok(()), // never
     };
     if let Err(error) = served {

@@ -6,6 +6,7 @@ use client::{Client, ClientOptions, ClientSide, Pem, Security};
 use gateway::{Gateway, GatewayHandle, GatewayOptions};
 use local_cluster::{Addresses, Launch, Member, Processes, cluster_config, free_addresses};
 use net::dial::Target;
+use net::frames::Event;
 use net::role::Process;
 use net::tls::InsideFiles;
 use nix::sys::signal::Signal;
@@ -24,7 +25,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 use wire::internal::v1::peer_service_client::PeerServiceClient;
-use wire::internal::v1::{GreetRequest, Hello};
+use wire::internal::v1::{DeliverRequest, FramesRequest, FramesStatus, GreetRequest, Hello};
 
 /// No step takes this long unless it hangs.
 const HANGS: Duration = Duration::from_secs(60);
@@ -174,14 +175,33 @@ async fn call(channel: &Channel, path: &str) -> Result<(), Status> {
     answered?.into_inner().message().await.map(drop)
 }
 
+/// How node 1 ends a stream of frames that names this method, and no cluster.
+async fn ends_in_frames(target: &Target, method: &str) -> Code {
+    let mut frames = target.connect_frames(CONNECTS, 64 << 10, HANGS).await.unwrap();
+    let opening = FramesRequest { method: method.to_owned(), identity: None };
+    frames.put(|buffer| wire::append(&opening, buffer));
+    frames.put(|buffer| wire::append(&DeliverRequest { record: 1, ..Default::default() }, buffer));
+    loop {
+        match tokio::time::timeout(HANGS, frames.next(true)).await.expect("it ends").unwrap() {
+            Event::Last(bytes) => return FramesStatus::read(bytes).code(),
+            Event::Ended => return Code::Ok,
+            Event::Frame(_) | Event::Written => {}
+        }
+    }
+}
+
 /// A channel to node 1 with this pair, as another process of the cluster would have it.
 async fn channel(cluster: &Cluster, own: &Pair, role: &str) -> Channel {
+    target(cluster, own, role).connect(CONNECTS, |endpoint| endpoint).await.unwrap()
+}
+
+/// Node 1, for a process with this pair.
+fn target(cluster: &Cluster, own: &Pair, role: &str) -> Target {
     let dir = tempfile::tempdir().unwrap();
     let (cert, key) = own.write(dir.path(), "own");
     let ca = cluster.files.path("inside-ca.crt");
     let tls = InsideFiles { cert, key, ca, role: role.parse().unwrap() }.open().unwrap();
-    let target = Target::inside(&cluster.node(1), Some(&tls), 1).unwrap();
-    target.connect(CONNECTS, |endpoint| endpoint).await.unwrap()
+    Target::inside(&cluster.node(1), Some(&tls), 1).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,6 +246,9 @@ async fn a_role_calls_what_it_may_and_nothing_else() {
         let channel = channel(&cluster, &own, role).await;
         for path in peer.iter().chain(&shard).map(String::as_str).chain(others) {
             let code = call(&channel, path).await.err().map_or(Code::Ok, |status| status.code());
+            let is_denied = code == Code::PermissionDenied;
+            assert_eq!(!is_denied, may.iter().any(|may| may == path), "{role} {path}: {code:?}");
+            let code = ends_in_frames(&target(&cluster, &own, role), path).await;
             let is_denied = code == Code::PermissionDenied;
             assert_eq!(!is_denied, may.iter().any(|may| may == path), "{role} {path}: {code:?}");
         }

@@ -2,15 +2,22 @@
 
 use super::options::LinkOptions;
 use super::protocol::Protocol;
-use net::dial::{DialError, Target};
+use super::stream::Stream;
+use net::dial::{DialError, Dialled, Target};
+use net::frames::{Event, Frames};
 use net::token::NoToken;
+use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Status, Streaming};
-use wire::internal::v1::ClusterIdentity;
-use wire::limits::HTTP2_FRAME_BYTES_MAX;
+use tonic::{Request, Status};
+use wire::internal::v1::{ClusterIdentity, FramesRequest, FramesResponse, FramesStatus};
+use wire::limits::{HTTP2_FRAME_BYTES_MAX, RESULT_FRAME_BYTES_MAX};
 use wire::v1::{Error, ErrorCode};
 use wire::{ErrorClass, reason, root_cause};
+
+/// Frames on their way to gRPC. They are few, so that the operations behind them are packed
+/// together.
+const FRAMES_UNDER_WAY: usize = 2;
 
 /// There is no connection to a server, or no stream on it.
 #[derive(Debug, thiserror::Error)]
@@ -64,10 +71,8 @@ impl NotConnected {
 pub(super) async fn dial<P: Protocol>(
     target: Target,
     options: LinkOptions,
-    frames: mpsc::Receiver<P::Frame>,
-) -> Result<Streaming<P::Results>, NotConnected> {
-    let opened =
-        tokio::time::timeout(options.connect_timeout, open::<P>(&target, &options, frames));
+) -> Result<Stream<P>, NotConnected> {
+    let opened = tokio::time::timeout(options.connect_timeout, open(&target, &options));
     let why = match opened.await {
         Ok(Ok(stream)) => return Ok(stream),
         Ok(Err(why)) => why,
@@ -76,11 +81,12 @@ pub(super) async fn dial<P: Protocol>(
     Err(NotConnected { server: server(&target, options.identity.as_ref()), why })
 }
 
-async fn open<P: Protocol>(
-    target: &Target,
-    options: &LinkOptions,
-    frames: mpsc::Receiver<P::Frame>,
-) -> Result<Streaming<P::Results>, Why> {
+async fn open<P: Protocol>(target: &Target, options: &LinkOptions) -> Result<Stream<P>, Why> {
+    if let Some(method) = P::FRAMES
+        && let Some(frames) = open_frames(method, target, options).await?
+    {
+        return Ok(Stream::Frames(Box::new(frames)));
+    }
     let configure = |endpoint: tonic::transport::Endpoint| {
         endpoint
             .max_frame_size(HTTP2_FRAME_BYTES_MAX)
@@ -89,7 +95,8 @@ async fn open<P: Protocol>(
             .keep_alive_while_idle(true)
     };
     let channel = target.connect(options.connect_timeout, configure).await?;
-    let mut call = Request::new(ReceiverStream::new(frames));
+    let (frames, outgoing) = mpsc::channel(FRAMES_UNDER_WAY);
+    let mut call = Request::new(ReceiverStream::new(outgoing));
     if let Some(identity) = &options.identity {
         identity.put(call.metadata_mut());
     }
@@ -108,7 +115,46 @@ async fn open<P: Protocol>(
     if let Some(identity) = &options.identity {
         is_meant(identity, ClusterIdentity::of(response.metadata()).as_ref())?;
     }
-    Ok(response.into_inner())
+    Ok(Stream::Grpc { frames, incoming: Box::new(response.into_inner()) })
+}
+
+/// Opens the stream in frames, within half of the connect timeout. `None` if the server does not
+/// take them, as one of an earlier build, or ends the connection; then the call by gRPC tells more.
+async fn open_frames(
+    method: &str,
+    target: &Target,
+    options: &LinkOptions,
+) -> Result<Option<Frames<Dialled>>, Why> {
+    let timeout = options.connect_timeout;
+    let silence = options.keepalive_interval + options.keepalive_timeout;
+    let mut frames = target.connect_frames(timeout, RESULT_FRAME_BYTES_MAX, silence).await?;
+    let opening = FramesRequest { method: method.to_owned(), identity: options.identity.clone() };
+    frames.put(|buffer| wire::append(&opening, buffer));
+    let answer = async {
+        loop {
+            match frames.next(true).await {
+                Ok(Event::Written) => {}
+                answer => return answer,
+            }
+        }
+    };
+    let answer = match tokio::time::timeout(timeout / 2, answer).await {
+        Ok(Ok(Event::Frame(bytes))) => FramesResponse::decode(bytes),
+        Ok(Ok(Event::Last(bytes))) => return Err(Box::new(FramesStatus::read(bytes)).into()),
+        other => {
+            if let Some(refusal) = target.take_refusal() {
+                return Err(refusal.into());
+            }
+            tracing::debug!(server = target.address(), ?other, "no frames; trying gRPC");
+            return Ok(None);
+        }
+    };
+    let answer = answer.map_err(|error| Box::new(Status::internal(error.to_string())))?;
+    // Checked before the first frame is sent, as above.
+    if let Some(identity) = &options.identity {
+        is_meant(identity, answer.identity.as_ref())?;
+    }
+    Ok(Some(frames))
 }
 
 /// The server's name in messages: `node 2 at 10.0.0.2:7401`, or the address alone.

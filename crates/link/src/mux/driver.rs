@@ -4,6 +4,7 @@ use super::dial::dial;
 use super::options::LinkOptions;
 use super::pending::{Pending, Submission};
 use super::protocol::Protocol;
+use super::stream::{Step, Stream};
 use net::dial::Target;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,13 +13,8 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tonic::Streaming;
-use wire::reason;
 use wire::v1::Error;
 
-/// Frames on their way to the transport. They are few, so that the operations behind them are
-/// packed together.
-const FRAMES_UNDER_WAY: usize = 2;
 /// Operations taken off the queue at a time.
 const TAKEN_AT_ONCE: usize = 1_024;
 /// With fewer operations to send, the tasks that are ready may add theirs.
@@ -76,15 +72,14 @@ impl<P: Protocol> Driver<P> {
             if !self.options.eager && !self.wait_for_work().await {
                 return;
             }
-            let (frames, outgoing) = mpsc::channel(FRAMES_UNDER_WAY);
             let target = self.target.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let server = target.address().to_owned();
-            let end = match self.connect(target, outgoing).await {
-                Ok(incoming) => {
+            let end = match self.connect(target).await {
+                Ok(stream) => {
                     tracing::debug!(%server, "connected");
                     pause = RECONNECT.0;
                     self.connected.store(true, Ordering::Relaxed);
-                    let end = self.serve(frames, incoming).await;
+                    let end = self.serve(stream).await;
                     self.connected.store(false, Ordering::Relaxed);
                     end
                 }
@@ -140,12 +135,8 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    async fn connect(
-        &mut self,
-        target: Target,
-        outgoing: mpsc::Receiver<P::Frame>,
-    ) -> Result<Streaming<P::Results>, End> {
-        let dialled = dial::<P>(target, self.options.clone(), outgoing);
+    async fn connect(&mut self, target: Target) -> Result<Stream<P>, End> {
+        let dialled = dial(target, self.options.clone());
         tokio::pin!(dialled);
         loop {
             let sweep = sweep_at(self.pending.soonest());
@@ -179,15 +170,18 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    async fn serve(
-        &mut self,
-        frames: mpsc::Sender<P::Frame>,
-        mut incoming: Streaming<P::Results>,
-    ) -> End {
+    async fn serve(&mut self, mut stream: Stream<P>) -> End {
         let began = Instant::now();
         let sweep = tokio::time::sleep_until(began);
         tokio::pin!(sweep);
         loop {
+            while self.pending.queued() > 0 && stream.has_room() {
+                let now = Instant::now();
+                let sent_ms = (now - began).as_millis() as u64 + 1;
+                if let Some(frame) = self.pending.pack(now, sent_ms, self.options.frame_bytes) {
+                    stream.send(frame);
+                }
+            }
             let due = sweep_at(self.pending.soonest());
             if let Some(due) = due
                 && sweep.deadline() != due
@@ -195,10 +189,12 @@ impl<P: Protocol> Driver<P> {
                 sweep.as_mut().reset(due);
             }
             tokio::select! {
-                frame = incoming.message() => match frame {
-                    Ok(Some(frame)) => P::unpack(frame).for_each(|(id, outcome)| self.pending.settle(id, outcome)),
-                    Ok(None) => return End::Lost("the server ended the stream".into()),
-                    Err(status) => return End::Lost(format!("the connection was lost: {}", reason(&status))),
+                step = stream.step() => match step {
+                    Step::Results(results) => {
+                        P::unpack(results).for_each(|(id, outcome)| self.pending.settle(id, outcome));
+                    }
+                    Step::Room => {}
+                    Step::Ended(why) => return End::Lost(why),
                 },
                 count = self.submissions.recv_many(&mut self.taken, TAKEN_AT_ONCE),
                     if self.pending.queued() < self.options.queue_ops_max =>
@@ -211,14 +207,6 @@ impl<P: Protocol> Driver<P> {
                     self.taken.drain(..).for_each(|submission| self.pending.push(submission));
                     if self.pending.queued() < GATHERED_OPS_MAX {
                         self.gather().await;
-                    }
-                }
-                permit = frames.reserve(), if self.pending.queued() > 0 => {
-                    let Ok(permit) = permit else { return End::Lost("the connection was lost".into()) };
-                    let now = Instant::now();
-                    let sent_ms = (now - began).as_millis() as u64 + 1;
-                    if let Some(frame) = self.pending.pack(now, sent_ms, self.options.frame_bytes) {
-                        permit.send(frame);
                     }
                 }
                 () = &mut sweep, if due.is_some() => self.pending.expire(Instant::now()),

@@ -15,6 +15,7 @@ mod options;
 mod pending;
 mod protocol;
 mod reply;
+mod stream;
 
 #[cfg(test)]
 mod tests;

@@ -23,9 +23,12 @@ pub trait Protocol: Debug + Send + Sync + Sized + 'static {
     /// The answer to an operation that is not refused.
     type Answer: Debug + Send + 'static;
     /// A frame of operations, as it is sent.
-    type Frame: Send + 'static;
+    type Frame: prost::Message + 'static;
     /// A frame of answers, as it is received.
-    type Results: Send + 'static;
+    type Results: prost::Message + Default + 'static;
+
+    /// The method of the stream, if a server may carry it in frames ([`net::frames`]).
+    const FRAMES: Option<&'static str>;
 
     /// How long the operation may wait in a lock's queue.
     fn wait_ms(operation: &Self::Operation) -> u32;
@@ -60,6 +63,8 @@ impl Protocol for Locks {
     type Answer = v1::operation_result::Result;
     type Frame = v1::StreamRequest;
     type Results = v1::StreamResponse;
+
+    const FRAMES: Option<&'static str> = None;
 
     fn wait_ms(operation: &v1::Operation) -> u32 {
         operation.op.as_ref().map_or(0, v1::operation::Op::wait_ms)
@@ -110,6 +115,8 @@ impl Protocol for Shards {
     type Answer = internal::operation_result::Result;
     type Frame = internal::OperateRequest;
     type Results = internal::OperateResponse;
+
+    const FRAMES: Option<&'static str> = Some("/palisade.internal.v1.ShardService/Operate");
 
     fn wait_ms(operation: &internal::Operation) -> u32 {
         operation.op.as_ref().map_or(0, internal::operation::Op::wait_ms)

@@ -3,6 +3,7 @@
 use super::counts::Place;
 use super::gather::Gathering;
 use crate::certificate::Certificate;
+use crate::frames::PREFACE;
 use crate::io::Io;
 use std::future::Future;
 use std::io;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
@@ -24,6 +25,15 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// The length of the preface with which each HTTP/2 connection begins. The shortest request of
 /// HTTP/1.1 is about as long.
 const PREFACE_BYTES: usize = 24;
+
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    /// HTTP, or nothing that is known.
+    Http,
+    /// Frames: the preface was read.
+    Frames,
+}
 
 /// How each HTTP/2 connection begins. No method that HTTP/1.1 serves here does.
 const HTTP2_BEGINS: &[u8] = b"PRI";
@@ -43,6 +53,8 @@ pub struct Connection<S> {
     unbegun: Option<Pin<Box<Sleep>>>,
     /// The number of bytes that have come, counted while `unbegun` is set.
     read_bytes: usize,
+    /// What [`speaks`](Connection::speaks) has read, for the next reader.
+    seen: Vec<u8>,
     /// Set for HTTP/2, where each request is a task of its own.
     gathering: Option<Gathering>,
     /// Set while a write waits for the other end. The connection is closed when it fires.
@@ -94,6 +106,7 @@ impl<S> Connection<S> {
             peer,
             unbegun,
             read_bytes: 0,
+            seen: Vec::new(),
             gathering: None,
             stalled: None,
             takes_within,
@@ -129,6 +142,29 @@ impl<S> Connection<S> {
         }
     }
 
+    /// Waits for the first bytes, and tells what the other end speaks. A preface of frames is taken
+    /// from the connection, and all else is left for its reader.
+    ///
+    /// # Errors
+    /// If the connection is lost, does not begin in time, or begins like frames and goes on
+    /// otherwise.
+    pub async fn speaks(&mut self) -> io::Result<Speaks>
+    where
+        S: Unpin,
+    {
+        let mut begins = [0; PREFACE.len()];
+        let read_bytes = self.read(&mut begins).await?;
+        if begins[0] != PREFACE[0] {
+            self.seen = begins[..read_bytes].to_vec();
+            return Ok(Speaks::Http);
+        }
+        self.read_exact(&mut begins[read_bytes..]).await?;
+        match begins == *PREFACE {
+            true => Ok(Speaks::Frames),
+            false => Err(io::Error::new(io::ErrorKind::InvalidData, "frames of another version")),
+        }
+    }
+
     /// The other end.
     pub fn peer(&self) -> &Peer<S> {
         &self.peer
@@ -151,6 +187,12 @@ impl<S: Unpin> AsyncRead for Connection<S> {
     ) -> Poll<io::Result<()>> {
         if self.peer.cut.is_made() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if !self.seen.is_empty() {
+            let bytes = self.seen.len().min(into.remaining());
+            into.put_slice(&self.seen[..bytes]);
+            self.seen.drain(..bytes);
+            return Poll::Ready(Ok(()));
         }
         let before = into.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, into);

@@ -71,7 +71,7 @@ impl Service<Uri> for Connector {
 
 /// A connection that was made. The first bytes and errors that it reads may be the server's reason
 /// for refusing it.
-pub(super) struct Dialled {
+pub struct Dialled {
     io: Io<TlsStream<TcpStream>>,
     /// Whether nothing was read yet.
     is_new: bool,

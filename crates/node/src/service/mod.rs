@@ -4,6 +4,7 @@
 //! anything is proposed, and no operation reaches a shard that does not own its name. The service
 //! holds no lock state.
 
+mod ends;
 mod history;
 mod op_table;
 mod operate;
@@ -19,22 +20,26 @@ pub(crate) use self::topology::Topologies;
 
 use crate::board::Leader;
 use crate::context::Context;
+use crate::frames::NodeFrames;
 use crate::limits::{STREAMS_MAX, WATCH_CALLS_MAX, WATCH_RESPONSES_UNDER_WAY};
+use crate::roles::Caller;
 use crate::watching::{CallId, Handle, Hub};
+use ends::Ends;
 use operate::OperateStream;
 use routing::META;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use strangers::Strangers;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use watch::WatchCall;
 use wire::internal::v1::shard_service_server::ShardService;
 use wire::internal::v1::{
-    ClusterRequest, ClusterResponse, HostedShard, Member, OperateRequest, OperateResponse,
-    RoutesRequest, RoutesResponse, WatchRequest, WatchResponse,
+    ClusterIdentity, ClusterRequest, ClusterResponse, FramesResponse, HostedShard, Member,
+    OperateRequest, OperateResponse, RoutesRequest, RoutesResponse, WatchRequest, WatchResponse,
 };
 
 /// Frames of results under way to the transport. The slower the transport takes them, the fuller
@@ -65,6 +70,57 @@ impl Shards {
     }
 }
 
+impl Shards {
+    /// A place for one more stream of operations.
+    fn admit(
+        &self,
+        identity: Option<&ClusterIdentity>,
+        caller: impl FnOnce() -> Caller,
+    ) -> Result<OwnedSemaphorePermit, Status> {
+        if self.context.lifecycle.draining() {
+            return Err(Status::unavailable("this node is shutting down: ask another replica"));
+        }
+        self.strangers.check_identity(identity, caller)?;
+        self.streams.clone().try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!(
+                "this node has {STREAMS_MAX} streams already: send more over each"
+            ))
+        })
+    }
+
+    fn operate_on(
+        &self,
+        ends: Ends,
+        permit: OwnedSemaphorePermit,
+    ) -> impl Future<Output = ()> + use<> {
+        let task = OperateStream::new(self.context.clone(), self.context.host.next_stream(), ends);
+        async move {
+            let _permit = permit;
+            task.run().await;
+        }
+    }
+
+    /// Serves `Operate` in frames, until the stream ends.
+    ///
+    /// # Errors
+    /// The reason for which the caller is refused, with its stream.
+    pub(crate) async fn operate_in_frames(
+        &self,
+        mut frames: NodeFrames,
+        identity: Option<&ClusterIdentity>,
+        caller: &Caller,
+    ) -> Result<(), (Status, NodeFrames)> {
+        let permit = match self.admit(identity, || caller.clone()) {
+            Ok(permit) => permit,
+            Err(status) => return Err((status, frames)),
+        };
+        let answer = FramesResponse { identity: Some(self.context.identity.clone()) };
+        frames.put(|buffer| wire::append(&answer, buffer));
+        self.operate_on(Ends::Frames(frames), permit).await;
+        Ok(())
+    }
+}
+
 #[tonic::async_trait]
 impl ShardService for Shards {
     type OperateStream = ReceiverStream<Result<OperateResponse, Status>>;
@@ -73,26 +129,11 @@ impl ShardService for Shards {
         &self,
         request: Request<Streaming<OperateRequest>>,
     ) -> Result<Response<Self::OperateStream>, Status> {
-        if self.context.lifecycle.draining() {
-            return Err(Status::unavailable("this node is shutting down: ask another replica"));
-        }
-        self.strangers.check(&request)?;
-        let permit = self.streams.clone().try_acquire_owned().map_err(|_| {
-            Status::resource_exhausted(format!(
-                "this node has {STREAMS_MAX} streams already: send more over each"
-            ))
-        })?;
-        let (results, stream) = mpsc::channel(RESULT_FRAMES_UNDER_WAY);
-        let task = OperateStream::new(
-            self.context.clone(),
-            self.context.host.next_stream(),
-            request.into_inner(),
-            results,
-        );
-        tokio::spawn(async move {
-            let _permit = permit;
-            task.run().await;
-        });
+        let caller = ClusterIdentity::of(request.metadata());
+        let permit = self.admit(caller.as_ref(), || Caller::of(request.extensions()))?;
+        let (outbound, stream) = mpsc::channel(RESULT_FRAMES_UNDER_WAY);
+        let ends = Ends::Grpc { inbound: Box::new(request.into_inner()), outbound };
+        tokio::spawn(self.operate_on(ends, permit));
         let mut response = Response::new(ReceiverStream::new(stream));
         self.context.identity.put(response.metadata_mut());
         Ok(response)

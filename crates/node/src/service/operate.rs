@@ -8,6 +8,7 @@
 //!   before it reads causes no deadlock.
 //! * When the stream ends, its shards are told which waiting acquires no caller awaits any more.
 
+use super::ends::{Ends, Step};
 use super::op_table::{InFlight, OpTable};
 use crate::context::Context;
 use crate::host::{Answer, AnswerPort, Seat, StreamKey, Submission, ticket};
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storage::Sizes;
 use tokio::sync::mpsc;
-use tonic::{Status, Streaming};
+use tonic::Status;
 use traces::{Parent, Span};
 use wire::internal::v1::operation::Op;
 use wire::internal::v1::operation_result::Result as OpResult;
@@ -49,8 +50,7 @@ struct Arrival {
 pub(super) struct OperateStream {
     context: Arc<Context>,
     key: StreamKey,
-    inbound: Streaming<OperateRequest>,
-    outbound: mpsc::Sender<Result<OperateResponse, Status>>,
+    ends: Ends,
     /// Keeps `answers` open even if all shard threads end.
     _port: AnswerPort,
     answers: mpsc::UnboundedReceiver<Vec<Answer>>,
@@ -67,12 +67,7 @@ pub(super) struct OperateStream {
 }
 
 impl OperateStream {
-    pub(super) fn new(
-        context: Arc<Context>,
-        key: StreamKey,
-        inbound: Streaming<OperateRequest>,
-        outbound: mpsc::Sender<Result<OperateResponse, Status>>,
-    ) -> Self {
+    pub(super) fn new(context: Arc<Context>, key: StreamKey, ends: Ends) -> Self {
         let (port, answers) = mpsc::unbounded_channel(); // at most one per operation in flight
         let (settle, settled) = mpsc::unbounded_channel(); // with the same bound
         let batches = (0..context.host.threads()).map(|_| Vec::new()).collect();
@@ -82,8 +77,7 @@ impl OperateStream {
             times: context.metrics.acquires.of_stream(),
             context,
             key,
-            inbound,
-            outbound,
+            ends,
             _port: port,
             answers,
             settle,
@@ -99,42 +93,50 @@ impl OperateStream {
     pub(super) async fn run(mut self) {
         let lifecycle = self.context.lifecycle.clone();
         let mut stopped = std::pin::pin!(lifecycle.reached(Phase::Stopped));
-        // The clone holds room in the channel while results are packed.
-        let outbound = self.outbound.clone();
         let mut reading = true;
-        while reading || self.ops.len() > 0 || !self.ready.is_empty() {
+        while reading || self.ops.len() > 0 || !self.ready.is_empty() || !self.ends.is_flushed() {
+            if self.ends.has_room() {
+                // What is answered already goes into the same frame.
+                while let Ok(answers) = self.answers.try_recv() {
+                    self.take_answers(answers);
+                }
+                while !self.ready.is_empty() && self.ends.has_room() {
+                    if lifecycle.failed() {
+                        return;
+                    }
+                    self.send();
+                }
+            }
             let room = self.ops.short() + self.ready.len() < STREAM_RESULTS_MAX;
             tokio::select! {
                 biased;
                 () = &mut stopped => return self.last_words().await,
                 Some(answers) = self.answers.recv() => self.take_answers(answers),
                 Some((op_index, result)) = self.settled.recv() => self.finish(op_index, result),
-                room = outbound.reserve(), if !self.ready.is_empty() => {
-                    let Ok(room) = room else { return };
-                    if lifecycle.failed() {
-                        return;
-                    }
-                    self.times.flush();
-                    let frame = next_frame(&mut self.ready);
-                    self.context.metrics.result_frame_operations.observe(frame.results.len() as f64);
-                    room.send(Ok(frame));
-                }
-                () = outbound.closed(), if self.ready.is_empty() => return,
-                frame = self.inbound.message(), if reading && room => match frame {
-                    Ok(Some(frame)) if frame.operations.len() > STREAM_OPS_MAX => {
+                step = self.ends.step(reading && room) => match step {
+                    Step::Operations(frame) if frame.operations.len() > STREAM_OPS_MAX => {
                         let status = Status::invalid_argument(format!("a frame holds at most {STREAM_OPS_MAX} operations"));
-                        let _ = outbound.send(Err(status)).await;
-                        return;
+                        return self.ends.refuse(status).await;
                     }
-                    Ok(Some(frame)) => self.take_frame(frame),
-                    Ok(None) => reading = false,
-                    Err(status) => {
+                    Step::Operations(frame) => self.take_frame(frame),
+                    Step::Room => {}
+                    Step::NoMore => reading = false,
+                    Step::Gone => return,
+                    Step::Broken(status) => {
                         tracing::debug!(%status, "a stream of operations broke");
                         return;
                     }
                 },
             }
         }
+    }
+
+    /// Hands a frame of results to the transport, which has room.
+    fn send(&mut self) {
+        self.times.flush();
+        let frame = next_frame(&mut self.ready);
+        self.context.metrics.result_frame_operations.observe(frame.results.len() as f64);
+        self.ends.send(frame);
     }
 
     fn take_frame(&mut self, frame: OperateRequest) {
@@ -353,10 +355,16 @@ impl OperateStream {
             self.finish(op_index, last);
         }
         let hand_over = async {
-            while !self.ready.is_empty() {
-                let Ok(outbound) = self.outbound.reserve().await else { return };
-                outbound.send(Ok(next_frame(&mut self.ready)));
+            while !self.ready.is_empty() || !self.ends.is_flushed() {
+                if self.ends.has_room() && !self.ready.is_empty() {
+                    self.ends.send(next_frame(&mut self.ready));
+                    continue;
+                }
+                if let Step::Gone | Step::Broken(_) = self.ends.step(false).await {
+                    return;
+                }
             }
+            self.ends.close().await;
         };
         // A peer that does not take the results in time finds the connection closed, which tells it
         // the same.

@@ -24,8 +24,19 @@ impl Strangers {
     /// # Errors
     /// If the caller is of another cluster, or looks for another node.
     pub(super) fn check(&self, request: &Request<impl Sized>) -> Result<(), Status> {
-        let (caller, ours) = (ClusterIdentity::of(request.metadata()), &self.context.identity);
-        let why = match (ours.differs(caller.as_ref()), caller.map_or(0, |caller| caller.node)) {
+        let identity = ClusterIdentity::of(request.metadata());
+        self.check_identity(identity.as_ref(), || Caller::of(request.extensions()))
+    }
+
+    /// # Errors
+    /// As those of [`check`](Self::check).
+    pub(super) fn check_identity(
+        &self,
+        identity: Option<&ClusterIdentity>,
+        caller: impl FnOnce() -> Caller,
+    ) -> Result<(), Status> {
+        let ours = &self.context.identity;
+        let why = match (ours.differs(identity), identity.map_or(0, |identity| identity.node)) {
             (Some(why), _) => format!("node {} refuses this caller: {why}", ours.node),
             (None, meant) if meant != 0 && meant != ours.node => {
                 format!(
@@ -35,7 +46,7 @@ impl Strangers {
             }
             (None, _) => return Ok(()),
         };
-        let caller = Caller::of(request.extensions());
+        let caller = caller();
         if self.says() {
             tracing::warn!(remote = %caller.remote, reason = %why, "refused a caller");
         }

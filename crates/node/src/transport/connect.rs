@@ -8,7 +8,7 @@ use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 use wire::root_cause;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The time between pings, and the time for their answer. A connection that was cut must be given
 /// up sooner than TCP would.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(3));
@@ -21,6 +21,9 @@ pub(crate) enum NotConnected {
     #[error("{}", root_cause(.0))]
     Dial(#[from] DialError),
 }
+
+/// How long a peer may be silent on a stream of frames: as with the pings.
+pub(super) const SILENCE: Duration = Duration::from_secs(5);
 
 /// A fresh connection to a node. With TLS the node has proven its id.
 pub(crate) async fn connect(

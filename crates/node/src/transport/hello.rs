@@ -89,6 +89,7 @@ impl Greeter {
             // Until this node takes part, its directory may be an older copy. A peer that had
             // recorded its run would then refuse the original. A new directory has no original to
             // keep out.
+            takes_frames: true,
             record_with_messages: !identities.takes_part()
                 && identities.standing() != Standing::New,
             ..hello_without_directory(self.context.id, self.context.fingerprint)

@@ -4,10 +4,15 @@ use super::hello::{Accepted, Greeter, Refusal, seen_from_wire};
 use super::outbox::Outboxes;
 use super::snapshot_in::SnapshotReceiver;
 use crate::context::Context;
+use crate::frames::NodeFrames;
 use crate::lifecycle::Phase;
 use crate::limits::SNAPSHOTS_AT_ONCE;
 use crate::roles::Caller;
+use net::frames::Event as Happened;
+use prost::Message;
 use routing::{RouteTable, ShardId};
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,6 +22,49 @@ use wire::internal::v1::{
     DeliverRequest, DeliverResponse, GreetRequest, GreetResponse, InstallSnapshotRequest,
     InstallSnapshotResponse,
 };
+
+/// The frames of a peer, by either transport.
+enum Inbound {
+    Grpc(Box<Streaming<DeliverRequest>>),
+    Frames(NodeFrames),
+}
+
+impl Inbound {
+    /// The next frame; `None` if the peer ended the stream.
+    async fn message(&mut self) -> Result<Option<DeliverRequest>, Status> {
+        match self {
+            Inbound::Grpc(frames) => frames.message().await,
+            Inbound::Frames(frames) => loop {
+                match frames.next(true).await? {
+                    Happened::Frame(bytes) => {
+                        let frame = DeliverRequest::decode(bytes);
+                        return frame
+                            .map(Some)
+                            .map_err(|error| Status::internal(error.to_string()));
+                    }
+                    Happened::Written => {}
+                    Happened::Last(_) | Happened::Ended => return Ok(None),
+                }
+            },
+        }
+    }
+}
+
+impl Inbound {
+    /// Does this work, which may wait for the disk, and shows the peer meanwhile that this node is
+    /// alive.
+    async fn beside<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Status> {
+        let Inbound::Frames(frames) = self else { return Ok(work.await) };
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return Ok(done),
+                written = frames.next(false) => drop(written?),
+            }
+        }
+    }
+}
 
 /// The service between nodes.
 pub(crate) struct Peers {
@@ -35,13 +83,34 @@ impl Peers {
         Peers { context, greeter, outboxes, snapshots: Arc::new(Semaphore::new(SNAPSHOTS_AT_ONCE)) }
     }
 
-    async fn listen(
+    /// Serves `Deliver` in frames, until the stream ends.
+    ///
+    /// # Errors
+    /// The reason why the node ends it, with the stream.
+    pub(crate) async fn deliver_in_frames(
         &self,
-        mut frames: Streaming<DeliverRequest>,
+        frames: NodeFrames,
         caller: Caller,
-    ) -> Result<(), Status> {
+    ) -> Result<(), (Status, NodeFrames)> {
+        let mut inbound = Inbound::Frames(frames);
+        let ended = self.deliver_from(&mut inbound, &caller).await;
+        match (ended, inbound) {
+            (Err(status), Inbound::Frames(frames)) => Err((status, frames)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn deliver_from(&self, inbound: &mut Inbound, caller: &Caller) -> Result<(), Status> {
+        tokio::select! {
+            () = self.context.lifecycle.reached(Phase::Stopped) => Err(Status::unavailable("this node is shutting down")),
+            ended = self.listen(inbound, caller) => ended,
+        }
+    }
+
+    async fn listen(&self, frames: &mut Inbound, caller: &Caller) -> Result<(), Status> {
         let Some(mut first) = frames.message().await? else { return Ok(()) };
-        let mut accepted = self.greeter.check(first.hello.take(), &caller).await?;
+        let checked = self.greeter.check(first.hello.take(), caller);
+        let mut accepted = frames.beside(checked).await??;
         let peer = accepted.peer;
         let metrics = self.context.metrics.peer(peer);
         let mut next = Some(first);
@@ -51,7 +120,8 @@ impl Peers {
                 return Err(Status::failed_precondition(left));
             }
             if accepted.run.is_some() || !frame.messages.is_empty() {
-                let run = self.greeter.listen_to(&mut accepted, &caller, frame.record).await?;
+                let recorded = self.greeter.listen_to(&mut accepted, caller, frame.record);
+                let run = frames.beside(recorded).await??;
                 if !run.heard(frame.record, self.context.clock.mono_ms()) {
                     let reason = format!("node {peer} has been accepted with another run since");
                     return Err(Status::failed_precondition(reason));
@@ -128,10 +198,9 @@ impl PeerService for Peers {
         request: Request<Streaming<DeliverRequest>>,
     ) -> Result<Response<DeliverResponse>, Status> {
         let caller = Caller::of(request.extensions());
-        tokio::select! {
-            () = self.context.lifecycle.reached(Phase::Stopped) => Err(Status::unavailable("this node is shutting down")),
-            ended = self.listen(request.into_inner(), caller) => ended.map(|()| Response::new(DeliverResponse {})),
-        }
+        let mut inbound = Inbound::Grpc(Box::new(request.into_inner()));
+        self.deliver_from(&mut inbound, &caller).await?;
+        Ok(Response::new(DeliverResponse {}))
     }
 
     async fn install_snapshot(

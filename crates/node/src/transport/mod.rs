@@ -20,6 +20,8 @@ mod snapshot_in;
 mod snapshot_out;
 
 #[cfg(test)]
+mod frames_tests;
+#[cfg(test)]
 mod generation_tests;
 #[cfg(test)]
 mod links_tests;

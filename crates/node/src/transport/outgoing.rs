@@ -1,29 +1,39 @@
 //! The stream to one peer: it is kept up, refilled from the peer's outbox, and reported when it is
 //! lost. It moves when the peer does.
 
-use super::connect::connect;
+use super::connect::{CONNECT_TIMEOUT, SILENCE, connect};
 use super::hello::{Accepted, Greeter, Refusal, seen_to_wire};
 use super::outbox::Outbox;
 use crate::context::Context;
+use crate::frames::DELIVER;
 use crate::limits::{GREET_TIMEOUT, RECONNECT, TELL_EVERY};
 use crate::metrics::PeerMetrics;
 use crate::roles::Caller;
 use crate::routes::announced;
-use routing::NodeId;
+use net::dial::{Dialled, Target};
+use net::frames::{Event, Frames};
+use routing::{NodeId, RouteTable};
 use shard::Input;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+use tokio::time::Interval;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
 use wire::internal::v1::peer_service_client::PeerServiceClient;
-use wire::internal::v1::{DeliverRequest, GreetRequest, GreetResponse, Hello};
+use wire::internal::v1::{
+    ClusterIdentity, DeliverRequest, FramesRequest, FramesStatus, GreetRequest, GreetResponse,
+    Hello,
+};
 use wire::reason;
 
 /// A stream that lasted this long was accepted.
 const ACCEPTED_AFTER: Duration = Duration::from_millis(500);
+
+/// The longest reason of a peer that ends a stream, in bytes.
+const STATUS_BYTES_MAX: usize = 64 << 10;
 
 /// Keeps the stream to one peer.
 pub(crate) struct Outgoing {
@@ -111,31 +121,35 @@ impl Outgoing {
         let told = Some(greeted.address.as_str());
         let now = self.context.routes.now();
         let former = if now.address(self.peer) == told { told } else { former };
-        // One frame is under way in the channel, and one in the making. The longer the peer takes,
-        // the fuller the next frame is.
-        let (frames, stream) = mpsc::channel(1);
         let hello = self.greeter.hello();
         let hello = DeliverRequest {
             record: hello.record,
             hello: Some(hello),
             ..DeliverRequest::default()
         };
-        if frames.try_send(hello).is_err() {
-            return "the stream closed at once".into();
-        }
-        let mut call = pin!(client.deliver(ReceiverStream::new(stream)));
-        let mut pump = pin!(self.pump(frames, greeted.map_version));
+        let mut news = News::new(self, greeted.map_version);
+        let carrier = match greeted.takes_frames {
+            true => {
+                drop(client);
+                match self.open_frames(address).await {
+                    Ok(frames) => Carrier::Frames(frames),
+                    Err(why) => return why,
+                }
+            }
+            false => Carrier::Grpc(client),
+        };
+        let mut carried = pin!(async {
+            match carrier {
+                Carrier::Frames(frames) => self.carry_in_frames(frames, hello, &mut news).await,
+                Carrier::Grpc(client) => self.carry(client, hello, &mut news).await,
+            }
+        });
         let mut moved = pin!(self.context.routes.moved(self.peer, former));
         let mut accepted = pin!(tokio::time::sleep(ACCEPTED_AFTER));
-        let mut pumping = true;
         self.metrics.connected.set(1);
         loop {
             tokio::select! {
-                ended = &mut call => return match ended {
-                    Ok(_) => "the peer ended the stream".into(),
-                    Err(status) => reason(&status),
-                },
-                () = &mut pump, if pumping => pumping = false, // the call says why
+                why = &mut carried => return why,
                 () = &mut moved => return "the peer has another address now".into(),
                 () = &mut accepted, if *seen != Seen::Connected => {
                     *seen = Seen::Connected;
@@ -175,44 +189,130 @@ impl Outgoing {
         Ok(hello.unwrap_or_default())
     }
 
-    /// Sends frames until the stream takes no more. Every frame says how far this node's directory
-    /// is. So the peer knows that progress up to the last acknowledgement that it heard. The frames
-    /// in between tell how far the directories of this node's own peers are, and the news of the
-    /// routes. `map_version` is that of the peer's map.
-    async fn pump(&self, frames: mpsc::Sender<DeliverRequest>, mut map_version: u64) {
-        let mut routes = self.context.routes.watch();
+    /// Sends frames over gRPC, to a peer of an earlier build. Returns the reason why the stream
+    /// ended.
+    async fn carry(
+        &self,
+        mut client: PeerServiceClient<Channel>,
+        hello: DeliverRequest,
+        news: &mut News<'_>,
+    ) -> String {
+        // One frame is under way in the channel, and one in the making. The longer the peer takes,
+        // the fuller the next frame is.
+        let (frames, stream) = mpsc::channel(1);
+        if frames.try_send(hello).is_err() {
+            return "the stream closed at once".into();
+        }
+        let mut call = pin!(client.deliver(ReceiverStream::new(stream)));
+        let mut pump = pin!(async {
+            while let Ok(room) = frames.reserve().await {
+                room.send(news.next_frame().await);
+            }
+        });
+        let mut pumping = true;
+        loop {
+            tokio::select! {
+                ended = &mut call => return match ended {
+                    Ok(_) => "the peer ended the stream".into(),
+                    Err(status) => reason(&status),
+                },
+                () = &mut pump, if pumping => pumping = false, // the call says why
+            }
+        }
+    }
+
+    async fn open_frames(&self, address: &str) -> Result<Frames<Dialled>, String> {
+        let target = Target::inside(address, self.context.tls.as_ref(), self.peer.0)
+            .map_err(|error| error.to_string())?;
+        let opened = target.connect_frames(CONNECT_TIMEOUT, STATUS_BYTES_MAX, SILENCE).await;
+        let mut frames = opened.map_err(|error| error.to_string())?;
+        // The node that was greeted may have given its address to another one since.
+        let meant = ClusterIdentity { node: self.peer.0, ..self.context.identity.clone() };
+        let opening = FramesRequest { method: DELIVER.into(), identity: Some(meant) };
+        frames.put(|buffer| wire::append(&opening, buffer));
+        Ok(frames)
+    }
+
+    /// As [`carry`](Self::carry), in frames of their own connection. The longer the peer takes, the
+    /// fuller the next frame is.
+    async fn carry_in_frames(
+        &self,
+        mut frames: Frames<Dialled>,
+        hello: DeliverRequest,
+        news: &mut News<'_>,
+    ) -> String {
+        frames.put(|buffer| wire::append(&hello, buffer));
+        loop {
+            let has_room = frames.has_room();
+            tokio::select! {
+                event = frames.next(true) => match event {
+                    Ok(Event::Last(bytes)) => return reason(&FramesStatus::read(bytes)),
+                    Ok(Event::Ended) => return "the peer ended the stream".into(),
+                    Ok(Event::Frame(_) | Event::Written) => {}
+                    Err(error) => return error.to_string(),
+                },
+                frame = news.next_frame(), if has_room => frames.put(|buffer| wire::append(&frame, buffer)),
+            }
+        }
+    }
+}
+
+/// What carries the stream to a peer.
+enum Carrier {
+    Frames(Frames<Dialled>),
+    /// For a peer of an earlier build.
+    Grpc(PeerServiceClient<Channel>),
+}
+
+/// What the next frame to a peer holds.
+struct News<'a> {
+    outgoing: &'a Outgoing,
+    routes: tokio::sync::watch::Receiver<Arc<RouteTable>>,
+    tell: Interval,
+    /// Of the peer's map.
+    map_version: u64,
+}
+
+impl<'a> News<'a> {
+    fn new(outgoing: &'a Outgoing, map_version: u64) -> News<'a> {
         let mut tell =
             tokio::time::interval_at(tokio::time::Instant::now() + TELL_EVERY, TELL_EVERY);
         tell.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while let Ok(room) = frames.reserve().await {
-            let mut frame = DeliverRequest::default();
-            tokio::select! {
-                messages = self.outbox.next_frame() => frame.messages = messages,
-                _ = tell.tick() => {
-                    frame.seen = self.context.identities.seen().into_iter().map(seen_to_wire).collect();
-                }
-                Ok(()) = routes.changed() => {
-                    let now = routes.borrow_and_update().clone();
-                    if now.map().version().0 > map_version {
-                        map_version = now.map().version().0;
-                        frame.routes = Some((&*now).into());
-                    } else {
-                        frame.members = announced(&now);
-                    }
+        News { outgoing, routes: outgoing.context.routes.watch(), tell, map_version }
+    }
+
+    /// Waits for something to send. Dropping the future loses nothing.
+    ///
+    /// Every frame says how far this node's directory is. So the peer knows that progress up to the
+    /// last acknowledgement that it heard. The frames in between tell how far the directories of
+    /// this node's own peers are, and the news of the routes.
+    async fn next_frame(&mut self) -> DeliverRequest {
+        let Outgoing { context, outbox, metrics, .. } = self.outgoing;
+        let mut frame = DeliverRequest::default();
+        tokio::select! {
+            messages = outbox.next_frame() => frame.messages = messages,
+            _ = self.tell.tick() => {
+                frame.seen = context.identities.seen().into_iter().map(seen_to_wire).collect();
+            }
+            Ok(()) = self.routes.changed() => {
+                let now = self.routes.borrow_and_update().clone();
+                if now.map().version().0 > self.map_version {
+                    self.map_version = now.map().version().0;
+                    frame.routes = Some((&*now).into());
+                } else {
+                    frame.members = announced(&now);
                 }
             }
-            // The record is read after the messages were taken, so everything that they acknowledge
-            // is on disk.
-            frame.record = self.context.engine.last_record();
-            if frame.messages.is_empty() {
-                room.send(frame);
-                continue;
-            }
-            self.metrics.frames_sent.inc();
-            self.metrics.messages_sent.inc_by(frame.messages.len() as u64);
-            self.metrics.bytes_sent.inc_by(wire::encoded_bytes(&frame) as u64);
-            room.send(frame);
         }
+        // The record is read after the messages were taken, so everything that they acknowledge is
+        // on disk.
+        frame.record = context.engine.last_record();
+        if !frame.messages.is_empty() {
+            metrics.frames_sent.inc();
+            metrics.messages_sent.inc_by(frame.messages.len() as u64);
+            metrics.bytes_sent.inc_by(wire::encoded_bytes(&frame) as u64);
+        }
+        frame
     }
 }
 

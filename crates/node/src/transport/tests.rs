@@ -39,7 +39,11 @@ pub(super) fn usual(usual: Vec<PeerMessage>) -> Lanes {
 }
 
 /// The stream from this node to node 2, which is at this address by a later view.
-async fn outgoing(sender: &Arc<Context>, outboxes: &Outboxes, address: String) -> Outgoing {
+pub(super) async fn outgoing(
+    sender: &Arc<Context>,
+    outboxes: &Outboxes,
+    address: String,
+) -> Outgoing {
     let mut view = (*sender.view.now()).clone();
     view.version += 1;
     view.nodes.get_mut(&NodeId(2)).unwrap().address = address;
@@ -76,7 +80,7 @@ fn second_hello(opened: u64) -> Hello {
 }
 
 /// Serves node 2 on a free port.
-async fn serve() -> (Arc<Context>, InboxEnd, String) {
+pub(super) async fn serve() -> (Arc<Context>, InboxEnd, String) {
     let (context, inbox) = context(NodeId(2), 10);
     let address = serve_as(&context, &Arc::new(Outboxes::new([NodeId(1)]))).await;
     (context, inbox, address)
@@ -91,7 +95,12 @@ pub(super) async fn serve_as(context: &Arc<Context>, outboxes: &Arc<Outboxes>) -
         Shards::new(context.clone(), Duration::from_secs(1)),
         Peers::new(context.clone(), greeter, outboxes.clone()),
     );
-    tokio::spawn(crate::server::serve(listener, context.clone(), shards, peers));
+    tokio::spawn(crate::server::serve(
+        listener,
+        context.clone(),
+        Arc::new(shards),
+        Arc::new(peers),
+    ));
     address
 }
 
