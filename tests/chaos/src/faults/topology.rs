@@ -269,9 +269,13 @@ impl Stage<'_> {
         Ok(self.cluster.nodes().iter().copied().find(|id| !hosts.contains(id)))
     }
 
-    /// Removes the node that has no replicas, if there is one. It may end while this round lasts.
+    /// Removes nodes until five are left, those without replicas first. They may end while this round
+    /// lasts. After another count of replicas, a sixth node may have some.
     async fn remove_spare(&mut self, wound: &mut Wound) -> Result<(), Error> {
-        if let Some(id) = self.idle().await? {
+        while let Some(last) = self.cluster.nodes().last().copied()
+            && self.cluster.nodes().len() as u64 > NODES
+        {
+            let id = self.idle().await?.unwrap_or(last);
             self.job(&["remove-node", &id.to_string()], wound).await?;
             self.cluster.forget(id);
             wound.must_end.insert(id);
