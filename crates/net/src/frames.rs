@@ -2,7 +2,7 @@
 //!
 //! A connection begins with [`PREFACE`], and a server tells it by that from one of HTTP. Then each
 //! side sends frames: four bytes, little-endian, and the message. The bytes hold the length of the
-//! message, and [`LAST`] if it is the last one of its side and tells why. [`ALIVE`] alone says that
+//! message, and `LAST` if it is the last one of its side and tells why. `ALIVE` alone says that
 //! its side is alive.
 //!
 //! One task owns a stream and drives both directions. So a frame costs one wake on each side, where
