@@ -301,6 +301,10 @@ class Cluster:
             lines = answer.read().decode().splitlines()
         return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if line and line[0] != "#"}
 
+    def finalize(self):
+        """Activates the last level that the nodes know. A new cluster is at the first one."""
+        self.wait(lambda: self.command("cluster", "upgrade", "finalize", "--within", "30s")[0] == 0, 60, "no level was activated")
+
     def bench(self, *options, duration_s, warmup_s=1, patience_s=180, while_it_runs=None):
         """`palisade bench`; its report. `while_it_runs` is called at the start of the measured span, with its length in s."""
         command = [self.run.palisade, "bench", "--json", "--endpoint", self.endpoint, *self.own,

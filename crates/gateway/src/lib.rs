@@ -42,6 +42,7 @@ mod leave;
 mod leaving;
 mod limits;
 mod metrics;
+mod newest_told;
 mod nodes;
 mod notice;
 mod permissions;

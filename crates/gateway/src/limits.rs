@@ -203,6 +203,8 @@ pub(crate) const CLOSE_MAX: Duration = Duration::from_secs(1);
 pub(crate) const TOPOLOGY_ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause before all nodes are asked again for the topology or a change of it.
 pub(crate) const TOPOLOGY_ASK_AGAIN: Duration = Duration::from_millis(200);
+/// How long a topology is awaited that is not older than one that was told before.
+pub(crate) const TOPOLOGY_NEWEST_PATIENCE: Duration = Duration::from_secs(1);
 /// A node must tell what it knows, or take the topology, within this time if that is built again.
 pub(crate) const REBUILD_ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time after which a call about the topology gives up.

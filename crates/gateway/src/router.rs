@@ -9,6 +9,7 @@ use crate::known::{Known, NotServing};
 use crate::leaving::Leaving;
 use crate::limits::{COME_BACK_MAX, LED_WITHIN};
 use crate::metrics::{Metrics, Present};
+use crate::newest_told::NewestTold;
 use crate::nodes::{Awaited, Nodes, Outcome};
 use crate::notice::Notices;
 use crate::permissions::Method;
@@ -52,6 +53,7 @@ pub(crate) struct Router {
     /// `None` in a cluster without identities.
     pub(crate) identities: Option<Identities>,
     pub(crate) audit: Audit,
+    pub(crate) newest_told: NewestTold,
     /// The gateway was told to serve clients without protection.
     pub(crate) insecure: bool,
     /// The last finding about the shards: see [`look`](Router::look).
@@ -169,6 +171,7 @@ impl Router {
             admission: Admission::default(),
             identities,
             audit,
+            newest_told: NewestTold::default(),
             insecure,
             looked: Mutex::new(None),
             health_shards: AtomicUsize::new(usize::MAX),

@@ -21,7 +21,7 @@ use std::ops::RangeInclusive;
 ///   Raft id, with an empty log. Nor can it read the wish for members, in an entry or in an applied
 ///   record.
 /// - Code of version 5 knows no levels. It would end at the first entry or applied record that has
-///   one.
+///   one. Nor can it read history in rows of many tenures.
 ///
 /// This code reads and writes all of these. A store has the first one until it is raised.
 pub const FORMATS: RangeInclusive<u32> = 5..=6;
@@ -41,10 +41,7 @@ pub(crate) fn encode(identity: &Identity) -> Vec<u8> {
 /// Checks that `claimant` may use the store with this identity record. `place` names the store in
 /// error messages.
 pub(crate) fn check(stored: &[u8], claimant: &Identity, place: &str) -> Result<(), StorageError> {
-    let Some((format, rest)) = stored.split_first_chunk::<4>() else {
-        return Err(StorageError::Damaged(format!("{place}: its identity record is cut short")));
-    };
-    let format = u32::from_le_bytes(*format);
+    let (format, rest) = split(stored, place)?;
     if !FORMATS.contains(&format) {
         let (first, last) = FORMATS.into_inner();
         return Err(StorageError::Identity(format!(
@@ -87,12 +84,22 @@ pub(crate) fn raised(
     place: &str,
 ) -> Result<(u32, Option<Vec<u8>>), StorageError> {
     assert!(FORMATS.contains(&format), "format version {format} is not one of {FORMATS:?}");
-    let Some((is, rest)) = stored.split_first_chunk::<4>() else {
-        return Err(StorageError::Damaged(format!("{place}: its identity record is cut short")));
-    };
-    let is = u32::from_le_bytes(*is);
+    let (is, rest) = split(stored, place)?;
     let record = (format > is).then(|| [&format.to_le_bytes(), rest].concat());
     Ok((format.max(is), record))
+}
+
+/// The format of a store with this identity record.
+pub(crate) fn format(stored: &[u8], place: &str) -> Result<u32, StorageError> {
+    split(stored, place).map(|(format, _)| format)
+}
+
+/// The format, and the rest of the record.
+fn split<'a>(stored: &'a [u8], place: &str) -> Result<(u32, &'a [u8]), StorageError> {
+    let (format, rest) = stored.split_first_chunk().ok_or_else(|| {
+        StorageError::Damaged(format!("{place}: its identity record is cut short"))
+    })?;
+    Ok((u32::from_le_bytes(*format), rest))
 }
 
 fn hex(bytes: &[u8]) -> String {

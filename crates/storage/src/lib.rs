@@ -33,6 +33,7 @@ mod journal;
 mod keys;
 mod lives;
 mod memory;
+mod packed;
 mod rocks;
 mod write_error;
 

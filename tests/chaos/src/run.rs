@@ -15,10 +15,12 @@ use crate::report::Report;
 use local_cluster::{Leader, Member};
 use palisade_sim::checker::{Outcome, Reached, Sample, check_convergence};
 use palisade_sim::rng::Rng;
+use palisade_tests::palisade_binary;
 use routing::Settings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
+use tokio::process::Command;
 
 /// The load before the fault. The order of queues is judged in it.
 const CALM: Duration = Duration::from_secs(4);
@@ -70,6 +72,7 @@ pub async fn run(
                 "the cluster did not start within {STARTS_WITHIN:?}\n{logs}"
             )));
         }
+        finalize(&conductor.cluster).await?;
         report.interrupted = tokio::select! {
             () = &mut stop => true,
             ran = conductor.rounds(&mut report, &mut told) => { ran?; false },
@@ -83,6 +86,27 @@ pub async fn run(
         network = conductor.cluster.into_network();
     }
     Ok(report)
+}
+
+/// Activates the last level, so that faults also meet what it brings. A new cluster is at the first.
+async fn finalize(cluster: &Cluster) -> Result<(), Error> {
+    let mut command = Command::new(palisade_binary());
+    command.args(["cluster", "upgrade", "finalize", "--within", "5s"]).kill_on_drop(true);
+    command.env("PALISADE_ENDPOINT", cluster.processes.endpoints().join(","));
+    let asked = Instant::now();
+    loop {
+        // Nodes may not have told yet which levels they know.
+        let output = command.output().await.because("palisade cluster upgrade")?;
+        if output.status.success() {
+            return Ok(());
+        }
+        if asked.elapsed() > STARTS_WITHIN {
+            let said =
+                String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            return Err(Error::Reason(format!("the last level was not activated: {said}")));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// The plan in parts, each for a cluster of its own: the kinds that count on the first nodes of a

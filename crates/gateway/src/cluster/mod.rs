@@ -14,7 +14,8 @@ pub(crate) mod told;
 pub(crate) use rebuild::rebuild_from_nodes;
 
 use crate::limits::{
-    NODE_CONNECT_TIMEOUT, TOPOLOGY_ASK_AGAIN, TOPOLOGY_ASK_TIMEOUT, TOPOLOGY_PATIENCE,
+    NODE_CONNECT_TIMEOUT, TOPOLOGY_ASK_AGAIN, TOPOLOGY_ASK_TIMEOUT, TOPOLOGY_NEWEST_PATIENCE,
+    TOPOLOGY_PATIENCE,
 };
 use crate::router::Router;
 use routing::{NodeId, ShardId};
@@ -88,21 +89,29 @@ impl<'a> Call<'a> {
         Call { router, deadline, changed_by: None, clients: BTreeMap::new() }
     }
 
-    /// The topology, of this version or a later one.
+    /// The topology, of this version or a later one. A node that has just started tells an old one for
+    /// a moment, so it is also not older than any that this gateway has told, unless no node has such
+    /// a one within [`TOPOLOGY_NEWEST_PATIENCE`].
     ///
     /// # Errors
     /// NO_LEADER, if no node tells it in time.
     pub(crate) async fn topology(&mut self, at_least: Version) -> Result<Topology, Box<Error>> {
         let mut copies: BTreeMap<NodeId, Copy> = BTreeMap::new();
         let mut last = "no node was asked".to_owned();
+        let until = self.until(TOPOLOGY_NEWEST_PATIENCE);
         while Instant::now() < self.deadline {
+            let is_late = Instant::now() >= until;
             for node in self.nodes() {
                 let told = match copies.remove(&node) {
                     Some(copy) => copy.followed().await,
                     None => self.ask(node).await,
                 };
                 match told {
-                    Ok(copy) if copy.topology.is_founded() && copy.version() >= at_least => {
+                    Ok(copy)
+                        if copy.topology.is_founded()
+                            && copy.version() >= at_least
+                            && (self.router.newest_told.takes(&copy.topology) || is_late) =>
+                    {
                         return Ok(copy.topology);
                     }
                     Ok(copy) => {

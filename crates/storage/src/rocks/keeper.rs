@@ -2,7 +2,7 @@
 //! it.
 //!
 //! It flushes the database before segments are used again, because until then only they have some
-//! of the entries. It also makes files ahead of need.
+//! of the entries. It also makes files ahead of need, and writes the index of history.
 
 use super::store::{Store, put_in_memory};
 use crate::journal::SegmentFile;
@@ -53,7 +53,9 @@ fn run(store: &Store, woken: &Receiver<()>) {
     let _guard = PanicGuard(store);
     loop {
         // A failure closes the engine for writes, with its text as the reason.
-        if make_file(store).and_then(|()| make_room(store)).is_err() || woken.recv().is_err() {
+        let kept =
+            make_file(store).and_then(|()| make_room(store)).and_then(|()| store.name_long_tails());
+        if kept.is_err() || woken.recv().is_err() {
             return;
         }
     }

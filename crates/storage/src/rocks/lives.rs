@@ -59,6 +59,7 @@ pub(super) fn drop(store: &Store, shard: ShardId, birth: u32) -> Result<(), Stor
             put(store, &mut batch, &keys::journal_from(shard), &next.to_le_bytes());
             put(store, &mut batch, &keys::tombstone(shard), &birth.to_le_bytes());
             store.put_synced(writer, batch)?;
+            writer.tails.forget(shard);
             writer.journal.forget(shard);
             store.append(writer, &[])
         },

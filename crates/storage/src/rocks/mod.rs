@@ -24,12 +24,14 @@ mod history;
 mod keeper;
 mod lives;
 mod mark;
+mod names;
 mod options;
 mod reading;
 mod reset;
 mod room;
 mod sizes;
 mod store;
+mod tails;
 
 use crate::journal::{self, Journal};
 use crate::{
@@ -142,7 +144,10 @@ impl RocksEngine {
             })?;
         let last_record = AtomicU64::new(journal.last());
         let lives = reading::lives(&db)?;
-        let writer = Mutex::new(Writer { journal, mark, failed: None, lives });
+        let packs_history = reading::format(&db)? >= Some(history::PACKED_FORMAT);
+        let tails = tails::Tails::default();
+        let writer =
+            Mutex::new(Writer { journal, mark, failed: None, lives, packs_history, tails });
         let room = match reserve.keep() {
             Room::Little { free_bytes } if reserve_used => Room::ReserveUsed { free_bytes },
             room => room,
@@ -232,13 +237,17 @@ impl Engine for RocksEngine {
         if let Some(record) = record {
             let mut batch = WriteBatch::default();
             batch.put_cf(self.store.cf(keys::CF_META), &key, keys::seal(&key, &record));
-            self.store.change(|writer| self.store.put_synced(writer, batch))?;
+            self.store.change(|writer| {
+                self.store.put_synced(writer, batch)?;
+                writer.packs_history = format >= history::PACKED_FORMAT;
+                Ok(())
+            })?;
         }
         Ok(format)
     }
 
     fn write(&self, writes: &[ShardWrite]) -> Result<(), StorageError> {
-        let mut is_long = false;
+        let mut wakes = false;
         for writes in writes.chunk_by(|a, b| a.reset == b.reset) {
             if writes.first().is_some_and(|write| write.reset) {
                 writes.iter().try_for_each(|write| reset::reset(&self.store, write))?;
@@ -246,11 +255,11 @@ impl Engine for RocksEngine {
             }
             self.store.change(|writer| {
                 self.store.store(writer, writes)?;
-                is_long = writer.journal.wants_keeper();
+                wakes = writer.journal.wants_keeper() || writer.tails.any_is_long();
                 Ok(())
             })?;
         }
-        if is_long {
+        if wakes {
             self.keeper.wake();
         }
         Ok(())

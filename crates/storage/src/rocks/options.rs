@@ -22,7 +22,13 @@ pub(super) const FLUSHES: i32 = 1;
 /// long one of all history.
 pub(super) const MERGES: i32 = 3;
 /// Fewest files that a merge of history takes.
-const HISTORY_MERGE_FILES: i32 = 8;
+const HISTORY_MERGE_FILES: i32 = 16;
+/// Zstandard's level for history that was merged with all other. At its default, 3, merges take a
+/// third more time, and history 2 % less room.
+const HISTORY_ZSTD_LEVEL: i32 = 1;
+
+/// RocksDB's default.
+const ZSTD_WINDOW_BITS: i32 = -14;
 
 /// Options of the whole database.
 pub(super) fn database() -> Result<Options, StorageError> {
@@ -94,9 +100,9 @@ pub(super) fn column_families() -> Vec<ColumnFamilyDescriptor> {
                 options.set_level_zero_file_num_compaction_trigger(8);
             }
             if name == CF_HISTORY {
-                // A vector is appended to, and sorted when it is flushed or (rarely) read. That
-                // takes a third less processor time per record than a skip list, and history is
-                // most of the data.
+                // A vector is appended to, and sorted when it is flushed or (rarely) read. Where each
+                // tenure has a record, that takes a third less processor time per record than a
+                // skip list, and history is most of the data.
                 options.set_memtable_factory(MemtableFactory::Vector);
                 // History is merged by size instead of level by level:
                 //
@@ -110,6 +116,13 @@ pub(super) fn column_families() -> Vec<ColumnFamilyDescriptor> {
                 let mut merges = UniversalCompactOptions::default();
                 merges.set_min_merge_width(HISTORY_MERGE_FILES);
                 merges.set_size_ratio(50);
+                options.set_bottommost_compression_options(
+                    ZSTD_WINDOW_BITS,
+                    HISTORY_ZSTD_LEVEL,
+                    0,
+                    0,
+                    true,
+                );
                 options.set_compaction_style(DBCompactionStyle::Universal);
                 options.set_universal_compaction_options(&merges);
                 options.set_level_zero_file_num_compaction_trigger(2 * HISTORY_MERGE_FILES);

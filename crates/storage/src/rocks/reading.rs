@@ -3,7 +3,7 @@
 use super::options::cf;
 use crate::journal::{Begin, Known};
 use crate::keys::{self, LifeRecord, LogBegin};
-use crate::{HistoryRecord, Lives, StorageError};
+use crate::{HistoryRecord, Lives, StorageError, identity};
 use rocksdb::{DB, ErrorKind, IteratorMode};
 use routing::ShardId;
 use std::collections::BTreeMap;
@@ -39,6 +39,15 @@ pub(super) fn known(db: &DB, synced: u64) -> Result<Known, StorageError> {
         }
     }
     Ok(known)
+}
+
+/// The format of a store that was claimed.
+pub(super) fn format(db: &DB) -> Result<Option<u32>, StorageError> {
+    let (key, what) = (keys::identity(), "the identity of the store");
+    let stored =
+        db.get_cf(cf(db, keys::CF_META), &key).map_err(|error| read_error(what, &error))?;
+    let Some(stored) = stored else { return Ok(None) };
+    identity::format(keys::unseal(&key, &stored, || what.into())?, what).map(Some)
 }
 
 /// Reads the lives of all shards.

@@ -47,7 +47,10 @@ pub(super) fn reset(store: &Store, write: &ShardWrite) -> Result<(), StorageErro
     store.change(|writer| {
         writer.lives_of(write.shard).assert_writable(write.shard);
         next = writer.journal.begin_reset(write.shard);
-        Ok(())
+        // History stays in a reset, so it may come before it.
+        let mut history = WriteBatch::default();
+        store.add_history(writer, &mut history, write)?;
+        put_in_memory(&store.db, history)
     })?;
     let key = keys::journal_from(write.shard);
     batch.put_cf(store.cf(keys::CF_META), &key, keys::seal(&key, &next.to_le_bytes()));

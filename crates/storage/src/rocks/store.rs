@@ -8,6 +8,7 @@ use super::mark::SyncedMark;
 use super::options;
 use super::reading::read_error;
 use super::room::Reserve;
+use super::tails::Tails;
 use crate::journal::Journal;
 use crate::write_error::WriteError;
 use crate::{Lives, ShardWrite, StorageError, keys};
@@ -41,6 +42,9 @@ pub(super) struct Writer {
     pub(super) failed: Option<String>,
     /// The lives that are on disk.
     pub(super) lives: BTreeMap<ShardId, Lives>,
+    /// Whether the store's format has rows of many tenures.
+    pub(super) packs_history: bool,
+    pub(super) tails: Tails,
 }
 
 /// Puts a batch into the database's memory. It is on disk with the next flush.
@@ -106,6 +110,7 @@ impl Store {
         for write in writes {
             writer.lives_of(write.shard).assert_writable(write.shard);
             self.add_to_batch(&mut batch, write, writer.journal.in_database(write.shard));
+            self.add_history(writer, &mut batch, write)?;
         }
         let logged: Vec<&ShardWrite> = writes.iter().filter(|write| write.has_log()).collect();
         if !logged.is_empty() {
@@ -199,7 +204,8 @@ impl Store {
         iterator.status().map_err(|error| read_error(what, &error))
     }
 
-    /// Adds the database's part of a write to `batch`: all but its log, which the journal keeps.
+    /// Adds the database's part of a write to `batch`: all but its log, which the journal keeps, and
+    /// its history.
     /// `in_database` is the last index of the shard for which the database may have an entry. A
     /// reset adds by itself from which record on the journal counts.
     pub(super) fn add_to_batch(
@@ -208,15 +214,10 @@ impl Store {
         write: &ShardWrite,
         in_database: u64,
     ) {
-        let (log, state, history, meta) = (
-            self.cf(keys::CF_LOG),
-            self.cf(keys::CF_STATE),
-            self.cf(keys::CF_HISTORY),
-            self.cf(keys::CF_META),
-        );
+        let (log, state, meta) =
+            (self.cf(keys::CF_LOG), self.cf(keys::CF_STATE), self.cf(keys::CF_META));
         let shard = write.shard;
         write.assert_well_formed();
-        // One buffer for all values, because history comes by the thousand records.
         let mut sealed = Vec::new();
         let mut put = |batch: &mut WriteBatch, cf, key: &[u8], parts: [&[u8]; 2]| {
             keys::seal_into(&mut sealed, key, parts);
@@ -241,10 +242,6 @@ impl Store {
         }
         if let Some(bytes) = &write.applied {
             put(batch, state, &keys::applied(shard), [bytes, &[]]);
-        }
-        for record in &write.history {
-            let key = keys::history(shard, record.day, &record.name, record.token);
-            put(batch, history, &key, [&record.index.to_le_bytes(), &record.tenure]);
         }
         for (record, value) in &write.table {
             let key = keys::table(shard, record);

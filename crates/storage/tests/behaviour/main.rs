@@ -12,7 +12,7 @@ use lives::*;
 use log_and_table::*;
 use model::*;
 use node::*;
-use store::{Memory, Rocks};
+use store::{Memory, Rocks, Rows};
 
 macro_rules! suite {
     ($($case:ident)*) => {
@@ -39,6 +39,8 @@ suite! {
     history_is_newest_first_by_token
     history_of_similar_names_is_apart
     history_pages_resume
+    a_name_is_found_wherever_its_tenures_come
+    random_history_matches_a_model
     history_pages_stay_in_their_shard
     old_days_are_dropped
     a_destroyed_replica_is_gone_for_good
@@ -53,4 +55,24 @@ suite! {
     a_stranger_is_refused
     a_format_is_raised_on_demand_and_never_falls
     random_writes_match_a_model
+}
+
+/// What a store does with its history, in rows of many tenures.
+mod rows {
+    macro_rules! cases {
+        ($($case:ident)*) => { $(#[test] fn $case() { super::$case::<super::Rows>() })* };
+    }
+    cases! {
+        history_is_newest_first_by_token
+        history_of_similar_names_is_apart
+        history_pages_resume
+        history_pages_stay_in_their_shard
+        a_name_is_found_wherever_its_tenures_come
+        random_history_matches_a_model
+        old_days_are_dropped
+        a_reset_wipes_all_but_history
+        a_destroyed_replica_is_gone_for_good
+        one_life_is_here_at_a_time
+        random_writes_match_a_model
+    }
 }

@@ -62,6 +62,27 @@ impl Store for Rocks {
     }
 }
 
+/// [`Rocks`] with history in rows of many tenures.
+pub struct Rows(Rocks);
+
+impl Store for Rows {
+    fn new() -> Self {
+        let store = Rocks::new();
+        store.engine().claim(&Identity { fingerprint: [7; 16], node: 3 }).expect("claim");
+        store.engine().raise_format(*FORMATS.end()).expect("raise");
+        Rows(store)
+    }
+    fn engine(&self) -> &dyn Engine {
+        self.0.engine()
+    }
+    fn reopen(&mut self) {
+        self.0.reopen();
+    }
+    fn crash(&mut self) {
+        self.0.crash();
+    }
+}
+
 pub fn entries(range: std::ops::RangeInclusive<u64>, what: &str) -> Vec<(u64, Vec<u8>)> {
     range.map(|index| (index, format!("{what} {index}").into_bytes())).collect()
 }

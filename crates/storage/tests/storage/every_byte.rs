@@ -81,8 +81,28 @@ fn live(engine: &RocksEngine, from: u64) {
     engine.write(&SHARDS.map(checkpoint)).expect("checkpoint");
 }
 
-/// A store that was stopped once, then used, and then killed. The first part is in tables, the
-/// second in the journal and in RocksDB's log.
+/// Ends tenures in a store of the latest format: they come in rows, and after a start with their
+/// names.
+fn end_in_rows(dir: &Path) {
+    for index in [2, 3] {
+        let engine = open(dir).expect("open");
+        engine.claim(&IDENTITY).expect("claim");
+        engine.raise_format(*FORMATS.end()).expect("raise");
+        let record = |token: u64| HistoryRecord {
+            day: 2,
+            name: "name".into(),
+            token,
+            index,
+            tenure: vec![index as u8; 9],
+        };
+        let history = vec![record(20 * index), record(20 * index + 1)];
+        let write = ShardWrite { shard: SHARDS[1], history, ..ShardWrite::default() };
+        engine.write(&[write]).expect("write");
+    }
+}
+
+/// A store that was stopped, then used, and then killed. The first part is in tables, the second in
+/// the journal and in RocksDB's log.
 fn killed(dir: &Path) {
     let before = tempfile::tempdir().expect("temporary directory");
     for from in [1, 7] {
@@ -94,6 +114,9 @@ fn killed(dir: &Path) {
         live(&engine, from);
         if from == 7 {
             copy(before.path(), dir); // the disk as it is while the engine runs
+        } else {
+            drop(engine);
+            end_in_rows(before.path());
         }
     }
 }
