@@ -183,7 +183,8 @@ pub trait Engine: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<HistoryRecord>, StorageError>;
 
-    /// A page of a shard's ended grants with an entry index above `after_index`, in key order.
+    /// A page of a shard's ended grants with an entry index above `after_index`, in an order of the
+    /// engine's own. A grant may come twice, because after a crash its entry is applied again.
     ///
     /// The page starts after `cursor` (from the former call) and has at most `limit` records. The
     /// second value is the next cursor, `None` at the end. A page may be empty without being the

@@ -16,7 +16,8 @@ use routing::ShardId;
 pub(crate) const CF_LOG: &str = "log";
 /// `shard u32 BE | tag | …` -> sealed record of the lock table, or the applied record.
 pub(crate) const CF_STATE: &str = "state";
-/// `shard u32 BE | day u32 BE | name | 0 | token u64 BE` -> sealed `index u64 LE | tenure`.
+/// `shard u32 BE | day u32 BE | name | 0 | token u64 BE` -> sealed `index u64 LE | tenure`. From
+/// format 6 on also what [`packed`](crate::packed) lays out.
 pub(crate) const CF_HISTORY: &str = "history";
 /// `shard u32 BE | tag` -> sealed record of a shard's log beside its entries; or, under [`NODE`], a
 /// record of the whole node.

@@ -11,7 +11,9 @@
 //!
 //! A place is `day u32 BE | index u64 BE | token u64 BE`: of an entry, and of the first tenure in its
 //! row. So rows sort as they are written, and nothing is sorted or merged for the sake of its name.
-//! Names have the place of the first of their rows, around their bucket.
+//! The key of names has the day, index and token of the first of their rows, with the bucket after the
+//! day. A bucket that is written again under its key was read from that row on once more. So it names
+//! what the former one named, or the rows that it leaves out are in the tail again.
 //!
 //! All values are sealed. This module knows nothing of RocksDB.
 

@@ -17,9 +17,10 @@ pub(crate) enum WriteError {
     /// RocksDB refused.
     #[error("{0}")]
     Database(#[from] rocksdb::Error),
-    /// Entries that were to be moved to the database cannot be read.
+    /// What the write builds on cannot be read: entries that were to be moved to the database, or the
+    /// rows and the index of history.
     #[error("{0}")]
-    Entries(#[source] StorageError),
+    Unreadable(#[source] StorageError),
 }
 
 impl WriteError {

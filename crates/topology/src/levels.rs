@@ -32,7 +32,7 @@ pub const LEVELS: [Level; 2] = [
         number: 2,
         format: 6,
         brings: "each group's record has its level, and the entry of its last change of members; history \
-                 takes half the time",
+                 takes half the processor time",
     },
 ];
 

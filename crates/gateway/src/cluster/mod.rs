@@ -98,7 +98,9 @@ impl<'a> Call<'a> {
     pub(crate) async fn topology(&mut self, at_least: Version) -> Result<Topology, Box<Error>> {
         let mut copies: BTreeMap<NodeId, Copy> = BTreeMap::new();
         let mut last = "no node was asked".to_owned();
-        let until = self.until(TOPOLOGY_NEWEST_PATIENCE);
+        // An older one is better than none, so half of the caller's time is left for it.
+        let time = self.deadline.saturating_duration_since(Instant::now());
+        let until = Instant::now() + TOPOLOGY_NEWEST_PATIENCE.min(time / 2);
         while Instant::now() < self.deadline {
             let is_late = Instant::now() >= until;
             for node in self.nodes() {

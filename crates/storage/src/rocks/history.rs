@@ -6,6 +6,7 @@
 
 use super::reading::{history_parts, history_record, parse_history, read_error};
 use super::store::{Store, Writer, put_in_memory};
+use crate::packed::Key;
 use crate::write_error::WriteError;
 use crate::{HistoryRecord, ShardWrite, StorageError, keys, packed};
 use rocksdb::{DBRawIterator, WriteBatch};
@@ -94,7 +95,7 @@ impl Store {
             }
             last.clear();
             last.extend_from_slice(key);
-            let Some(place) = row_place(shard, key)? else {
+            let Some(Key::Row(place)) = key_of(shard, key)? else {
                 let parts = history_parts(shard, key, value)?;
                 if parts.index > after_index {
                     page.push(parts.record());
@@ -213,14 +214,13 @@ fn single_records(
     finished(iterator, shard)
 }
 
-/// The place of a row, or `None` for the key of a single tenure.
-fn row_place(shard: ShardId, key: &[u8]) -> Result<Option<packed::Place>, StorageError> {
+/// A key of rows and their names, or `None` for that of a single tenure.
+pub(super) fn key_of(shard: ShardId, key: &[u8]) -> Result<Option<Key>, StorageError> {
     match packed::parse(key) {
-        Some(packed::Key::Row(place)) => Ok(Some(place)),
-        None if !packed::is_marked(key) => Ok(None),
-        _ => {
+        None if packed::is_marked(key) => {
             Err(StorageError::Damaged(format!("shard {shard}: {key:02x?} is not a key of history")))
         }
+        parsed => Ok(parsed),
     }
 }
 

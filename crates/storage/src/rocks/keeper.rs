@@ -106,7 +106,7 @@ fn make_room(store: &Store) -> Result<(), StorageError> {
 fn retire(store: &Store, so_far: usize) -> Result<Option<SegmentFile>, StorageError> {
     let mut segment_file = None;
     store.change(|writer| {
-        let Some(retired) = writer.journal.retire(so_far).map_err(WriteError::Entries)? else {
+        let Some(retired) = writer.journal.retire(so_far).map_err(WriteError::Unreadable)? else {
             return Ok(());
         };
         let mut batch = WriteBatch::default();

@@ -255,7 +255,8 @@ impl Engine for RocksEngine {
             }
             self.store.change(|writer| {
                 self.store.store(writer, writes)?;
-                wakes = writer.journal.wants_keeper() || writer.tails.any_is_long();
+                wakes = writer.journal.wants_keeper()
+                    || writes.iter().any(|write| writer.tails.is_long(write.shard));
                 Ok(())
             })?;
         }

@@ -1,16 +1,16 @@
 //! Names of tenures in rows: the index of them, who writes it, and how a name is found.
 //!
-//! Rows are written in the order of their entries. The *tail* of a shard are its last rows, which are
-//! not in the index yet; a reader looks through all of them. Once the tail is long, the journal's
-//! keeper reads it and writes an index of its names, in parts, and then how far rows are named. A
-//! crash in between leaves parts that are written again, or that name rows twice, which is the same
-//! to a reader.
+//! Rows are written in the order of their entries. The last rows of a shard are its *tail*: they are
+//! not in the index yet, and a reader looks through all of them. Once the tail is long, the journal's
+//! keeper reads it and writes an index of its names in parts. Last it writes the record that tells
+//! how far rows are named. A crash in between leaves parts that are written again, or that name a row
+//! twice. A reader then reads that row twice, and tells its tenures once.
 //!
-//! A row may come at a place that is named already: when entries are applied again after a crash, or
-//! when a peer sends history. Then how far rows are named goes back to that place, in the same batch.
-//! The keeper does the same when it is done, for rows that came into the tail while it read it.
+//! A row may come at a place that is named already, because entries are applied again after a crash,
+//! or because a peer sends history. Then the batch of the row takes that record back to the row's
+//! place. The keeper does the same at its end for rows that came into the tail while it read.
 
-use super::history::{Newest, finished, row_bytes};
+use super::history::{Newest, finished, key_of, row_bytes};
 use super::store::{Store, put_in_memory};
 use super::tails::{Next, ROW_WEIGHT, TAIL_MAX, Tail, Tails};
 use crate::packed::{self, Bucket, Key, Named, Names};
@@ -43,9 +43,9 @@ impl Store {
         if !tails.tails.contains_key(&shard) {
             let key = packed::named(shard);
             let what = || format!("shard {shard}, how far history is named");
-            let named = self.get(keys::CF_HISTORY, &key, &what).map_err(WriteError::Entries)?;
+            let named = self.get(keys::CF_HISTORY, &key, &what).map_err(WriteError::Unreadable)?;
             let named = named.map_or(Some(Named::NONE), |bytes| Named::decode(&bytes));
-            let named = named.ok_or_else(|| WriteError::Entries(damaged(shard, &key)))?;
+            let named = named.ok_or_else(|| WriteError::Unreadable(damaged(shard, &key)))?;
             tails.begin(shard, named);
         }
         if let Some(named) = tails.wrote(shard, (rows, records.len() as u64), lowest) {
@@ -57,8 +57,11 @@ impl Store {
     /// Names the rows of all tails that are long.
     pub(super) fn name_long_tails(&self) -> Result<(), StorageError> {
         while let Some(next) = self.next_tail() {
-            let read = self.read_tail(&next)?;
-            self.put_names(&next, read)?;
+            match self.read_tail(&next) {
+                Ok(read) => self.put_names(&next, read)?,
+                // The keeper ends with this, so the engine must take no more writes.
+                Err(error) => return self.change(|_| Err(WriteError::Unreadable(error))),
+            }
         }
         Ok(())
     }
@@ -136,20 +139,20 @@ impl Store {
         while let Some(day) = next_day {
             let bucket = packed::bucket(hash);
             iterator.seek_for_prev(packed::names(shard, day, Some(bucket + 1)));
-            let Some(at) = names_at(iterator) else { break };
+            let Some(at) = names_at(iterator, shard)? else { break };
             if at.0 < day && at.1 > bucket {
                 next_day = Some(at.0); // The day has none, and this is the end of one before it.
                 continue;
             }
             let day = at.0;
             entries.clear();
-            while names_at(iterator) == Some((day, bucket)) {
+            while names_at(iterator, shard)? == Some((day, bucket)) {
                 entries_of(iterator, (shard, hash), &mut entries)?;
                 iterator.prev();
             }
             finished(iterator, shard)?;
             // The day before is a guess, unless this was the first bucket of the day.
-            next_day = names_at(iterator).and_then(|(before, _)| match before < day {
+            next_day = names_at(iterator, shard)?.and_then(|(before, _)| match before < day {
                 true => Some(before),
                 false => day.checked_sub(1),
             });
@@ -170,11 +173,15 @@ impl Store {
 }
 
 /// Day and bucket of the names where the iterator is.
-fn names_at(iterator: &DBRawIterator<'_>) -> Option<(u32, u16)> {
-    match packed::parse(iterator.key()?)? {
-        Key::Names { day, bucket, .. } => Some((day, bucket)),
+fn names_at(
+    iterator: &DBRawIterator<'_>,
+    shard: ShardId,
+) -> Result<Option<(u32, u16)>, StorageError> {
+    let Some(key) = iterator.key() else { return Ok(None) };
+    Ok(match key_of(shard, key)? {
+        Some(Key::Names { day, bucket, .. }) => Some((day, bucket)),
         _ => None,
-    }
+    })
 }
 
 /// Adds the entries that have tenures of names with this hash, each with the highest token that they
@@ -185,7 +192,7 @@ fn entries_of(
     entries: &mut Vec<(u64, u64)>,
 ) -> Result<(), StorageError> {
     let Some((key, value)) = iterator.item() else { return Ok(()) };
-    let Some(Key::Names { base, .. }) = packed::parse(key) else { return Ok(()) };
+    let Some(Key::Names { base, .. }) = key_of(shard, key)? else { return Ok(()) };
     let bytes =
         keys::unseal(key, value, || format!("shard {shard}, names of history, {key:02x?}"))?;
     let decoded = || {
@@ -212,7 +219,7 @@ fn read_tail(iterator: &mut DBRawIterator<'_>, shard: ShardId) -> Result<Read, S
     let mut named = read_named(iterator, shard)?;
     iterator.seek(packed::row(shard, &named.before));
     while let Some((key, value)) = iterator.item() {
-        let Some(Key::Row(place)) = packed::parse(key) else { break };
+        let Some(Key::Row(place)) = key_of(shard, key)? else { break };
         let (day, index, _) = packed::parts(&place);
         // Rows of one entry stay together.
         if weight >= TAIL_MAX && last != Some((day, index)) {
@@ -261,7 +268,7 @@ fn tenures_of(
     let Some((key, value)) = iterator.item() else {
         return finished(iterator, shard).map(|()| None);
     };
-    let Some(Key::Row(place)) = packed::parse(key) else { return Ok(None) };
+    let Some(Key::Row(place)) = key_of(shard, key)? else { return Ok(None) };
     packed::unpack(shard, &place, row_bytes(shard, key, value)?, |tenure| {
         if tenure.name == name {
             newest.add(tenure.record());
@@ -316,7 +323,7 @@ mod tests {
 
     /// The keeper has done what the first write of a start made it do.
     fn keeper_rests(engine: &RocksEngine) {
-        while engine.store.writer().tails.any_is_long() {
+        while engine.store.writer().tails.is_long(SHARD) {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
     }
@@ -356,6 +363,30 @@ mod tests {
         assert_eq!(named(&engine), Named::NONE);
         end(&engine, vec![tenure(1, 5, 7)]);
         assert_eq!(tokens(&engine, 9), [7]);
+    }
+
+    /// Regression: the keeper ended at a damaged row and said nothing. Nobody made room in the journal
+    /// any more.
+    #[test]
+    fn a_damaged_row_that_the_keeper_meets_closes_the_engine() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let engine = engine(dir.path());
+        end(&engine, vec![tenure(1, 10, 1)]);
+        keeper_rests(&engine);
+        end(&engine, vec![tenure(1, 20, 2)]);
+        let key = packed::row(SHARD, &packed::place(1, 20, 2));
+        let history = engine.store.cf(keys::CF_HISTORY);
+        engine.store.db.put_cf(history, &key, b"no seal").expect("put");
+        engine.store.writer().tails.tails.get_mut(&SHARD).expect("a tail").written += TAIL_MAX;
+        let write =
+            ShardWrite { history: vec![tenure(1, 30, 3)], shard: SHARD, ..Default::default() };
+        engine.write(std::slice::from_ref(&write)).expect("the keeper is woken");
+        let refused = (0..10_000).find_map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            engine.write(std::slice::from_ref(&write)).err()
+        });
+        let refused = refused.expect("the engine takes no more writes").to_string();
+        assert!(refused.contains("a row of history"), "{refused}");
     }
 
     /// A tail of more rows than a reader looks through is named in several parts, whole entries each.

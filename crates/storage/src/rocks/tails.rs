@@ -25,8 +25,9 @@ pub(super) struct Tail {
     pub(super) named: Named,
     /// The lowest place that was written since the keeper began to read the tail.
     pub(super) lowest: Place,
-    /// The weight of all rows that were written since the start, and of those before the tail.
+    /// The weight of all rows that were written since the start.
     pub(super) written: u64,
+    /// The weight of those of them that are named.
     pub(super) before: u64,
     /// Of this life of the replica, and since the start: no other tail has the number.
     pub(super) number: u64,
@@ -39,8 +40,8 @@ impl Tail {
 }
 
 impl Tails {
-    pub(super) fn any_is_long(&self) -> bool {
-        self.tails.values().any(Tail::is_long)
+    pub(super) fn is_long(&self, shard: ShardId) -> bool {
+        self.tails.get(&shard).is_some_and(Tail::is_long)
     }
 
     /// Forgets a shard that is destroyed.
@@ -65,7 +66,7 @@ impl Tails {
         })
     }
 
-    /// A tail that is long, and that is read from now on.
+    /// Notes that a tail is read from now on, and returns it, if any is long.
     pub(super) fn next_long(&mut self) -> Option<Next> {
         let (shard, tail) = self.tails.iter_mut().find(|(_, tail)| tail.is_long())?;
         tail.lowest = LAST;
