@@ -266,8 +266,8 @@ fn size_bytes(write: &ShardWrite) -> usize {
     let entries: usize = write.entries.iter().map(|(_, bytes)| bytes.len()).sum();
     let table: usize =
         write.table.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
-    let history: usize =
-        write.history.iter().map(|record| record.name.len() + record.tenure.len()).sum();
+    let history = write.history.iter().chain(&write.received);
+    let history: usize = history.map(|record| record.name.len() + record.tenure.len()).sum();
     entries + table + history
 }
 

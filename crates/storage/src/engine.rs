@@ -9,7 +9,7 @@ use std::time::Duration;
 ///
 /// - `entries`, `delete_after` and `hard_state` are the log. When [`Engine::write`] returns, all of
 ///   them are on disk; after a crash in the middle, all or none are.
-/// - `applied`, `table`, `history` and `truncate_to` follow from the log. A crash may take back the
+/// - `applied`, `table`, `history`, `received` and `truncate_to` follow from the log. A crash may take back the
 ///   last of them: everything after some call, never a part of one call. The log is then as it was
 ///   before it was truncated, so that replaying it gives them again.
 /// - With `reset`, everything is on disk when the call returns, because the log that it would
@@ -37,8 +37,11 @@ pub struct ShardWrite {
     pub applied: Option<Vec<u8>>,
     /// Records of the lock table (key, value). `None` deletes the record.
     pub table: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    /// Ended grants to add to history.
+    /// Ended grants to add to history: each entry's in one write, all of them, and the same ones if
+    /// the entry is applied again.
     pub history: Vec<HistoryRecord>,
+    /// Ended grants that a peer sent: any of an entry's, in any order.
+    pub received: Vec<HistoryRecord>,
 }
 
 /// One ended grant in history.

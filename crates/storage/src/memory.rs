@@ -168,7 +168,7 @@ impl Tables {
                 None => tables.table.remove(key),
             };
         }
-        for record in &write.history {
+        for record in write.history.iter().chain(&write.received) {
             let key = keys::history(write.shard, record.day, &record.name, record.token);
             tables.history.insert(key, record.clone());
         }
@@ -332,6 +332,7 @@ impl Engine for MemoryEngine {
         }
         inner.unflushed.iter_mut().filter(|write| write.shard == shard).for_each(|write| {
             write.history.retain(|record| record.day >= day);
+            write.received.retain(|record| record.day >= day);
         });
         Ok(())
     }

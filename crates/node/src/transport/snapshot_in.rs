@@ -115,8 +115,8 @@ impl SnapshotReceiver {
         if chunk.records.is_empty() {
             return Ok(()); // the sender reads on
         }
-        let history = chunk.records.into_iter().map(from_wire).collect();
-        let write = ShardWrite { shard, history, ..ShardWrite::default() };
+        let received = chunk.records.into_iter().map(from_wire).collect();
+        let write = ShardWrite { shard, received, ..ShardWrite::default() };
         self.context
             .writer
             .add(birth, write)

@@ -394,7 +394,7 @@ async fn a_replica_is_destroyed_after_its_writes_and_nothing_is_added_after_that
     let writer = f.writer.clone();
     let ended = writer.destroy(ShardId(0), 7);
     let record = HistoryRecord { name: "late".into(), ..HistoryRecord::default() };
-    let history = || ShardWrite { history: vec![record.clone()], ..ShardWrite::default() };
+    let history = || ShardWrite { received: vec![record.clone()], ..ShardWrite::default() };
     let late = writer.add(7, history());
     tokio::pin!(ended, late);
     assert!(tokio::time::timeout(Duration::from_millis(1), &mut ended).await.is_err());

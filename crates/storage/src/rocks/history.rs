@@ -2,7 +2,9 @@
 //!
 //! A store below format 6 has a record for each tenure, sorted by day and name. From format 6 on it
 //! has rows of many tenures in the order of their entries, and [names](super::names) to find them.
-//! Records that a store had before stay as they are until their day is dropped.
+//! Records that a store had before stay as they are until their day is dropped. What a peer sends has
+//! a record each as well: it may be a part of an entry, and a row of it would take the place of one
+//! that has more.
 
 use super::reading::{history_parts, history_record, parse_history, read_error};
 use super::store::{Store, Writer, put_in_memory};
@@ -29,19 +31,24 @@ impl Store {
         batch: &mut WriteBatch,
         write: &ShardWrite,
     ) -> Result<(), WriteError> {
-        let shard = write.shard;
+        self.add_singles(batch, write.shard, &write.received);
         if writer.packs_history {
-            return self.add_rows(&mut writer.tails, batch, (shard, &write.history));
+            return self.add_rows(&mut writer.tails, batch, (write.shard, &write.history));
         }
+        self.add_singles(batch, write.shard, &write.history);
+        Ok(())
+    }
+
+    /// Puts tenures with a record each into a batch.
+    fn add_singles(&self, batch: &mut WriteBatch, shard: ShardId, records: &[HistoryRecord]) {
         // One buffer for all values, because history comes by the thousand records.
         let mut sealed = Vec::new();
-        for record in &write.history {
+        for record in records {
             let day = record.day.min(packed::DAY_MAX);
             let key = keys::history(shard, day, &record.name, record.token);
             keys::seal_into(&mut sealed, &key, [&record.index.to_le_bytes(), &record.tenure]);
             batch.put_cf(self.cf(keys::CF_HISTORY), key, &sealed);
         }
-        Ok(())
     }
 
     /// The newest tenures of a name: see [`Engine::history`](crate::Engine::history).

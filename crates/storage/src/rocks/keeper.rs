@@ -10,7 +10,7 @@ use crate::write_error::WriteError;
 use crate::{StorageError, keys};
 use rocksdb::WriteBatch;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 
 #[derive(Debug)]
@@ -52,10 +52,17 @@ impl Keeper {
 fn run(store: &Store, woken: &Receiver<()>) {
     let _guard = PanicGuard(store);
     loop {
-        // A failure closes the engine for writes, with its text as the reason.
-        let kept =
-            make_file(store).and_then(|()| make_room(store)).and_then(|()| store.name_long_tails());
-        if kept.is_err() || woken.recv().is_err() {
+        // A failure closes the engine for writes, with its text as the reason. A tail is named in
+        // parts, with a look at the journal and at the end after each.
+        let kept = make_file(store)
+            .and_then(|()| make_room(store))
+            .and_then(|()| store.name_a_long_tail());
+        let is_over = match kept {
+            Ok(true) => woken.try_recv() == Err(TryRecvError::Disconnected),
+            Ok(false) => woken.recv().is_err(),
+            Err(_) => true,
+        };
+        if is_over {
             return;
         }
     }

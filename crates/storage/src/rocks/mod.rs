@@ -255,7 +255,7 @@ impl Engine for RocksEngine {
             }
             self.store.change(|writer| {
                 self.store.store(writer, writes)?;
-                wakes = writer.journal.wants_keeper()
+                wakes |= writer.journal.wants_keeper()
                     || writes.iter().any(|write| writer.tails.is_long(write.shard));
                 Ok(())
             })?;

@@ -6,9 +6,9 @@
 //! how far rows are named. A crash in between leaves parts that are written again, or that name a row
 //! twice. A reader then reads that row twice, and tells its tenures once.
 //!
-//! A row may come at a place that is named already, because entries are applied again after a crash,
-//! or because a peer sends history. Then the batch of the row takes that record back to the row's
-//! place. The keeper does the same at its end for rows that came into the tail while it read.
+//! A row may come at a place that is named already, because entries are applied again after a crash.
+//! Then the batch of the row takes that record back to the row's place. The keeper does the same at
+//! its end for rows that came into the tail while it read.
 
 use super::history::{Newest, finished, key_of, row_bytes};
 use super::store::{Store, put_in_memory};
@@ -54,16 +54,16 @@ impl Store {
         Ok(())
     }
 
-    /// Names the rows of all tails that are long.
-    pub(super) fn name_long_tails(&self) -> Result<(), StorageError> {
-        while let Some(next) = self.next_tail() {
-            match self.read_tail(&next) {
-                Ok(read) => self.put_names(&next, read)?,
-                // The keeper ends with this, so the engine must take no more writes.
-                Err(error) => return self.change(|_| Err(WriteError::Unreadable(error))),
-            }
+    /// Names rows of one tail that is long, about as many as a reader looks through. Returns whether
+    /// there was one.
+    pub(super) fn name_a_long_tail(&self) -> Result<bool, StorageError> {
+        let Some(next) = self.next_tail() else { return Ok(false) };
+        match self.read_tail(&next) {
+            Ok(read) => self.put_names(&next, read)?,
+            // The keeper ends with this, so the engine must take no more writes.
+            Err(error) => self.change(|_| Err(WriteError::Unreadable(error)))?,
         }
-        Ok(())
+        Ok(true)
     }
 
     fn next_tail(&self) -> Option<Next> {
@@ -132,12 +132,11 @@ impl Store {
             iterator.next();
         }
         let hash = packed::hash(name);
-        let mut entries = Vec::new();
+        let bucket = packed::bucket(hash);
         // The newest day first. An older one may have a higher token: see `Bucket::token_max`. Most
         // days have one seek, backwards from the end of the bucket: a seek reads a block of each file.
         let mut next_day = Some(packed::DAY_MAX);
         while let Some(day) = next_day {
-            let bucket = packed::bucket(hash);
             iterator.seek_for_prev(packed::names(shard, day, Some(bucket + 1)));
             let Some(at) = names_at(iterator, shard)? else { break };
             if at.0 < day && at.1 > bucket {
@@ -145,9 +144,10 @@ impl Store {
                 continue;
             }
             let day = at.0;
-            entries.clear();
             while names_at(iterator, shard)? == Some((day, bucket)) {
-                entries_of(iterator, (shard, hash), &mut entries)?;
+                let entries = entries_of(iterator, (shard, hash), newest)?;
+                // All of the day: names that were written again may reach behind these.
+                add_entries(iterator, (shard, day, name), &entries, newest)?;
                 iterator.prev();
             }
             finished(iterator, shard)?;
@@ -156,17 +156,6 @@ impl Store {
                 true => Some(before),
                 false => day.checked_sub(1),
             });
-            // The newest entries first, and each once: they likely have the highest tokens.
-            entries.sort_unstable_by(|a, b| b.cmp(a));
-            entries.dedup_by_key(|(index, _)| *index);
-            for (index, token_max) in &entries {
-                if newest.wants(*token_max) {
-                    iterator.seek(packed::row(shard, &packed::place(day, *index, 0)));
-                    while tenures_of(iterator, shard, name, newest)? == Some(*index) {
-                        iterator.next();
-                    }
-                }
-            }
         }
         finished(iterator, shard)
     }
@@ -184,23 +173,43 @@ fn names_at(
     })
 }
 
-/// Adds the entries that have tenures of names with this hash, each with the highest token that they
-/// may have, by the names where the iterator is.
+/// The entries that have tenures of names with this hash, ascending, by the names where the iterator
+/// is. None if no tenure there may be among the newest.
 fn entries_of(
     iterator: &DBRawIterator<'_>,
     (shard, hash): (ShardId, u32),
-    entries: &mut Vec<(u64, u64)>,
-) -> Result<(), StorageError> {
-    let Some((key, value)) = iterator.item() else { return Ok(()) };
-    let Some(Key::Names { base, .. }) = key_of(shard, key)? else { return Ok(()) };
+    newest: &Newest,
+) -> Result<Vec<u64>, StorageError> {
+    let Some((key, value)) = iterator.item() else { return Ok(Vec::new()) };
+    let Some(Key::Names { base, .. }) = key_of(shard, key)? else { return Ok(Vec::new()) };
     let bytes =
         keys::unseal(key, value, || format!("shard {shard}, names of history, {key:02x?}"))?;
-    let decoded = || {
-        let bucket = Bucket::decode(base, bytes)?;
-        Some((bucket.token_max, bucket.indices(hash)?))
+    let indices =
+        Bucket::decode(base, bytes).and_then(|bucket| match newest.wants(bucket.token_max) {
+            true => bucket.indices(hash),
+            false => Some(Vec::new()),
+        });
+    indices.ok_or_else(|| damaged(shard, key))
+}
+
+/// Adds the tenures of a name that are in rows of these entries, and leaves the iterator where it was.
+fn add_entries(
+    iterator: &mut DBRawIterator<'_>,
+    (shard, day, name): (ShardId, u32, &str),
+    entries: &[u64],
+    newest: &mut Newest,
+) -> Result<(), StorageError> {
+    let Some(here) = iterator.key().filter(|_| !entries.is_empty()).map(<[u8]>::to_vec) else {
+        return Ok(());
     };
-    let (token_max, indices) = decoded().ok_or_else(|| damaged(shard, key))?;
-    entries.extend(indices.into_iter().map(|index| (index, token_max)));
+    // The newest entries first: they likely have the highest tokens.
+    for index in entries.iter().rev() {
+        iterator.seek(packed::row(shard, &packed::place(day, *index, 0)));
+        while tenures_of(iterator, shard, name, newest)? == Some(*index) {
+            iterator.next();
+        }
+    }
+    iterator.seek(here);
     Ok(())
 }
 

@@ -40,6 +40,7 @@ suite! {
     history_of_similar_names_is_apart
     history_pages_resume
     a_name_is_found_wherever_its_tenures_come
+    a_part_of_an_entry_from_a_peer_takes_nothing_away
     random_history_matches_a_model
     history_pages_stay_in_their_shard
     old_days_are_dropped
@@ -68,6 +69,7 @@ mod rows {
         history_pages_resume
         history_pages_stay_in_their_shard
         a_name_is_found_wherever_its_tenures_come
+        a_part_of_an_entry_from_a_peer_takes_nothing_away
         random_history_matches_a_model
         old_days_are_dropped
         a_reset_wipes_all_but_history
